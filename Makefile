@@ -1,0 +1,46 @@
+# make up     a demo repository, gateway (4929) and web server (8080), a first publish, and serving on
+# make test   ruff, mypy --strict, all tests
+# make bench  benchmarks (beside the reference, where its programs are on PATH)
+# make clean  remove .venv and caches; cvmfs-root stays
+.POSIX:
+PYTHON = python3
+VENV = .venv
+BIN = $(VENV)/bin
+WORKERS = auto
+
+.PHONY: up test lint types unit bench clean
+
+up: $(VENV)/.run
+	@exec $(BIN)/cvmfs-gw --root ./cvmfs-root demo
+
+test: lint types unit
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+unit: $(VENV)/.dev
+	$(BIN)/pytest -n $(WORKERS)
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m tests.bench
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed (found: $$($(PYTHON) -V 2>&1)); set PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' || { echo "Python's venv is missing: install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.python pyproject.toml
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.python pyproject.toml
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(VENV)/.run
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

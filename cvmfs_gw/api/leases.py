@@ -1,0 +1,113 @@
+"""``/leases``: grant, show, renew, cancel, and commit."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from aiohttp import web
+
+from cvmfs_gw.api.context import authorization, json_body, service, token, url_path
+from cvmfs_gw.api.messages import CommitRequest, NewLeaseRequest, RenewRequest, decode, number, reply
+from cvmfs_gw.gateway.errors import InvalidBody, InvalidLease, MissingPath
+from cvmfs_gw.gateway.gotime import format_time
+from cvmfs_gw.gateway.leases import Lease
+
+_MAX_REVISION: Final = 2**31 - 1
+"""The ``revision`` of a lease reply is a 32-bit number; a larger one is left out."""
+
+
+async def list_leases(request: web.Request) -> web.Response:
+    leases = service(request).leases()
+    return reply({"status": "ok", "data": {str(lease.path): _shown(lease) for lease in leases}})
+
+
+async def get_lease(request: web.Request) -> web.Response:
+    # Source: no status in this one reply, and HTTP 500 for a token that is unknown.
+    try:
+        lease = service(request).lease(token(request))
+    except InvalidLease as error:
+        return reply(dict(error.reply()), status=500)
+    return reply({"data": _shown(lease)})
+
+
+async def new_lease(request: web.Request) -> web.Response:
+    body = await json_body(request)
+    key = service(request).access.authorize(authorization(request), body)
+    wanted = decode(body, NewLeaseRequest)
+    granted = await service(request).new_lease(
+        wanted.path,
+        key,
+        protocol=number(wanted.api_version, "api_version"),
+        hostname=wanted.hostname or _peer(request),
+    )
+    answer: dict[str, Any] = {
+        "status": "ok",
+        "session_token": granted.token,
+        "max_api_version": granted.protocol,
+    }
+    if granted.head is not None and granted.head.revision <= _MAX_REVISION:
+        answer["revision"] = granted.head.revision
+        answer["root_hash"] = granted.head.root_hash.bare
+    return reply(answer)
+
+
+async def commit_lease(request: web.Request) -> web.Response:
+    body = await json_body(request)
+    key = service(request).access.authorize(authorization(request), token(request).encode())
+    wanted = decode(body, CommitRequest).body()
+    outcome = await service(request).commit(token(request), wanted, key)
+    return reply({"status": "ok", "final_revision": outcome.final_revision})
+
+
+async def renew_lease(request: web.Request) -> web.Response:
+    body = await json_body(request)
+    key = service(request).access.authorize(authorization(request), token(request).encode())
+    wanted = decode(body, RenewRequest) if body.strip() else RenewRequest()
+    if wanted.expires_in_sec is not None and wanted.expires_in_sec <= 0:
+        raise InvalidBody("expires_in_sec is not positive")
+    lease = await service(request).renew(token(request), key, lifetime_s=wanted.expires_in_sec)
+    return reply({"status": "ok", "data": {"expires": format_time(lease.expires_ms)}})
+
+
+async def cancel_lease(request: web.Request) -> web.Response:
+    key = service(request).access.authorize(authorization(request), token(request).encode())
+    await service(request).cancel(token(request), key)
+    return reply({"status": "ok"})
+
+
+async def cancel_by_path(request: web.Request) -> web.Response:
+    signed = url_path(request)
+    service(request).access.authorize_admin(authorization(request), signed)
+    path = signed.decode("utf-8", "surrogateescape").partition("/leases-by-path/")[2]
+    if not path:
+        raise MissingPath
+    await service(request).cancel_by_path(path)
+    return reply({"status": "ok"})
+
+
+def routes(root: str) -> list[web.RouteDef]:
+    return [
+        web.get(f"{root}/leases", list_leases),
+        web.post(f"{root}/leases", new_lease),
+        web.get(f"{root}/leases/{{token}}", get_lease),
+        web.post(f"{root}/leases/{{token}}", commit_lease),
+        web.patch(f"{root}/leases/{{token}}", renew_lease),
+        web.delete(f"{root}/leases/{{token}}", cancel_lease),
+        web.delete(f"{root}/leases-by-path/{{path:.*}}", cancel_by_path),
+    ]
+
+
+def _shown(lease: Lease) -> dict[str, str]:
+    """A lease without its token. Source: empty fields are left out."""
+    shown = {"key_id": lease.key_id, "path": str(lease.path), "expires": format_time(lease.expires_ms)}
+    if lease.hostname:
+        shown["hostname"] = lease.hostname
+    return shown
+
+
+def _peer(request: web.Request) -> str:
+    """The publisher's address, for those that do not say their name."""
+    peer = request.transport.get_extra_info("peername") if request.transport else None
+    if not isinstance(peer, tuple) or len(peer) < 2:
+        return request.remote or ""
+    return f"[{peer[0]}]:{peer[1]}" if ":" in str(peer[0]) else f"{peer[0]}:{peer[1]}"

@@ -1,0 +1,129 @@
+"""The JSON of requests and replies.
+
+Requests are read by shape: a field of the wrong type is refused, one that is unknown is passed over. Paths and names
+are bytes on the publisher's disk and are written into the JSON as they are, so that a body that is not UTF-8 is read
+with surrogate escapes. Replies are always valid UTF-8: what is not shows as replacement characters.
+
+Source: publishers send ``api_version`` and ``header_size`` as strings; numbers are taken as well.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from cvmfs_gw.gateway.errors import InvalidBody
+from cvmfs_gw.gateway.service import CommitBody
+from cvmfs_objstore.errors import InvalidHash
+from cvmfs_objstore.hashes import ContentHash, Suffix
+
+
+class NewLeaseRequest(msgspec.Struct, frozen=True):
+    """``POST /leases``. Publishers before 2.11 do not say their host's name."""
+
+    path: str
+    api_version: str | int
+    hostname: str | None = None
+
+
+class CommitRequest(msgspec.Struct, frozen=True):
+    """``POST /leases/<token>``. ``delete_tags`` are names with spaces between them."""
+
+    old_root_hash: str
+    new_root_hash: str
+    tag_name: str | None = None
+    tag_description: str | None = None
+    tag_channel: int | None = None
+    auto_tag_threshold: int | str | None = None
+    delete_tags: str | None = None
+
+    def body(self) -> CommitBody:
+        """Raises :exc:`InvalidBody`."""
+        return CommitBody(
+            old_root=_catalog(self.old_root_hash, "old_root_hash"),
+            new_root=_catalog(self.new_root_hash, "new_root_hash"),
+            tag_name=self.tag_name or "",
+            tag_description=self.tag_description or "",
+            tag_channel=self.tag_channel or 0,
+            auto_tag_threshold=number(self.auto_tag_threshold or 0, "auto_tag_threshold"),
+            delete_tags=tuple((self.delete_tags or "").split()),
+        )
+
+
+class RenewRequest(msgspec.Struct, frozen=True):
+    """``PATCH /leases/<token>``. Without a number of seconds, a lease gets the life of a new one."""
+
+    expires_in_sec: int | None = None
+
+
+class PayloadHead(msgspec.Struct, frozen=True):
+    """What stands before an object pack. ``session_token`` is in the URL in newer requests."""
+
+    payload_digest: str
+    header_size: str | int
+    session_token: str | None = None
+
+
+class EnableRequest(msgspec.Struct, frozen=True):
+    """``POST /repos/<name>``."""
+
+    enable: bool
+    wait: bool = False
+
+
+class GcRequest(msgspec.Struct, frozen=True):
+    """``POST /gc``. ``timestamp`` is RFC 3339."""
+
+    repo: str
+    num_revisions: int = 0
+    timestamp: str | None = None
+    dry_run: bool = False
+    verbose: bool = False
+
+
+M = TypeVar("M")
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
+def decode(data: bytes, shape: type[M]) -> M:
+    """Read JSON as *shape*; raises :exc:`InvalidBody`."""
+    try:
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            return msgspec.convert(json.loads(data.decode("utf-8", "surrogateescape")), shape)
+        return msgspec.json.decode(data, type=shape)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise InvalidBody(str(error)) from None
+
+
+def number(value: str | int, name: str) -> int:
+    """A number that may be written as text; raises :exc:`InvalidBody`."""
+    if isinstance(value, int):
+        return value
+    # int() alone would take spaces, underscores and the digits of every script
+    if len(value) > 19 or not value.isascii() or not value.removeprefix("-").isdigit():
+        raise InvalidBody(f"{name} is not a number")
+    return int(value)
+
+
+def reply(body: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """A small JSON reply, which goes out in one piece with its length."""
+    try:
+        data = msgspec.json.encode(body)
+    except (UnicodeEncodeError, msgspec.MsgspecError):
+        text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+        data = _SURROGATE.sub("\ufffd", text).encode()
+    return web.Response(body=data, status=status, headers=headers, content_type="application/json")
+
+
+def _catalog(text: str, name: str) -> ContentHash:
+    try:
+        return ContentHash.parse(text, Suffix.CATALOG)
+    except InvalidHash:
+        raise InvalidBody(f"{name} is not the hash of a catalog") from None

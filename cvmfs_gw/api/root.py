@@ -1,0 +1,15 @@
+"""``GET /``: says that there is a gateway."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from cvmfs_gw.api.messages import reply
+
+
+async def welcome(request: web.Request) -> web.Response:
+    return reply({"welcome": "This is a gateway for publishing to CernVM-FS repositories."})
+
+
+def routes(root: str) -> list[web.RouteDef]:
+    return [web.get(root, welcome), web.get(f"{root}/", welcome)]

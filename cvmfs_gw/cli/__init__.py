@@ -1,0 +1,48 @@
+"""The command line: ``cvmfs-gw [--root DIR] COMMAND``, and ``cvmfs_gateway`` with the reference's flags.
+
+One module for each command; each adds its parser and has one function that runs it. Exit codes: 0 done, 1 an error,
+2 busy (somebody else holds the lease) or wrong usage, 3 a server cannot be reached, 4 a signature is wrong, 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from cvmfs_gw.cli import demo, mkfs, publish, serve
+from cvmfs_gw.client.errors import ClientError
+from cvmfs_gw.engine.errors import EngineError
+from cvmfs_gw.gateway.errors import ConfigError
+from cvmfs_gw.paths import SystemPaths
+from cvmfs_objstore.errors import ObjectStoreError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="cvmfs-gw", description="The server side of publishing to CernVM-FS.")
+    parser.add_argument(
+        "--root",
+        metavar="DIR",
+        default=os.environ.get("CVMFS_GW_ROOT", "/"),
+        help="prefix of every system path (default: $CVMFS_GW_ROOT or /)",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in (mkfs, serve, publish, demo):
+        module.add_parser(commands)
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+    paths = SystemPaths(os.path.abspath(arguments.root))
+    try:
+        code: int = arguments.run(arguments, paths)
+    except ClientError as error:
+        print(f"cvmfs-gw: {error}", file=sys.stderr)
+        return error.exit_code
+    except (EngineError, ConfigError, ObjectStoreError, OSError) as error:
+        print(f"cvmfs-gw: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return code

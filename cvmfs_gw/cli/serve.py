@@ -1,0 +1,58 @@
+"""``cvmfs-gw serve``: gateway and web server in one process."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+from typing import TYPE_CHECKING, Final
+
+from cvmfs_gw.api.server import Listen, serve
+from cvmfs_gw.gateway.config import Config
+from cvmfs_gw.paths import SystemPaths
+
+if TYPE_CHECKING:
+    from cvmfs_gw.cli.types import Subparsers
+
+_LEVELS: Final = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "error": logging.ERROR,
+    "fatal": logging.CRITICAL,
+    "panic": logging.CRITICAL,
+}
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Declare the command."""
+    parser = commands.add_parser("serve", help="run gateway and web server", description=__doc__)
+    parser.add_argument("--host", default="localhost", help="where to listen; 0.0.0.0 or :: for every interface")
+    parser.add_argument("--port", type=int, help="of the gateway (default: 4929, or what user.json says)")
+    parser.add_argument("--web-port", type=int, default=8080, help="of the repositories (default: %(default)s)")
+    parser.add_argument("--no-web", action="store_true", help="another web server serves the repositories")
+    parser.add_argument("--no-fsync", action="store_true", help="do not wait for the disk: a power cut loses commits")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, paths: SystemPaths) -> int:
+    """Serve until told to stop."""
+    config = Config.load(paths, {"port": arguments.port})
+    set_up_logging(config)
+    listen = Listen(arguments.host, config.port, None if arguments.no_web else arguments.web_port)
+
+    def ready() -> None:
+        print(f"gateway      http://{arguments.host}:{config.port}/api/v1", flush=True)
+        if listen.web_port is not None:
+            print(f"repositories http://{arguments.host}:{listen.web_port}/cvmfs/", flush=True)
+
+    asyncio.run(serve(config, paths, os.environ, listen, ready, durable=not arguments.no_fsync))
+    return 0
+
+
+def set_up_logging(config: Config) -> None:
+    """Log as *config* says."""
+    timestamps = "%(asctime)s " if config.log_timestamps else ""
+    level = _LEVELS.get(config.log_level, logging.INFO)
+    logging.basicConfig(format=f"{timestamps}%(levelname)s %(name)s: %(message)s", level=level, force=True)

@@ -1,0 +1,50 @@
+"""Errors of the publishing client, with the exit code of the command line.
+
+::
+
+    ClientError                1
+    ├── PathBusy               2   somebody else holds a lease that overlaps
+    ├── GatewayRefused         1   the gateway answered with an error
+    ├── GatewayUnreachable     3   no (sensible) answer from the gateway or the Stratum 0
+    └── UntrustedRepository    4   a signature on the way to the root catalog is wrong
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ClientError(Exception):
+    """Base of everything that this package raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class PathBusy(ClientError):
+    """Somebody else holds a lease that overlaps; *remaining* is how long, as the gateway puts it."""
+
+    exit_code = 2
+
+    def __init__(self, path: str, remaining: object) -> None:
+        super().__init__(f"{path} is leased by somebody else for another {remaining}")
+        self.remaining = remaining
+
+
+class GatewayRefused(ClientError):
+    """The gateway answered with an error; *reason* is its word for it."""
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(f"{what}: {reason}")
+        self.reason = reason
+
+
+class GatewayUnreachable(ClientError):
+    """No (sensible) answer from the gateway or the Stratum 0."""
+
+    exit_code = 3
+
+
+class UntrustedRepository(ClientError):
+    """A signature on the way to the root catalog is missing, wrong or too old."""
+
+    exit_code = 4

@@ -1,0 +1,162 @@
+"""Publishing a directory: read the head, work out the change, and only then lease, upload and commit."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from cvmfs_gw.client.content import LocalContent
+from cvmfs_gw.client.errors import ClientError, UntrustedRepository
+from cvmfs_gw.client.gateway import GatewayClient
+from cvmfs_gw.client.remote import RemoteStorage
+from cvmfs_gw.engine.catalogs import CatalogStore
+from cvmfs_gw.engine.errors import EngineError
+from cvmfs_gw.engine.sources import DirectorySource, nearest_directory
+from cvmfs_gw.engine.transaction import Transaction
+from cvmfs_gw.engine.tree import CatalogTree
+from cvmfs_gw.gateway.authorization import Key
+from cvmfs_objstore.compression import Compression
+from cvmfs_objstore.errors import ObjectStoreError
+from cvmfs_objstore.formats.chain import verify_chain
+from cvmfs_objstore.formats.entry import Entry
+from cvmfs_objstore.formats.keychain import PublicKey
+from cvmfs_objstore.formats.manifest import Manifest, SignedManifest
+from cvmfs_objstore.formats.objectpack import PackBuilder
+from cvmfs_objstore.hashes import ContentHash
+from cvmfs_objstore.local import LocalStorage
+from cvmfs_objstore.objects import ObjectStore
+
+
+@dataclass(frozen=True, slots=True)
+class PublishRequest:
+    """What to publish where. *target* is ``""`` or ``/a/b``; *public_keys* the PEM text of the repository's masters."""
+
+    fqrn: str
+    target: str
+    directory: str
+    gateway: str
+    stratum0: str
+    key: Key
+    public_keys: bytes
+    tag: str = ""
+    description: str = ""
+    compression: Compression = Compression.ZLIB
+
+
+@dataclass(frozen=True, slots=True)
+class PublishReport:
+    """What was published: the new revision, and how many objects and bytes went to the gateway."""
+
+    revision: int
+    objects: int
+    sent: int
+
+
+class Progress:
+    """Told of what goes on; does nothing. The command line draws it."""
+
+    def stored(self, path: str, size: int) -> None:
+        """A file's content of *size* bytes was compressed and hashed."""
+
+    def sent(self, objects: int, size: int) -> None:
+        """A pack of that many objects and bytes was taken by the gateway."""
+
+
+def read_head(storage: RemoteStorage, fqrn: str, public_keys: bytes, now: float) -> Manifest:
+    """The repository's manifest, every signature on the way to it verified; raises :exc:`UntrustedRepository`."""
+    raw = storage.read(".cvmfspublished")
+    try:
+        manifest = SignedManifest.parse(raw).manifest
+        if manifest.certificate is None:
+            raise UntrustedRepository(f"the manifest of {fqrn} names no certificate")
+        certificate = ObjectStore(storage).get_plain(manifest.certificate, max_size=1 << 20)
+        whitelist = storage.read(".cvmfswhitelist")
+        moment = datetime.fromtimestamp(now, UTC)
+        return verify_chain(whitelist, certificate, raw, PublicKey.parse_all(public_keys), moment, fqrn)
+    except ObjectStoreError as error:
+        raise UntrustedRepository(f"{fqrn}: {error}") from error
+
+
+def publish(request: PublishRequest, progress: Progress | None = None) -> PublishReport:
+    """Make the subtree *target* equal to the directory. Raises :exc:`ClientError` and ``OSError``."""
+    progress = progress or Progress()
+    now = time.time()
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cvmfs-publish-"))
+        local = stack.enter_context(closing(LocalStorage.create(os.path.join(folder, "new"), durable=False)))
+        remote = stack.enter_context(closing(RemoteStorage(request.stratum0, local)))
+        head = read_head(remote, request.fqrn, request.public_keys, now)
+        objects = ObjectStore(remote)
+        try:
+            tree = stack.enter_context(closing(CatalogTree(CatalogStore(objects), head.root_hash)))
+            lease = _lease_path(tree, request.target)
+            content = LocalContent(objects, head.root_hash.algorithm, request.compression)
+            source = DirectorySource(request.directory, request.target, tree, content, progress.stored)
+            Transaction(tree, _parents_as(tree.get(""))).apply(source.changes())
+            root, _ = tree.store(int(now), head.root_hash.algorithm)
+        except (EngineError, ObjectStoreError) as error:
+            raise ClientError(f"cannot prepare the change: {error}") from error
+        return _send(request, local, lease, head.root_hash, root.hash, progress)
+
+
+def _send(
+    request: PublishRequest,
+    local: LocalStorage,
+    lease: str,
+    old_root: ContentHash,
+    new_root: ContentHash,
+    progress: Progress,
+) -> PublishReport:
+    objects = sent = 0
+    with closing(GatewayClient(request.gateway, request.key)) as gateway:
+        token = gateway.acquire(f"{request.fqrn}{lease or '/'}")
+        try:
+            for pack in _packs(local):
+                gateway.upload(token, pack)
+                objects, sent = objects + len(pack), sent + pack.size
+                progress.sent(len(pack), pack.size)
+            reply = gateway.commit(token, old_root, new_root, request.tag, request.description)
+        except BaseException:
+            with contextlib.suppress(ClientError):
+                gateway.release(token)
+            raise
+    return PublishReport(reply.final_revision, objects, sent)
+
+
+def _packs(local: LocalStorage) -> Iterator[PackBuilder]:
+    """Everything new, in packs; catalogs, which refer to the rest, in the last ones."""
+    store = ObjectStore(local)
+    pack = PackBuilder()
+    for name in sorted(store.list(), key=lambda name: (name.suffix == "C", name)):
+        size = store.size(name)
+        if not pack.fits(size):
+            yield pack
+            pack = PackBuilder()
+        pack.add_file(name, size, functools.partial(store.open, name))
+    if len(pack):
+        yield pack
+
+
+def _lease_path(tree: CatalogTree, target: str) -> str:
+    """*target*, or the highest directory above it that does not exist yet and so will be made with it."""
+    existing = nearest_directory(tree, target)
+    if existing == target:
+        return target
+    rest = target[len(existing) + 1 :]
+    return f"{existing}/{rest.partition('/')[0]}"
+
+
+def _parents_as(model: Entry | None) -> Callable[[str], Entry | None]:
+    """Directories between the repository's and the new ones are made like *model*."""
+
+    def parent(path: str) -> Entry | None:
+        return None if model is None else model._replace(name=path.rpartition("/")[2], xattr=None)
+
+    return parent

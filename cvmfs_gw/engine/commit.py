@@ -1,0 +1,99 @@
+"""The gateway's commit: a publisher's uploaded catalogs become the repository's next revision."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+
+from cvmfs_gw.engine.commit_api import CommitOutcome, CommitRequest
+from cvmfs_gw.engine.errors import EngineError, StorageError
+from cvmfs_gw.engine.merge import MergeRequest, merge
+from cvmfs_gw.engine.publish import Publication, TagChanges
+from cvmfs_gw.engine.repository import Repository
+from cvmfs_gw.paths import SystemPaths
+from cvmfs_gw.serverconf import ServerConf
+from cvmfs_objstore.errors import ObjectStoreError
+from cvmfs_objstore.formats.catalog import Catalog
+
+_log = logging.getLogger(__name__)
+_MAX_LOGGED_COLLISIONS = 20
+
+
+class Engine:
+    """The engine of a gateway, for all of its repositories. Thread-safe across repositories."""
+
+    def __init__(
+        self,
+        paths: SystemPaths,
+        environment: Mapping[str, str],
+        *,
+        durable: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._paths, self._environment, self._durable, self._clock = paths, environment, durable, clock
+        self._repositories: dict[str, Repository] = {}
+        self._lock = threading.Lock()
+
+    def repository(self, fqrn: str) -> Repository:
+        """The repository of that name, opened at its first use; raises :exc:`ConfigurationError`."""
+        with self._lock:
+            repository = self._repositories.get(fqrn)
+            if repository is None:
+                repository = Repository(fqrn, self._paths, self._environment, durable=self._durable)
+                self._repositories[fqrn] = repository
+            return repository
+
+    def commit(self, request: CommitRequest) -> CommitOutcome:
+        """See :meth:`cvmfs_gw.engine.commit_api.CommitEngine.commit`."""
+        try:
+            return self._commit(self.repository(request.fqrn), request)
+        except EngineError:
+            raise
+        except (ObjectStoreError, OSError) as error:
+            raise StorageError(f"{request.fqrn}: {error}") from error
+
+    def _commit(self, repository: Repository, request: CommitRequest) -> CommitOutcome:
+        started = time.monotonic()
+        head = repository.head()
+        now = self._clock()
+        tags = TagChanges(
+            request.tag_name,
+            request.tag_description,
+            request.tag_channel,
+            request.auto_tag_threshold,
+            request.delete_tags,
+        )
+        with closing(Publication(repository, head, tags, now)) as publication:
+            wanted = MergeRequest(
+                request.new_root, request.old_root, head.root_hash, request.lease_path, request.create_ancestors
+            )
+            configuration = repository.configuration()
+            merged = merge(
+                repository.catalogs,
+                wanted,
+                head.root_hash.algorithm,
+                int(now),
+                lambda root: set_root_properties(root, configuration),
+            )
+            manifest = publication.publish(merged.root, merged.revision, merged.ttl, also_known=(request.new_root,))
+        for collision in merged.collisions[:_MAX_LOGGED_COLLISIONS]:
+            _log.warning("%s: changed on both sides, %s: %s", request.fqrn, collision.outcome, collision.path or "/")
+        if len(merged.collisions) > _MAX_LOGGED_COLLISIONS:
+            _log.warning("%s: %d entries changed on both sides in all", request.fqrn, len(merged.collisions))
+        _log.info(
+            "%s: revision %d published at %s in %.0f ms",
+            request.fqrn,
+            manifest.revision,
+            request.lease_path or "/",
+            (time.monotonic() - started) * 1000,
+        )
+        return CommitOutcome(manifest.revision, manifest.root_hash, publication.tag_name)
+
+
+def set_root_properties(root: Catalog, configuration: ServerConf) -> None:
+    """Set what ``server.conf`` says about the repository as a whole in its root catalog."""
+    if configuration.ttl is not None:
+        root.set_property("TTL", configuration.ttl)

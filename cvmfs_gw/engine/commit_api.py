@@ -1,0 +1,79 @@
+"""The seam between the gateway and the engine: what a commit is asked, and what it answers.
+
+The gateway knows leases and keys, the engine knows repositories; these types are all that they share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cvmfs_objstore.hashes import ContentHash
+
+
+@dataclass(frozen=True, slots=True)
+class UploadStatistics:
+    """What a lease's object packs brought, for the repository's publish statistics. Sizes in bytes, as stored."""
+
+    objects_added: int = 0
+    objects_duplicated: int = 0
+    catalogs_added: int = 0
+    bytes_added: int = 0
+    catalog_bytes_added: int = 0
+
+    def __add__(self, other: UploadStatistics) -> UploadStatistics:
+        return UploadStatistics(
+            self.objects_added + other.objects_added,
+            self.objects_duplicated + other.objects_duplicated,
+            self.catalogs_added + other.catalogs_added,
+            self.bytes_added + other.bytes_added,
+            self.catalog_bytes_added + other.catalog_bytes_added,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRequest:
+    """One commit, as the publisher asked for it and as the lease allows it.
+
+    ``lease_path`` is ``""`` for the whole repository, otherwise ``"/a/b"`` (surrogateescape, never with ``.``,
+    ``..``, doubled or trailing slashes). Both root hashes carry the suffix ``C``. ``auto_tag_threshold`` is in
+    seconds since the epoch: automatic tags older than it go in this commit; 0 is off.
+
+    ``started_ms`` is when the lease was granted, in milliseconds since the epoch. ``repeated`` says that an
+    earlier attempt with the same token and hashes was cut off (the process was killed): its result may be
+    published already.
+    """
+
+    fqrn: str
+    lease_path: str
+    old_root: ContentHash
+    new_root: ContentHash
+    tag_name: str = ""
+    tag_description: str = ""
+    tag_channel: int = 0
+    auto_tag_threshold: int = 0
+    delete_tags: tuple[str, ...] = ()
+    create_ancestors: bool = False
+    """The lease speaks protocol 4: missing ancestors of the lease path are created."""
+    started_ms: int = 0
+    repeated: bool = False
+    uploads: UploadStatistics = field(default_factory=UploadStatistics)
+
+
+@dataclass(frozen=True, slots=True)
+class CommitOutcome:
+    """What a commit published: the new head, and the name that its tag got in the end (``""``: none)."""
+
+    final_revision: int
+    root_hash: ContentHash
+    tag_name: str = ""
+
+
+class CommitEngine(Protocol):
+    """What the gateway needs of the engine."""
+
+    def commit(self, request: CommitRequest) -> CommitOutcome:
+        """Merge, tag, sign and publish; durable on return. Raises :exc:`~cvmfs_gw.engine.errors.EngineError`.
+
+        Called from worker threads: one call at a time for a repository, several at once for different ones.
+        """

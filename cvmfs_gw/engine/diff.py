@@ -1,0 +1,263 @@
+"""The difference of two catalog trees as a list of changes.
+
+*base* is what a publisher saw, *result* what it made of it; the changes are those at or below *scope*, the lease path.
+They are meant for the tree *present*, which only decides how much can be passed on unread: a nested catalog that
+present still has as base had it is replaced or dropped by reference, so nobody looks at what is below it.
+
+How it works. A path's key is the MD5 of its full path, so a row has the same key in whatever catalog it is. First the
+nested catalogs are compared by their registrations, from the root down: equal ones are skipped, differing ones opened.
+Then the opened catalogs are compared as sets of rows in SQL. Where a nested catalog was made or dissolved, rows moved
+between catalogs; a key that vanished from one and appeared in another is compared as the one entry that it is.
+
+Nothing that the result says is taken on trust: the name of every changed row must hash to its key, and its parents must
+be directories of the same catalog.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from typing import Final
+
+from cvmfs_gw.engine.changes import Change, Drop, Graft, Nest, Put, Remove, Unnest
+from cvmfs_gw.engine.errors import MergeError
+from cvmfs_gw.engine.rowdiff import CatalogDiff, Row, all_rows
+from cvmfs_gw.engine.transaction import same_content
+from cvmfs_gw.engine.tree import CatalogTree, Node
+from cvmfs_objstore.formats.catalog import Catalog, NestedRef
+from cvmfs_objstore.formats.entry import (
+    FLAG_BIND_MOUNTPOINT,
+    FLAG_CHUNKED,
+    FLAG_NESTED_ROOT,
+    NO_PARENT,
+    Chunks,
+    Entry,
+    PathKey,
+    is_below,
+    parent_path,
+    path_key,
+)
+
+_BAD_NAMES: Final = frozenset(("", ".", ".."))
+
+
+class _Paths:
+    """Paths of the rows of one catalog, from their keys and names, checked."""
+
+    def __init__(self, node: Node) -> None:
+        self._catalog = node.catalog
+        self._known: dict[PathKey, str] = {path_key(node.mountpoint): node.mountpoint}
+
+    def child(self, key: PathKey, parent: PathKey, name: str) -> str:
+        """The path of a row; raises :exc:`MergeError` where row, name and parents do not fit together."""
+        known = self._known.get(key)
+        if known is not None:
+            return known
+        path = f"{self._directory(parent)}/{name}"
+        if name in _BAD_NAMES or "/" in name or "\0" in name or path_key(path) != key:
+            raise MergeError(f"the catalog's row for {path!r} is not where its name belongs")
+        return path
+
+    def _directory(self, key: PathKey) -> str:
+        known = self._known.get(key)
+        if known is None:
+            # Deep first contact with a directory: climb until a known one, then name them on the way down.
+            climbed: list[tuple[PathKey, str]] = []
+            at = key
+            while at not in self._known:
+                row = self._catalog.connection.execute(
+                    "SELECT parent_1, parent_2, name, flags & 1 FROM catalog WHERE md5path_1 = ? AND md5path_2 = ?",
+                    at,
+                ).fetchone()
+                if row is None or not row[3] or len(climbed) > 4096:
+                    raise MergeError("the catalog has an entry whose parent is missing or no directory")
+                climbed.append((at, row[2]))
+                at = (row[0], row[1])
+            for below, name in reversed(climbed):
+                self._known[below] = self.child(below, at, name)
+                at = below
+            known = self._known[key]
+        return known
+
+
+class TreeDiff:
+    """The changes from *base* to *result* at or below *scope*. Use once: iterate over :meth:`changes`."""
+
+    def __init__(self, base: CatalogTree, result: CatalogTree, present: CatalogTree, scope: str) -> None:
+        self._base, self._result, self._present, self._scope = base, result, present, scope
+        self._pairs: list[tuple[Node, Node]] = []
+        self._only_base: list[Node] = []
+        self._only_result: list[Node] = []
+        self._drops: list[Drop] = []
+        self._grafts: list[Graft] = []
+        self._nests: list[Nest] = []
+        self._unnests: list[Unnest] = []
+        self._swapped: set[str] = set()
+        self._diffs: list[tuple[Node, Node, CatalogDiff]] = []
+        self._removed: dict[PathKey, tuple[_Paths, Row]] = {}
+        self._moved: dict[PathKey, tuple[Catalog, Entry]] = {}
+        self._bind_changes: set[str] = set()
+
+    def changes(self) -> Iterator[Change]:
+        """The changes, in the order that :mod:`cvmfs_gw.engine.changes` asks for. Raises :exc:`MergeError`."""
+        self._compare_nesting()
+        try:
+            for base, result in self._pairs:
+                diff = CatalogDiff(base.catalog, result.catalog, self._base.files_of(base, self._result, result))
+                self._diffs.append((base, result, diff))
+                self._compare_binds(base.catalog, result.catalog)
+            self._compare_keys()
+            yield from self._drops
+            yield from self._removals()
+            yield from sorted(self._puts(directories=True), key=lambda put: put.path)
+            yield from self._puts(directories=False)
+        finally:
+            for _, _, diff in self._diffs:
+                diff.close()
+        yield from self._grafts
+        yield from self._unnests
+        yield from self._nests
+
+    # -- which catalogs differ
+
+    def _compare_nesting(self) -> None:
+        seen: set[str] = set()
+        queue: list[tuple[int, str]] = []
+
+        def push(node: Node) -> None:
+            for path in node.nested:
+                if path not in seen and (is_below(path, self._scope) or is_below(self._scope, path)):
+                    seen.add(path)
+                    heapq.heappush(queue, (path.count("/"), path))
+
+        self._pairs.append((self._base.root, self._result.root))
+        push(self._base.root)
+        push(self._result.root)
+        while queue:
+            path = heapq.heappop(queue)[1]
+            for node in self._compare_nested(path, _registered(self._base, path), _registered(self._result, path)):
+                push(node)
+
+    def _compare_nested(self, path: str, old: NestedRef | None, new: NestedRef | None) -> tuple[Node, ...]:
+        """Decide on the nested catalog at *path*; returns the catalogs that were opened for it."""
+        if old == new or (old and new and old.hash == new.hash):
+            return ()
+        in_scope = is_below(path, self._scope)
+        untouched = in_scope and old is not None and self._is_present(path, old)
+        if old and new:
+            if untouched:
+                self._grafts.append(Graft(path, old, new))
+                self._swapped.add(path)
+                return ()
+            pair = self._base.node_of(path), self._result.node_of(path)
+            self._pairs.append(pair)
+            return pair
+        if old:
+            remains = _is_directory(self._result.get(path))
+            if untouched and not remains:
+                self._drops.append(Drop(path, old))
+                return ()
+            node = self._base.node_of(path)
+            self._only_base.append(node)
+            if in_scope and remains:
+                self._unnests.append(Unnest(path))
+            return (node,)
+        assert new is not None
+        if in_scope and not _is_directory(self._base.get(path)) and not _is_directory(self._present.get(path)):
+            self._grafts.append(Graft(path, None, new))
+            return ()
+        node = self._result.node_of(path)
+        self._only_result.append(node)
+        if in_scope:
+            self._nests.append(Nest(path))
+        return (node,)
+
+    def _is_present(self, path: str, ref: NestedRef) -> bool:
+        parent = self._present.get(parent_path(path))
+        if not _is_directory(parent):
+            return False
+        present = self._present.nested_at(path)
+        return present is not None and present.hash == ref.hash
+
+    # -- which rows differ
+
+    def _compare_keys(self) -> None:
+        """Find the keys that are gone and, where catalogs were made or dissolved, those that only moved."""
+        for base, _, diff in self._diffs:
+            paths = _Paths(base)
+            for row in diff.removed():
+                self._removed[row.key] = (paths, row)
+        origin: dict[PathKey, Catalog] = {}
+        for base, _, diff in self._diffs if self._only_result else ():
+            origin.update((row.key, base.catalog) for row in diff.removed())
+        for node in self._only_base:
+            paths = _Paths(node)
+            for directories in (True, False):
+                for row in all_rows(node.catalog, directories=directories):
+                    if not row.entry.flags & FLAG_NESTED_ROOT:
+                        self._removed[row.key] = (paths, row)
+                        origin[row.key] = node.catalog
+        if not origin:
+            return
+        appeared = [diff.added_keys() for _, _, diff in self._diffs]
+        appeared += [node.catalog.keys() for node in self._only_result]
+        for keys in appeared:
+            for key in keys:
+                found = self._removed.pop(key, None)
+                if found is not None:
+                    self._moved[key] = (origin[key], found[1].entry)
+
+    def _compare_binds(self, base: Catalog, result: Catalog) -> None:
+        old, new = base.nested("bind_mountpoints"), result.nested("bind_mountpoints")
+        self._bind_changes.update(path for path in new if new[path] != old.get(path))
+
+    def _removals(self) -> Iterator[Remove]:
+        found: list[tuple[str, Entry]] = []
+        for paths, row in self._removed.values():
+            path = paths.child(row.key, row.parent, row.entry.name)
+            if is_below(path, self._scope):
+                found.append((path, row.entry))
+        found.sort(key=lambda item: item[0], reverse=True)
+        for path, entry in found:
+            yield Remove(path, base=entry)
+
+    def _puts(self, *, directories: bool) -> Iterator[Put]:
+        for base, result, diff in self._diffs:
+            paths = _Paths(result)
+            for row in diff.added(directories=directories):
+                yield from self._put(result.catalog, paths, row, None, None)
+            for row, old in diff.modified(directories=directories):
+                # The root of a nested catalog is the mountpoint of its parent, where its change is seen, too.
+                if not row.entry.flags & FLAG_NESTED_ROOT:
+                    yield from self._put(result.catalog, paths, row, old, base.catalog)
+        for node in self._only_result:
+            paths = _Paths(node)
+            for row in all_rows(node.catalog, directories=directories):
+                if not row.entry.flags & FLAG_NESTED_ROOT:
+                    yield from self._put(node.catalog, paths, row, None, None)
+
+    def _put(self, catalog: Catalog, paths: _Paths, row: Row, old: Entry | None, base: Catalog | None) -> Iterator[Put]:
+        key, parent, entry = row
+        path = paths.child(key, parent, entry.name) if parent != NO_PARENT else ""
+        if not is_below(path, self._scope) or path in self._swapped:
+            return
+        if old is None and key in self._moved:
+            base, old = self._moved[key]
+        chunks: Chunks = catalog.chunks_of_key(key) if entry.flags & FLAG_CHUNKED else ()
+        bind = None
+        if entry.flags & FLAG_BIND_MOUNTPOINT:
+            bind = catalog.nested("bind_mountpoints").get(path)
+        if old is not None and base is not None and same_content(old, entry) and path not in self._bind_changes:
+            same_links = entry.is_directory or old.linkcount == entry.linkcount
+            if same_links and (not chunks or base.chunks_of_key(key) == chunks):
+                return
+        yield Put(path, entry, chunks, bind, old, (key, parent))
+
+
+def _registered(tree: CatalogTree, path: str) -> NestedRef | None:
+    """The nested catalog that *tree* has at *path*, if any."""
+    return tree.node_of(parent_path(path)).nested.get(path)
+
+
+def _is_directory(entry: Entry | None) -> bool:
+    return entry is not None and entry.is_directory

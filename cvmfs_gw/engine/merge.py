@@ -1,0 +1,91 @@
+"""The three-way merge: what a publisher changed, applied to what the repository is now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+
+from cvmfs_gw.engine.catalogs import CatalogStore
+from cvmfs_gw.engine.diff import TreeDiff
+from cvmfs_gw.engine.errors import PathViolation
+from cvmfs_gw.engine.transaction import Collision, Transaction
+from cvmfs_gw.engine.tree import CatalogTree
+from cvmfs_objstore.formats.catalog import Catalog, NestedRef
+from cvmfs_objstore.formats.entry import parent_path
+from cvmfs_objstore.hashes import Algorithm, ContentHash
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The new root catalog, every catalog that was stored for it, and where both sides had changed the same."""
+
+    root: NestedRef
+    revision: int
+    ttl: int | None
+    stored: tuple[NestedRef, ...]
+    collisions: tuple[Collision, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MergeRequest:
+    """What is merged into what.
+
+    *result* is the publisher's root catalog; *claimed_base* the root that it says it began with, which counts only
+    where the result does not say itself; *present* the root catalog that the repository has. *scope* is the lease
+    path (``""`` or ``/a/b``).
+    """
+
+    result: ContentHash
+    claimed_base: ContentHash
+    present: ContentHash
+    scope: str
+    create_ancestors: bool
+
+
+def merge(
+    catalogs: CatalogStore,
+    request: MergeRequest,
+    algorithm: Algorithm,
+    now: int,
+    set_properties: Callable[[Catalog], None],
+) -> Merged:
+    """Store the catalogs of the merged tree. *set_properties* sets what the server's configuration demands.
+
+    Publishers send as their base the head that they saw last, but built on the root they had mounted, which may be
+    older; the result's own note of its predecessor is the true one. Raises :exc:`MergeError` and its kin.
+    """
+    with ExitStack() as stack:
+        result = stack.enter_context(closing(CatalogTree(catalogs, request.result)))
+        true_base = result.root.catalog.previous_revision or request.claimed_base
+        base = stack.enter_context(closing(CatalogTree(catalogs, true_base)))
+        tree = stack.enter_context(closing(CatalogTree(catalogs, request.present)))
+        _check_ancestors(tree, request)
+        transaction = Transaction(tree, result.get)
+        transaction.apply(TreeDiff(base, result, tree, request.scope).changes())
+        root, stored = tree.store(now, algorithm, set_properties)
+        catalog = tree.root.catalog
+        ttl = catalog.int_property("TTL", 0) or None
+        return Merged(root, catalog.revision, ttl, tuple(stored), tuple(transaction.collisions))
+
+
+def _check_ancestors(tree: CatalogTree, request: MergeRequest) -> None:
+    """Each proper ancestor of the lease path must be a directory, or missing where it may be made."""
+    path = parent_path(request.scope)
+    while path:
+        entry = tree.get(path)
+        if entry is None and not request.create_ancestors:
+            raise PathViolation(f"{path} is not there, so nothing can be published at {request.scope}")
+        if entry is not None and not entry.is_directory:
+            raise PathViolation(f"{path} is no directory, so nothing can be published at {request.scope}")
+        path = parent_path(path)
+
+
+@contextmanager
+def opened(catalogs: CatalogStore, root: ContentHash) -> Iterator[CatalogTree]:
+    """The tree below *root*, closed at the end."""
+    tree = CatalogTree(catalogs, root)
+    try:
+        yield tree
+    finally:
+        tree.close()

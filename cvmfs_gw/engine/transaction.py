@@ -1,0 +1,143 @@
+"""Applying changes to a catalog tree.
+
+The present tree may differ from the one that the changes were made against: others published meanwhile. The rules,
+in the order of what weighs more:
+
+* what the changes do not mention stays as it is in the present tree;
+* where both sides changed an entry, the changes win (their author holds the lease), and it is noted as a collision;
+* a directory is not removed while it holds entries that the author of the changes never saw;
+* a directory that the author puts something in, and that others removed, comes back as the author had it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import assert_never
+
+from cvmfs_gw.engine.changes import UNKNOWN, Base, Change, Drop, Graft, Nest, Put, Remove, Unnest
+from cvmfs_gw.engine.errors import MergeError
+from cvmfs_gw.engine.tree import CatalogTree
+from cvmfs_objstore.formats.entry import FLAG_BIND_MOUNTPOINT, NESTING_FLAGS, Entry, parent_path
+
+Ancestors = Callable[[str], Entry | None]
+"""Says what a directory is like where the changes come from; None: it is not there either."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collision:
+    """An entry that was changed on both sides, and what became of it."""
+
+    path: str
+    outcome: str
+
+
+def same_content(one: Entry, other: Entry) -> bool:
+    """Whether two entries are the same but for link data and nesting, which belong to the tree they are in."""
+    mask = ~NESTING_FLAGS
+    return one._replace(hardlinks=0, flags=one.flags & mask) == other._replace(hardlinks=0, flags=other.flags & mask)
+
+
+class Transaction:
+    """One list of changes on one tree. Use once; the tree is then ready to be stored."""
+
+    def __init__(self, tree: CatalogTree, ancestors: Ancestors = lambda path: None) -> None:
+        self.tree = tree
+        self.collisions: list[Collision] = []
+        self._ancestors = ancestors
+        self._directories: set[str] = set()
+        """Directories known to be there."""
+        self._fresh: set[str] = set()
+        """Directories made by this transaction, so with nothing in them but what it put there."""
+
+    def apply(self, changes: Iterable[Change]) -> None:
+        """Apply *changes* in order (see :mod:`cvmfs_gw.engine.changes`); raises :exc:`MergeError`."""
+        for change in changes:
+            match change:
+                case Put():
+                    self._put(change)
+                case Remove():
+                    self._remove(change)
+                case Nest():
+                    self._ensure_directory(change.path)
+                    self.tree.nest(change.path)
+                case Unnest():
+                    self.tree.unnest(change.path)
+                case Graft():
+                    self._ensure_directory(change.path)
+                    self.tree.graft(change.path, change.new)
+                case Drop():
+                    self.tree.drop(change.path)
+                case _:
+                    assert_never(change)
+
+    def _note(self, path: str, present: Entry | None, base: Base, outcome: str) -> None:
+        """Note a collision if the present entry is not what the changes were made against."""
+        if base is UNKNOWN:
+            return
+        same = present is None and base is None if present is None or base is None else same_content(present, base)
+        if not same:
+            self.collisions.append(Collision(path, outcome))
+
+    def _put(self, change: Put) -> None:
+        path, entry = change.path, change.entry
+        if not path:
+            if not entry.is_directory:
+                raise MergeError("the root is a directory")
+            self._note(path, self.tree.get(""), change.base, "replaced")
+            self.tree.put_root(entry)
+            return
+        parent = parent_path(path)
+        if parent not in self._directories:
+            self._ensure_directory(parent)
+        old = None if parent in self._fresh else self.tree.get(path)
+        if old is None or not same_content(old, entry):
+            self._note(path, old, change.base, "put back" if old is None else "replaced")
+        if old is not None and old.is_directory and (not entry.is_directory or entry.flags & FLAG_BIND_MOUNTPOINT):
+            if self.tree.has_children(path):
+                self.collisions.append(Collision(path, "replaced with what others put in it"))
+            old = self._empty(path)
+        self.tree.put(path, entry, change.chunks, old, change.bind, change.keys)
+        if entry.is_directory:
+            self._directories.add(path)
+            if old is None or not old.is_directory:
+                self._fresh.add(path)
+
+    def _empty(self, path: str) -> Entry | None:
+        """Remove what is in the directory at *path*; returns its entry then."""
+        if self.tree.is_mountpoint(path):
+            self.tree.drop(path)
+        for child in self.tree.entries(path):
+            self.tree.remove_tree(f"{path}/{child.name}")
+        self.tree.settle()
+        return self.tree.get(path)
+
+    def _remove(self, change: Remove) -> None:
+        path = change.path
+        if not path:
+            raise MergeError("the root cannot be removed")
+        old = self.tree.get(path)
+        if old is None:
+            return
+        if change.recursive:
+            self.tree.remove_tree(path)
+            return
+        if old.is_directory and self.tree.has_children(path):
+            self.collisions.append(Collision(path, "kept for what others put in it"))
+            return
+        self._note(path, old, change.base, "removed")
+        self.tree.remove(path, old)
+
+    def _ensure_directory(self, path: str) -> None:
+        """Have a directory at *path*, made after the source of the changes where the present tree has none."""
+        if path in self._directories:
+            return
+        entry = self.tree.get(path)
+        if entry is None or not entry.is_directory:
+            source = self._ancestors(path)
+            if source is None or not source.is_directory:
+                raise MergeError(f"{path or '/'} is no directory")
+            self._put(Put(path, source, base=source))
+        elif entry.flags & FLAG_BIND_MOUNTPOINT:
+            raise MergeError(f"{path} is a bind mountpoint")
+        self._directories.add(path)

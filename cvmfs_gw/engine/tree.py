@@ -1,0 +1,483 @@
+"""A catalog tree that is being changed: lazy nested catalogs, exact counters and link counts.
+
+Catalogs are opened when a path in them is asked for, changed in memory, and stored bottom-up at the end by
+:meth:`CatalogTree.store`. The tree keeps what one row at a time cannot: the two rows of a nested catalog's
+directory alike, counters of every catalog and of those below it, directories' link counts, hard link groups.
+
+Counters: while a nested catalog is open, its parent's subtree counters hold what the nested catalog added up to when
+it was opened (``Node.accounted``); the difference goes up when it is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from cvmfs_gw.engine.catalogs import CatalogStore
+from cvmfs_gw.engine.errors import MergeError
+from cvmfs_objstore.formats.catalog import Catalog, NestedRef, Row
+from cvmfs_objstore.formats.entry import (
+    FLAG_BIND_MOUNTPOINT,
+    FLAG_DIRECTORY,
+    FLAG_MOUNTPOINT,
+    FLAG_NESTED_ROOT,
+    NESTING_FLAGS,
+    Chunks,
+    Counters,
+    Entry,
+    PathKey,
+    is_below,
+    parent_path,
+)
+from cvmfs_objstore.hashes import Algorithm, ContentHash
+
+_NEW_DIRECTORY_LINKS: Final = 2
+_NO_HASH: Final = "0" * 40
+_ROWS_AT_ONCE: Final = 10000
+
+
+class Node:
+    """One open catalog of the tree."""
+
+    __slots__ = (
+        "_catalog",
+        "_pending",
+        "accounted",
+        "below",
+        "changed",
+        "children",
+        "mountpoint",
+        "nested",
+        "own",
+        "parent",
+        "ref",
+    )
+
+    def __init__(self, mountpoint: str, catalog: Catalog, parent: Node | None, ref: NestedRef | None) -> None:
+        self.mountpoint = mountpoint
+        self._catalog = catalog
+        self._pending: list[Row] = []
+        self.parent = parent
+        self.ref = ref
+        """What it was opened from; None if it is new."""
+        self.nested = catalog.nested()
+        self.children: dict[str, Node] = {}
+        self.own, self.below = catalog.counters()
+        self.accounted = self.total() if ref is not None else Counters()
+        self.changed = ref is None
+
+    @property
+    def catalog(self) -> Catalog:
+        """The catalog with everything that was put into it."""
+        if self._pending:
+            self._write_pending()
+        return self._catalog
+
+    def put_new(self, row: Row) -> None:
+        """Insert, some time soon, a row of an entry without chunks that the catalog does not have yet."""
+        self._pending.append(row)
+        if len(self._pending) >= _ROWS_AT_ONCE:
+            self._write_pending()
+
+    def _write_pending(self) -> None:
+        self._catalog.put_new_rows(self._pending)
+        self._pending.clear()
+
+    def total(self) -> Counters:
+        """What the catalog and those below it add up to, apart from open ones that have changed."""
+        result = Counters()
+        result.add(self.own)
+        result.add(self.below)
+        return result
+
+
+class CatalogTree:
+    """The tree below one root catalog. Not thread-safe."""
+
+    def __init__(self, catalogs: CatalogStore, root: ContentHash) -> None:
+        self._catalogs = catalogs
+        plain_size = len(catalogs.plain(root))
+        self.root = self._open("", NestedRef(root, plain_size), None)
+        self._by_directory: dict[str, Node] = {}
+        self._link_changes: dict[str, int] = {}
+        self._groups: dict[tuple[str, int], int] = {}
+        self._touched_groups: set[tuple[str, int]] = set()
+        self._last_group: dict[str, int] = {}
+
+    def _open(self, mountpoint: str, ref: NestedRef, parent: Node | None) -> Node:
+        catalog = self._catalogs.load(ref.hash)
+        if catalog.mountpoint != mountpoint:
+            found = catalog.mountpoint
+            catalog.close()
+            raise MergeError(f"catalog {ref.hash} belongs to {found or '/'}, not to {mountpoint or '/'}")
+        return Node(mountpoint, catalog, parent, ref)
+
+    def close(self) -> None:
+        """Free every open catalog."""
+        for node in self._nodes():
+            node.catalog.close()
+
+    def _nodes(self) -> Iterator[Node]:
+        """Open catalogs, nested ones before those that they are nested in."""
+
+        def visit(node: Node) -> Iterator[Node]:
+            for child in node.children.values():
+                yield from visit(child)
+            yield node
+
+        return visit(self.root)
+
+    # -- reading
+
+    def node_of(self, directory: str) -> Node:
+        """The catalog that holds the content of *directory* (of a mountpoint: the nested one)."""
+        node = self._by_directory.get(directory)
+        if node is None:
+            node = self.root
+            end = 0
+            # Mountpoints lie on the way, so each prefix of the path is looked up in the catalog reached so far.
+            while end < len(directory):
+                end = directory.find("/", end + 1)
+                end = len(directory) if end < 0 else end
+                prefix = directory[:end]
+                if prefix in node.nested:
+                    node = self._child(node, prefix)
+            self._by_directory[directory] = node
+        return node
+
+    def _child(self, node: Node, mountpoint: str) -> Node:
+        child = node.children.get(mountpoint)
+        if child is None:
+            child = node.children[mountpoint] = self._open(mountpoint, node.nested[mountpoint], node)
+        return child
+
+    def get(self, path: str) -> Entry | None:
+        """The entry at *path* (of a mountpoint: as the parent catalog has it), or None."""
+        return self.node_of(parent_path(path)).catalog.get(path)
+
+    def chunks(self, path: str) -> Chunks:
+        """Chunks of the file at *path*."""
+        return self.node_of(parent_path(path)).catalog.chunks(path)
+
+    def nested_at(self, path: str) -> NestedRef | None:
+        """The nested catalog registered at *path* if it is one and unchanged in this tree."""
+        if not path:
+            return None if self.root.changed else self.root.ref
+        node = self.node_of(parent_path(path))
+        child = node.children.get(path)
+        if child is not None and any(below.changed for below in _subtree(child)):
+            return None
+        return node.nested.get(path)
+
+    def is_mountpoint(self, path: str) -> bool:
+        """Whether a nested catalog begins at *path*."""
+        return bool(path) and path in self.node_of(parent_path(path)).nested
+
+    def has_children(self, directory: str) -> bool:
+        """Whether anything is in *directory*."""
+        return self.node_of(directory).catalog.has_children(directory)
+
+    def entries(self, directory: str) -> list[Entry]:
+        """Entries of *directory*."""
+        return list(self.node_of(directory).catalog.children(directory))
+
+    def files_of(self, node: Node, other: CatalogTree, other_node: Node) -> tuple[bytes, bytes] | None:
+        """The files that an unchanged node of this tree and one of another were opened from."""
+        if node.changed or other_node.changed or node.ref is None or other_node.ref is None:
+            return None
+        return self._catalogs.plain(node.ref.hash), other._catalogs.plain(other_node.ref.hash)
+
+    # -- changing entries
+
+    def put(
+        self,
+        path: str,
+        entry: Entry,
+        chunks: Chunks,
+        old: Entry | None,
+        bind: NestedRef | None = None,
+        keys: tuple[PathKey, PathKey] | None = None,
+    ) -> None:
+        """Make *entry* what is at *path*. *old* is what is there now; *keys* those of path and parent, if known.
+
+        The parent must be a directory. A directory stays what it is as to nesting and keeps its link count; one that
+        becomes something else must be empty and no mountpoint.
+        """
+        parent = parent_path(path)
+        node = self.node_of(parent)
+        flags = entry.flags & ~NESTING_FLAGS
+        if flags & FLAG_DIRECTORY:
+            if old is not None and old.is_directory:
+                flags |= old.flags & NESTING_FLAGS
+                links = old.hardlinks
+            else:
+                links = _NEW_DIRECTORY_LINKS
+                self._add_links(parent, 1)
+        else:
+            if old is not None and old.is_directory:
+                self._forget_directory(path)
+            links = self._file_links(node, parent, entry) if entry.hardlink_group else 1
+        if flags != entry.flags or links != entry.hardlinks:
+            entry = entry._replace(flags=flags, hardlinks=links)
+        node.own.count(entry, len(chunks))
+        node.changed = True
+        if old is None and not chunks and bind is None:
+            node.put_new(Catalog.row(path, entry, *keys) if keys else Catalog.row(path, entry))
+            return
+        if old is not None:
+            self._note_group(parent, old)
+            node.own.count(old, len(node.catalog.chunks(path)) if old.is_chunked else 0, -1)
+            if old.flags & FLAG_BIND_MOUNTPOINT:
+                node.catalog.remove_nested(path, "bind_mountpoints")
+        node.catalog.put(path, entry, chunks)
+        if bind is not None and flags & FLAG_BIND_MOUNTPOINT:
+            node.catalog.set_nested(path, bind, "bind_mountpoints")
+        if flags & FLAG_MOUNTPOINT:
+            self._put_nested_root(self._child(node, path), entry)
+
+    def _put_nested_root(self, node: Node, entry: Entry) -> None:
+        old = node.catalog.get(node.mountpoint)
+        if old is not None:
+            node.own.count(old, 0, -1)
+        entry = entry._replace(flags=entry.flags & ~FLAG_MOUNTPOINT | FLAG_NESTED_ROOT)
+        node.catalog.put(node.mountpoint, entry)
+        node.own.count(entry, 0)
+        node.changed = True
+
+    def put_root(self, entry: Entry) -> None:
+        """Make *entry* the repository's root directory."""
+        old = self.root.catalog.get("")
+        if old is None:
+            raise MergeError("the root catalog has no root directory")
+        self.root.own.count(old, 0, -1)
+        entry = entry._replace(flags=entry.flags & ~NESTING_FLAGS, hardlinks=old.hardlinks)
+        self.root.catalog.put("", entry)
+        self.root.own.count(entry, 0)
+        self.root.changed = True
+
+    def remove(self, path: str, old: Entry) -> None:
+        """Remove the entry at *path*, which is *old*. A directory must be empty; a mountpoint ends as one."""
+        parent = parent_path(path)
+        if old.is_directory:
+            if path in self.node_of(parent).nested:
+                self.unnest(path)
+            self._forget_directory(path)
+        node = self.node_of(parent)
+        node.own.count(old, len(node.catalog.chunks(path)) if old.is_chunked else 0, -1)
+        node.catalog.remove(path)
+        if old.flags & FLAG_BIND_MOUNTPOINT:
+            node.catalog.remove_nested(path, "bind_mountpoints")
+        self._note_group(parent, old)
+        node.changed = True
+
+    def remove_tree(self, path: str) -> None:
+        """Remove the entry at *path* and everything below it; nested catalogs as a whole, unread."""
+        old = self.get(path)
+        if old is None:
+            return
+        if old.is_directory:
+            if self.is_mountpoint(path):
+                self.drop(path)
+            for entry in self.entries(path):
+                self.remove_tree(f"{path}/{entry.name}")
+            old = self.get(path) or old
+        self.remove(path, old)
+
+    def _forget_directory(self, path: str) -> None:
+        self._add_links(parent_path(path), -1)
+        self._link_changes.pop(path, None)
+        self._by_directory.pop(path, None)
+
+    def _add_links(self, directory: str, change: int) -> None:
+        self._link_changes[directory] = self._link_changes.get(directory, 0) + change
+
+    # -- hard links
+
+    def _file_links(self, node: Node, directory: str, entry: Entry) -> int:
+        """The ``hardlinks`` column for an entry that comes from another catalog: its group under a number of ours."""
+        source = (directory, entry.hardlink_group)
+        group = self._groups.get(source)
+        if group is None:
+            last = self._last_group.get(node.mountpoint)
+            group = (node.catalog.max_hardlink_group() if last is None else last) + 1
+            self._groups[source] = self._last_group[node.mountpoint] = group
+        self._touched_groups.add((directory, group))
+        return entry.with_links(1, group).hardlinks
+
+    def _note_group(self, directory: str, old: Entry) -> None:
+        if not old.is_directory and old.hardlink_group:
+            self._touched_groups.add((directory, old.hardlink_group))
+
+    def settle(self) -> None:
+        """Write the link counts that changes so far amount to."""
+        for directory, group in self._touched_groups:
+            self.node_of(directory).catalog.renumber_hardlink_group(directory, group)
+        self._touched_groups.clear()
+        self._groups.clear()
+        self._last_group.clear()
+        for directory, change in self._link_changes.items():
+            if change:
+                self._change_links(directory, change)
+        self._link_changes.clear()
+
+    def _change_links(self, directory: str, change: int) -> None:
+        inner = self.node_of(directory)
+        entry = inner.catalog.get(directory)
+        if entry is None:
+            raise MergeError(f"no directory {directory or '/'}")
+        links = max(_NEW_DIRECTORY_LINKS, entry.linkcount + change)
+        for node in {inner, self.node_of(parent_path(directory))}:
+            node.catalog.set_links(directory, links)
+            node.changed = True
+
+    # -- nesting
+
+    def nest(self, path: str) -> None:
+        """Make the directory at *path* a nested catalog. Does nothing if it is one."""
+        self.settle()
+        parent = self.node_of(parent_path(path))
+        if path in parent.nested:
+            return
+        entry = parent.catalog.get(path)
+        if entry is None or not entry.is_directory or entry.flags & FLAG_BIND_MOUNTPOINT:
+            raise MergeError(f"{path} is no directory that can be a nested catalog")
+        catalog = Catalog.create(path, entry)
+        moved = parent.catalog.move_below(path, catalog)
+        child = Node(path, catalog, parent, None)
+        child.own.add(moved)
+        parent.own.add(moved, -1)
+        for mountpoint in list(parent.nested):
+            if is_below(mountpoint, path):
+                del parent.nested[mountpoint]
+                grandchild = parent.children.pop(mountpoint, None)
+                if grandchild is None:
+                    accounted = self._total_of(child.nested[mountpoint])
+                else:
+                    accounted = grandchild.accounted
+                    grandchild.parent = child
+                    child.children[mountpoint] = grandchild
+                child.below.add(accounted)
+                parent.below.add(accounted, -1)
+        parent.catalog.put(path, entry._replace(flags=entry.flags | FLAG_MOUNTPOINT))
+        parent.nested[path] = NestedRef(ContentHash.null(), 0)
+        parent.children[path] = child
+        parent.changed = True
+        self._by_directory.clear()
+
+    def unnest(self, path: str) -> None:
+        """Make the nested catalog at *path* part of its parent. Does nothing if there is none."""
+        self.settle()
+        parent = self.node_of(parent_path(path))
+        if path not in parent.nested:
+            return
+        child = self._child(parent, path)
+        offset = parent.catalog.max_hardlink_group() if child.catalog.max_hardlink_group() else 0
+        moved = child.catalog.move_below(path, parent.catalog, offset)
+        parent.own.add(moved)
+        parent.below.add(child.accounted, -1)
+        parent.below.add(child.below)
+        for mountpoint, grandchild in child.children.items():
+            grandchild.parent = parent
+            parent.children[mountpoint] = grandchild
+        parent.nested.update(child.nested)
+        self._unregister(parent, path)
+        child.catalog.close()
+
+    def drop(self, path: str) -> None:
+        """Forget the nested catalog at *path* with everything in it; an empty directory stays."""
+        self.settle()
+        parent = self.node_of(parent_path(path))
+        child = parent.children.get(path)
+        parent.below.add(child.accounted if child else self._total_of(parent.nested[path]), -1)
+        if child is not None:
+            for node in list(_subtree(child)):
+                node.catalog.close()
+        self._unregister(parent, path)
+        parent.catalog.set_links(path, _NEW_DIRECTORY_LINKS)
+
+    def _unregister(self, parent: Node, path: str) -> None:
+        parent.nested.pop(path)
+        parent.children.pop(path, None)
+        parent.catalog.remove_nested(path)
+        entry = parent.catalog.get(path)
+        if entry is not None:
+            parent.catalog.put(path, entry._replace(flags=entry.flags & ~FLAG_MOUNTPOINT))
+        parent.changed = True
+        self._by_directory.clear()
+
+    def graft(self, path: str, new: NestedRef) -> None:
+        """Make *new* the nested catalog at *path*, which must be an empty directory or a nested catalog."""
+        self.settle()
+        if self.is_mountpoint(path):
+            self.drop(path)
+        parent = self.node_of(parent_path(path))
+        child = self._open(path, new, parent)
+        root = child.catalog.get(path)
+        old = parent.catalog.get(path)
+        if root is None or old is None or not root.is_directory or not old.is_directory:
+            raise MergeError(f"the nested catalog {new.hash} does not fit at {path}")
+        # The row in the parent is that of the nested catalog's root: its link count comes with its content.
+        row = root._replace(flags=root.flags & ~FLAG_NESTED_ROOT | FLAG_MOUNTPOINT, name=old.name)
+        parent.own.count(old, 0, -1)
+        parent.own.count(row, 0)
+        parent.catalog.put(path, row)
+        parent.catalog.set_nested(path, new)
+        parent.nested[path] = new
+        parent.children[path] = child
+        parent.below.add(child.accounted)
+        parent.changed = True
+        self._by_directory.clear()
+
+    def _total_of(self, ref: NestedRef) -> Counters:
+        with self._catalogs.load(ref.hash) as catalog:
+            own, below = catalog.counters()
+        own.add(below)
+        return own
+
+    # -- storing
+
+    def store(
+        self, now: int, algorithm: Algorithm, before_root: Callable[[Catalog], None] | None = None
+    ) -> tuple[NestedRef, list[NestedRef]]:
+        """Store every changed catalog and return the new root catalog and all that were stored.
+
+        Each gets the next revision, *now* (seconds since the epoch) as the time of its change, and a note of the
+        catalog that it replaces; the root is always stored anew. *before_root* may set properties of the root.
+        """
+        self.settle()
+        stored: list[NestedRef] = []
+        self.root.changed = True
+        for node in self._nodes():
+            if not node.changed:
+                continue
+            if node is self.root and before_root is not None:
+                before_root(node.catalog)
+            node.own.nested = len(node.nested)
+            catalog = node.catalog
+            catalog.set_counters(node.own, node.below)
+            catalog.set_property("revision", catalog.revision + 1)
+            catalog.set_property("previous_revision", node.ref.hash.bare if node.ref else _NO_HASH)
+            catalog.set_property("last_modified", now)
+            ref = self._catalogs.store(catalog, algorithm)
+            stored.append(ref)
+            if node.parent is not None:
+                self._account(node.parent, node, ref)
+            node.ref, node.changed = ref, False
+        assert self.root.ref is not None
+        return self.root.ref, stored
+
+    @staticmethod
+    def _account(parent: Node, node: Node, ref: NestedRef) -> None:
+        total = node.total()
+        parent.below.add(total)
+        parent.below.add(node.accounted, -1)
+        node.accounted = total
+        parent.nested[node.mountpoint] = ref
+        parent.catalog.set_nested(node.mountpoint, ref)
+        parent.changed = True
+
+
+def _subtree(node: Node) -> Iterator[Node]:
+    yield node
+    for child in node.children.values():
+        yield from _subtree(child)

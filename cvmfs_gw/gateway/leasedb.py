@@ -1,0 +1,386 @@
+"""The lease database ``gw.db``: the reference's tables, kept so that either gateway can take over from the other.
+
+::
+
+    SchemaVersion(VersionNumber, ValidFrom, ValidTo)                                               version 3
+    Lease(Token, Repository, Path, KeyID, Expiration [ms], ProtocolVersion, Hostname)
+    Repository(Name, Manifest, Enabled)
+
+The reference reads them with ``select *`` by position, so that they get no column of ours, and ``Hostname`` is never
+NULL. What only this gateway knows is in tables of its own, which the reference leaves alone::
+
+    LeaseUpload(Token, GrantedMs, ...)        what a lease's object packs brought so far
+    CommitOutcome(Token, hashes, ...)         each commit that was begun; FinalRevision stays NULL if it was cut off
+
+**Numeric affinity.** The reference declares columns as ``string``, which SQLite takes for a numeric type: the text
+``007`` becomes the number 7. A database made here says ``text``. In one made there, what could be taken for a number
+is stored as a blob, which no affinity touches and the reference reads as text; what *it* stored as a number is
+matched with the key ids and repository names that are configured.
+
+**Journal.** A rollback journal (truncated, not deleted, after each transaction) with full synchronisation: a granted
+lease survives a power cut, and the file at rest is complete in itself and in the mode the reference opens it in. A
+write-ahead log would save two thirds of 0.7 ms for each change, and would leave the newest leases in a second file
+after a crash, which a copy or an older tool misses.
+
+Source: schema version 3 of the reference; version 2 (no ``Hostname``) is taken along as it does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cvmfs_gw.engine.commit_api import CommitOutcome, UploadStatistics
+from cvmfs_gw.gateway.errors import ConfigError
+from cvmfs_objstore.hashes import ContentHash
+
+SCHEMA_VERSION: Final = 3
+BUSY_TIMEOUT_S: Final = 10.0
+"""How long a change waits for somebody who reads the file with another program, in seconds."""
+
+_SCHEMA: Final = f"""
+create table SchemaVersion (
+    VersionNumber integer not null unique primary key,
+    ValidFrom timestamp not null,
+    ValidTo timestamp
+);
+insert into SchemaVersion (VersionNumber, ValidFrom) values ({SCHEMA_VERSION}, datetime('now'));
+create table Lease (
+    Token text not null unique primary key,
+    Repository text not null,
+    Path text not null,
+    KeyID text not null,
+    Expiration integer not null,
+    ProtocolVersion integer not null,
+    Hostname text
+);
+create index lease_repository_path_idx on Lease (Repository, Path);
+create table Repository (
+    Name text not null unique primary key,
+    Manifest text,
+    Enabled bool not null
+);
+"""
+
+_OWN_SCHEMA: Final = """
+create table if not exists LeaseUpload (
+    Token text not null primary key,
+    GrantedMs integer not null,
+    ObjectsAdded integer not null default 0,
+    ObjectsDuplicated integer not null default 0,
+    CatalogsAdded integer not null default 0,
+    BytesAdded integer not null default 0,
+    CatalogBytesAdded integer not null default 0
+) without rowid;
+create table if not exists CommitOutcome (
+    Token text not null,
+    OldRootHash text not null,
+    NewRootHash text not null,
+    KeyID text not null,
+    StartedMs integer not null,
+    FinishedMs integer,
+    FinalRevision integer,
+    RootHash text,
+    TagName text,
+    primary key (Token, OldRootHash, NewRootHash)
+) without rowid;
+"""
+
+# what SQLite's numeric affinity would turn into a number: a decimal literal with white space around it
+_NUMBER: Final = re.compile(r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRow:
+    """A row of ``Lease`` with its row of ``LeaseUpload``. ``path`` is as stored: ``/`` for the whole repository."""
+
+    token: str
+    fqrn: str
+    path: str
+    key_id: str
+    expires_ms: int
+    protocol: int
+    hostname: str
+    granted_ms: int
+    uploads: UploadStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedCommit:
+    """A commit that was begun. ``outcome`` is None if it was cut off before its end was recorded."""
+
+    key_id: str
+    outcome: CommitOutcome | None
+
+
+class LeaseDatabase:
+    """An open ``gw.db``. Each method is one durable transaction. Not thread-safe; usable from any one thread."""
+
+    def __init__(self, path: str, *, key_ids: Collection[str] = (), fqrns: Collection[str] = ()) -> None:
+        """Open or make the file at *path*; raises :exc:`ConfigError` if it is of another kind or version.
+
+        *key_ids* and *fqrns* are the configured ones, to recognise what the reference stored as numbers.
+        """
+        self._key_ids = key_ids
+        self._fqrns = fqrns
+        try:
+            if folder := os.path.dirname(path):
+                os.makedirs(folder, exist_ok=True)
+            # tokens are nobody's business but the gateway's
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            self._db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        except (sqlite3.Error, OSError) as error:
+            raise ConfigError(f"cannot open the lease database {path}: {error}") from error
+        try:
+            self._db.text_factory = _decode
+            self._db.execute("pragma journal_mode = truncate").fetchall()
+            self._db.execute("pragma synchronous = full")
+            with self._transaction():
+                self._prepare()
+        except sqlite3.Error as error:
+            self._db.close()
+            raise ConfigError(f"cannot use the lease database {path}: {error}") from error
+        except BaseException:
+            self._db.close()
+            raise
+
+    def close(self) -> None:
+        self._db.close()
+
+    # --- leases ------------------------------------------------------------------------------------------------
+
+    def leases(self) -> Iterator[LeaseRow]:
+        """Every row, expired ones too; those that live longest come first."""
+        rows = self._db.execute(
+            "select l.Token, l.Repository, l.Path, l.KeyID, l.Expiration, l.ProtocolVersion, l.Hostname,"
+            " u.GrantedMs, u.ObjectsAdded, u.ObjectsDuplicated, u.CatalogsAdded, u.BytesAdded, u.CatalogBytesAdded"
+            " from Lease l left join LeaseUpload u on u.Token = l.Token order by l.Expiration desc"
+        ).fetchall()
+        for token, fqrn, path, key_id, expires, protocol, hostname, granted, *counters in rows:
+            yield LeaseRow(
+                token=_text(token),
+                fqrn=_text(fqrn, self._fqrns),
+                path=_text(path),
+                key_id=_text(key_id, self._key_ids),
+                expires_ms=int(expires),
+                protocol=int(protocol),
+                hostname=_text(hostname),
+                granted_ms=granted or 0,
+                uploads=UploadStatistics(*(counter or 0 for counter in counters)),
+            )
+
+    def grant(self, row: LeaseRow, replaced: Iterable[str] = ()) -> None:
+        """Add a lease, and remove those whose place it takes."""
+        with self._transaction():
+            self._delete(replaced)
+            self._db.execute(
+                "insert into Lease (Token, Repository, Path, KeyID, Expiration, ProtocolVersion, Hostname)"
+                " values (?, ?, cast(? as text), ?, ?, ?, ?)",
+                (
+                    row.token,
+                    row.fqrn,
+                    _encode(row.path),
+                    _bind(row.key_id),
+                    row.expires_ms,
+                    row.protocol,
+                    _bind(row.hostname),
+                ),
+            )
+            self._db.execute("insert into LeaseUpload (Token, GrantedMs) values (?, ?)", (row.token, row.granted_ms))
+
+    def remove(self, tokens: Iterable[str]) -> None:
+        with self._transaction():
+            self._delete(tokens)
+
+    def extend(self, token: str, expires_ms: int) -> None:
+        with self._transaction():
+            self._extend(token, expires_ms)
+
+    def record_upload(self, token: str, total: UploadStatistics, granted_ms: int, expires_ms: int) -> None:
+        """Store what the lease's packs have brought in all, and when the lease expires now."""
+        with self._transaction():
+            self._db.execute(
+                "insert or replace into LeaseUpload values (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    token,
+                    granted_ms,
+                    total.objects_added,
+                    total.objects_duplicated,
+                    total.catalogs_added,
+                    total.bytes_added,
+                    total.catalog_bytes_added,
+                ),
+            )
+            self._extend(token, expires_ms)
+
+    # --- commits -----------------------------------------------------------------------------------------------
+
+    def commit(self, token: str, old_root: ContentHash, new_root: ContentHash) -> RecordedCommit | None:
+        """What is known of a commit that was begun at some time."""
+        row = self._db.execute(
+            "select KeyID, FinalRevision, RootHash, TagName from CommitOutcome"
+            " where Token = ? and OldRootHash = ? and NewRootHash = ?",
+            (token, str(old_root), str(new_root)),
+        ).fetchone()
+        if row is None:
+            return None
+        key_id, revision, root_hash, tag_name = row
+        outcome = None
+        if revision is not None:
+            outcome = CommitOutcome(revision, ContentHash.parse(root_hash), _text(tag_name))
+        return RecordedCommit(_text(key_id), outcome)
+
+    def interrupted(self) -> set[str]:
+        """The tokens of leases whose commit was cut off, which :meth:`recover` has not been told yet."""
+        rows = self._db.execute(
+            "select Token from CommitOutcome where FinalRevision is null and FinishedMs is null"
+        ).fetchall()
+        return {_text(token) for (token,) in rows}
+
+    def recover(self, expires_ms: Mapping[str, int], now: int) -> None:
+        """Note that commits were cut off, and store when their leases expire now."""
+        with self._transaction():
+            self._db.execute("update CommitOutcome set FinishedMs = ? where FinishedMs is null", (now,))
+            for token, expires in expires_ms.items():
+                self._extend(token, expires)
+
+    def begin_commit(self, token: str, key_id: str, old_root: ContentHash, new_root: ContentHash, now: int) -> None:
+        with self._transaction():
+            self._db.execute(
+                "insert or replace into CommitOutcome (Token, OldRootHash, NewRootHash, KeyID, StartedMs)"
+                " values (?, ?, ?, ?, ?)",
+                (token, str(old_root), str(new_root), _bind(key_id), now),
+            )
+
+    def fail_commit(self, token: str, old_root: ContentHash, new_root: ContentHash, expires_ms: int) -> None:
+        """Forget that the commit was begun, and store when the lease expires now."""
+        with self._transaction():
+            self._db.execute(
+                "delete from CommitOutcome where Token = ? and OldRootHash = ? and NewRootHash = ?",
+                (token, str(old_root), str(new_root)),
+            )
+            self._extend(token, expires_ms)
+
+    def finish_commit(
+        self, token: str, old_root: ContentHash, new_root: ContentHash, outcome: CommitOutcome, now: int
+    ) -> None:
+        """Record the outcome and end the lease."""
+        with self._transaction():
+            self._db.execute(
+                "update CommitOutcome set FinishedMs = ?, FinalRevision = ?, RootHash = ?,"
+                " TagName = cast(? as text) where Token = ? and OldRootHash = ? and NewRootHash = ?",
+                (
+                    now,
+                    outcome.final_revision,
+                    str(outcome.root_hash),
+                    _encode(outcome.tag_name),
+                    token,
+                    str(old_root),
+                    str(new_root),
+                ),
+            )
+            self._delete([token])
+
+    def forget_commits(self, before_ms: int) -> None:
+        """Remove the outcomes of commits that began before *before_ms* and whose lease is gone."""
+        with self._transaction():
+            self._db.execute(
+                "delete from CommitOutcome where StartedMs < ? and Token not in (select Token from Lease)",
+                (before_ms,),
+            )
+
+    # --- repositories ------------------------------------------------------------------------------------------
+
+    def set_repositories(self, enabled: Mapping[str, bool]) -> None:
+        """Make the table say exactly this."""
+        with self._transaction():
+            self._db.execute("delete from Repository")
+            self._db.executemany(
+                "insert into Repository (Name, Manifest, Enabled) values (?, '', ?)", list(enabled.items())
+            )
+
+    # --- inside ------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("begin immediate")
+        try:
+            yield
+            self._db.execute("commit")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("rollback")
+            raise
+
+    def _delete(self, tokens: Iterable[str]) -> None:
+        rows = [(token,) for token in tokens]
+        self._db.executemany("delete from Lease where Token = ?", rows)
+        self._db.executemany("delete from LeaseUpload where Token = ?", rows)
+
+    def _extend(self, token: str, expires_ms: int) -> None:
+        self._db.execute("update Lease set Expiration = ? where Token = ?", (expires_ms, token))
+
+    def _prepare(self) -> None:
+        """Make the tables of a new file, or bring an old one to the present version."""
+        if self._db.execute("select count(*) from sqlite_master").fetchone()[0] == 0:
+            self._run(_SCHEMA)
+        row = self._db.execute("select max(VersionNumber) from SchemaVersion").fetchone()
+        version = int(row[0] or 0)
+        if version not in (2, SCHEMA_VERSION):
+            raise ConfigError(f"lease database of unknown schema version {version} (known: {SCHEMA_VERSION})")
+        if version == 2:
+            self._db.execute("alter table Lease add column Hostname string")
+            self._db.execute("update SchemaVersion set VersionNumber = 3, ValidFrom = datetime('now')")
+        self._db.execute("update Lease set Hostname = '' where Hostname is null")
+        self._run(_OWN_SCHEMA)
+        self._db.execute("delete from LeaseUpload where Token not in (select Token from Lease)")
+
+    def _run(self, script: str) -> None:
+        # not executescript, which would end the transaction
+        for statement in script.split(";"):
+            if statement.strip():
+                self._db.execute(statement)
+
+
+def _decode(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _bind(text: str) -> str | bytes:
+    """*text* in the form that comes back as it is from a column of any affinity."""
+    data = _encode(text)
+    if _NUMBER.fullmatch(text) or not _is_utf8(data):
+        return data
+    return text
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _text(value: Any, candidates: Collection[str] = ()) -> str:
+    """The text that a column's value stands for; a number is looked for among *candidates* first."""
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        return _decode(value)
+    if isinstance(value, str):
+        return value
+    plain = str(value)
+    if plain in candidates:
+        return plain
+    same: Callable[[str], bool] = lambda text: bool(_NUMBER.fullmatch(text)) and float(text) == value  # noqa: E731
+    return next((text for text in sorted(candidates) if same(text)), plain)

@@ -1,0 +1,499 @@
+"""The gateway's service: what the REST API calls, and the one bridge between the event loop and threads.
+
+Everything that may wait for a disk runs in threads: changes of leases in one of their own, in order; object packs in
+a few; commits in one for each repository that is being committed to. Reading leases and repositories touches memory
+only, so that neither waits for anybody.
+
+A request's work is not tied to its connection: a commit goes on when the publisher has gone away, and asking for the
+same commit again joins it or gets its recorded outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import AsyncIterable, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from cvmfs_gw.engine.commit_api import CommitEngine, CommitOutcome, CommitRequest, UploadStatistics
+from cvmfs_gw.engine.errors import EngineError
+from cvmfs_gw.gateway.access import Access
+from cvmfs_gw.gateway.authorization import Key
+from cvmfs_gw.gateway.commits import CommitQueue
+from cvmfs_gw.gateway.config import Config
+from cvmfs_gw.gateway.errors import (
+    CertificateNotFound,
+    CommitFailed,
+    CommitInProgress,
+    GatewayError,
+    IncompatibleVersion,
+    InvalidLease,
+    KeyEndpointDisabled,
+    KeyNotAllowed,
+    PublicKeyNotFound,
+    RepositoryBusy,
+    RepositoryDisabled,
+    RepositoryNotFound,
+    StoreFailure,
+    UnknownRepository,
+)
+from cvmfs_gw.gateway.leasepath import LeasePath
+from cvmfs_gw.gateway.leases import GRACE_MS, BegunCommit, Lease, LeaseBook
+from cvmfs_gw.gateway.protocol import MAX_HOSTNAME, MAX_PAYLOAD, MAX_TOKEN, MIN_PROTOCOL, negotiate
+from cvmfs_gw.gateway.uploads import PackReceiver, receive
+from cvmfs_gw.paths import SystemPaths
+from cvmfs_objstore.hashes import ContentHash
+from cvmfs_objstore.objects import ObjectStore
+
+log = logging.getLogger(__name__)
+
+HOUSEKEEPING_S: Final = 60.0
+"""How often expired leases are cleared away, in seconds."""
+OUTCOMES_KEPT_MS: Final = 30 * 86_400_000
+"""How long the outcome of a commit is remembered, in milliseconds."""
+MAX_KEY_FILE: Final = 1 << 20
+"""Longest key file that the key endpoint hands out, in bytes."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class CommitBody:
+    """What a publisher says of its commit; see :class:`CommitRequest` for the meaning."""
+
+    old_root: ContentHash
+    new_root: ContentHash
+    tag_name: str = ""
+    tag_description: str = ""
+    tag_channel: int = 0
+    auto_tag_threshold: int = 0
+    delete_tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A repository's present head: revision and root catalog."""
+
+    revision: int
+    root_hash: ContentHash
+
+
+@dataclass(frozen=True, slots=True)
+class GrantedLease:
+    """What a publisher gets for its request. ``head`` is None where the service does not know it."""
+
+    token: str
+    protocol: int
+    head: Head | None
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryView:
+    """A repository as ``GET /repos`` shows it: key id -> path, and whether leases are granted."""
+
+    keys: dict[str, str]
+    enabled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A commit that was published just now, for whoever wants to know."""
+
+    fqrn: str
+    lease_path: str
+    outcome: CommitOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A commit under way, and what it was asked."""
+
+    body: CommitBody
+    key_id: str
+    task: asyncio.Task[CommitOutcome]
+
+
+def wall_clock_ms() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+class GatewayService:
+    """The gateway, without HTTP. All methods belong to one event loop.
+
+    *stores* gives the object store of a repository, by preference the same each time; it is called in threads, and
+    may raise :exc:`EngineError`, ``OSError`` or ``ValueError``. *head* tells a repository's present head for lease
+    replies; without it they do not say.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        paths: SystemPaths,
+        access: Access,
+        leases: LeaseBook,
+        engine: CommitEngine,
+        stores: Callable[[str], ObjectStore],
+        head: Callable[[str], Head | None] | None = None,
+        max_payload: int = MAX_PAYLOAD,
+        clock: Callable[[], int] = wall_clock_ms,
+    ) -> None:
+        self.config = config
+        self.access = access
+        self.on_committed: list[Callable[[Committed], Awaitable[None]]] = []
+        """Called after each commit, one after the other; what they raise is logged."""
+        self._paths = paths
+        self._leases = leases
+        self._engine = engine
+        self._stores = stores
+        self._head = head
+        self._max_payload = max_payload
+        self._clock = clock
+        self._enabled = dict.fromkeys(access.config.repositories, True)
+        self._leases.record_repositories(self._enabled)
+        self._changes = ThreadPoolExecutor(1, "gw-leases")
+        self._uploads = ThreadPoolExecutor(max(4, os.cpu_count() or 1), "gw-upload")
+        self._queue = CommitQueue()
+        self._commits: dict[str, _Running] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self._housekeeper: asyncio.Task[None] | None = None
+
+    @classmethod
+    def open(
+        cls,
+        config: Config,
+        paths: SystemPaths,
+        *,
+        engine: CommitEngine,
+        stores: Callable[[str], ObjectStore],
+        head: Callable[[str], Head | None] | None = None,
+        clock: Callable[[], int] = wall_clock_ms,
+    ) -> GatewayService:
+        """Read the access configuration and open the lease database that *config* names.
+
+        Raises :exc:`~cvmfs_gw.gateway.errors.ConfigError`.
+        """
+        access = Access.load(config.access_config_file, paths)
+        leases = LeaseBook.open(
+            config.lease_database,
+            now=clock(),
+            grace_ms=min(GRACE_MS, config.max_lease_ms),
+            key_ids=access.config.keys,
+            fqrns=access.config.repositories,
+        )
+        return cls(
+            config=config,
+            paths=paths,
+            access=access,
+            leases=leases,
+            engine=engine,
+            stores=stores,
+            head=head,
+            clock=clock,
+        )
+
+    async def start(self) -> None:
+        """Begin to clear away expired leases from time to time."""
+        self._housekeeper = asyncio.create_task(self._keep_house())
+
+    async def close(self) -> None:
+        """Let commits that were begun come to their end, and close the lease database."""
+        if self._housekeeper is not None:
+            self._housekeeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._housekeeper
+        running = [commit.task for commit in self._commits.values()]
+        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await asyncio.to_thread(self._shutdown)
+
+    async def reload(self) -> None:
+        """Read ``repo.json`` and the key files again; raises :exc:`ConfigError` and changes nothing if it cannot.
+
+        Repositories that stay keep being enabled or disabled, new ones are enabled.
+        """
+        await asyncio.to_thread(self.access.reload)
+        self._enabled = {name: self._enabled.get(name, True) for name in self.access.config.repositories}
+        await self._change(self._leases.record_repositories, dict(self._enabled))
+
+    # --- repositories ------------------------------------------------------------------------------------------
+
+    def repositories(self) -> dict[str, RepositoryView]:
+        return {name: self.repository(name) for name in self.access.config.repositories}
+
+    def repository(self, fqrn: str) -> RepositoryView:
+        """Raises :exc:`UnknownRepository`."""
+        keys = self.access.config.repositories.get(fqrn)
+        if keys is None:
+            raise UnknownRepository
+        return RepositoryView(dict(keys), self._enabled.get(fqrn, True))
+
+    async def enable(self, fqrn: str, enable: bool, *, wait: bool = False) -> None:
+        """Let leases be granted, or no longer; leases that are open may be used on.
+
+        While a commit is running, disabling with *wait* takes effect at once and returns when the commit has ended;
+        without, it raises :exc:`RepositoryBusy` and changes nothing. Raises :exc:`UnknownRepository`.
+
+        Source: the state does not outlive the process. Divergence: the reference always says ok, whatever happened.
+        """
+        self.repository(fqrn)
+        if not enable and not wait and self._queue.busy(fqrn):
+            raise RepositoryBusy
+        self._enabled[fqrn] = enable
+        await self._change(self._leases.record_repositories, dict(self._enabled))
+        if not enable and wait:
+            await self._queue.idle(fqrn)
+
+    async def public_keys(self, fqrn: str) -> tuple[bytes, bytes]:
+        """The repository's public master key and its certificate; raises :exc:`KeyEndpointError`."""
+        if not self.config.enable_key_endpoint:
+            raise KeyEndpointDisabled
+        self.repository(fqrn)
+        public = await asyncio.to_thread(_read_key, self._paths.key_file(fqrn, "pub"), PublicKeyNotFound)
+        certificate = await asyncio.to_thread(_read_key, self._paths.key_file(fqrn, "crt"), CertificateNotFound)
+        return public, certificate
+
+    # --- leases ------------------------------------------------------------------------------------------------
+
+    async def new_lease(self, path: str, key: Key, *, protocol: int, hostname: str) -> GrantedLease:
+        """Grant a lease on ``<fqrn>/<path>`` to a client that speaks up to *protocol*; raises :exc:`GatewayError`."""
+        if protocol < MIN_PROTOCOL:
+            raise IncompatibleVersion(f"incompatible request version: {protocol}, min version: {MIN_PROTOCOL}")
+        lease_path = LeasePath.parse(path)
+        if lease_path.fqrn not in self.access.config.repositories:
+            raise RepositoryNotFound(lease_path.fqrn)
+        if not self._enabled.get(lease_path.fqrn, True):
+            raise RepositoryDisabled
+        self.access.config.check(key.id, lease_path)
+        lease = await self._change(
+            lambda: self._leases.acquire(
+                lease_path,
+                key.id,
+                now=self._clock(),
+                lifetime_ms=self.config.max_lease_ms,
+                protocol=negotiate(protocol),
+                hostname=hostname[:MAX_HOSTNAME],
+            )
+        )
+        return GrantedLease(lease.token, lease.protocol, await self._head_of(lease_path.fqrn))
+
+    def leases(self) -> list[Lease]:
+        """Every lease that is alive."""
+        return self._leases.active(self._clock())
+
+    def lease(self, token: str) -> Lease:
+        """Raises :exc:`InvalidLease`."""
+        return self._leases.get(_checked(token), self._clock())
+
+    async def renew(self, token: str, key: Key, *, lifetime_s: int | None = None) -> Lease:
+        """Let the lease live for *lifetime_s* seconds from now, but no longer than a new one; raises."""
+        self._check_owner(self.lease(token), key)
+        limit = self.config.max_lease_ms
+        lifetime_ms = limit if lifetime_s is None else min(lifetime_s * 1000, limit)
+        return await self._change(lambda: self._leases.renew(token, now=self._clock(), lifetime_ms=lifetime_ms))
+
+    async def cancel(self, token: str, key: Key) -> None:
+        """Raises :exc:`InvalidLease`, :exc:`KeyNotAllowed`, :exc:`CommitInProgress`."""
+        # a lease whose time is up can be dropped, too: that is what a late publisher does
+        self._check_owner(self._leases.get(_checked(token)), key)
+        await self._change(self._leases.cancel, token)
+
+    async def cancel_by_path(self, path: str) -> list[Lease]:
+        """Cancel every lease at and below ``<fqrn>/<path>``; raises :exc:`GatewayError`."""
+        lease_path = LeasePath.parse(path)
+        cancelled = await self._change(self._leases.cancel_within, lease_path)
+        if not cancelled and lease_path.fqrn not in self.access.config.repositories:
+            raise UnknownRepository
+        return cancelled
+
+    # --- payloads ----------------------------------------------------------------------------------------------
+
+    async def payload(
+        self, token: str, key: Key, *, digest: str, header_size: int, chunks: AsyncIterable[bytes]
+    ) -> UploadStatistics:
+        """Store the objects of a pack; raises :exc:`GatewayError`.
+
+        *chunks* is the pack alone. It is left where it was when this raises, for the caller to read to its end.
+        """
+        lease = self.lease(token)
+        self._check_owner(lease, key)
+        self._leases.begin_upload(token, self._clock())
+        brought = UploadStatistics()
+        try:
+            loop = asyncio.get_running_loop()
+            store = await loop.run_in_executor(self._uploads, self._open_store, lease.path.fqrn)
+            receiver = PackReceiver(store, digest, header_size, max_size=self._max_payload)
+            brought = await receive(chunks, receiver, self._uploads)
+        finally:
+            # shielded, so that a connection that breaks does not leave the lease pinned for ever
+            await asyncio.shield(self._change(lambda: self._leases.end_upload(token, self._clock(), brought)))
+        return brought
+
+    # --- commits -----------------------------------------------------------------------------------------------
+
+    async def commit(self, token: str, body: CommitBody, key: Key) -> CommitOutcome:
+        """Publish what the lease's packs brought; raises :exc:`GatewayError` and :exc:`EngineError`.
+
+        The same token and hashes get the same answer, however often they are asked and also after a restart.
+        """
+        token = _checked(token)
+        running = self._commits.get(token)
+        if running is None:
+            recorded = await self._change(self._leases.recorded, token, body.old_root, body.new_root)
+            if recorded is not None and recorded.outcome is not None:
+                _check_same_key(recorded.key_id, key)
+                return recorded.outcome
+            running = self._commits.get(token)
+        if running is None:
+            self._check_owner(self.lease(token), key)
+            task = asyncio.create_task(self._commit(token, body))
+            running = self._commits[token] = _Running(body, key.id, task)
+            task.add_done_callback(lambda task: self._ended(token, task))
+        elif (running.body.old_root, running.body.new_root) != (body.old_root, body.new_root):
+            raise CommitInProgress
+        else:
+            _check_same_key(running.key_id, key)
+        return await asyncio.shield(running.task)
+
+    async def _commit(self, token: str, body: CommitBody) -> CommitOutcome:
+        old, new = body.old_root, body.new_root
+        begun = await self._change(self._leases.begin_commit, token, old, new, self._clock())
+        path = begun.lease.path
+        try:
+            request = _request(begun, body)
+            outcome = await self._queue.run(path.fqrn, lambda: self._engine.commit(request))
+        except EngineError as error:
+            log.warning("commit to %s refused: %s: %s", path, error.reason, error)
+            await self._change(self._leases.fail_commit, token, old, new, self._clock())
+            raise
+        except Exception as error:
+            log.exception("commit to %s failed", path)
+            await self._change(self._leases.fail_commit, token, old, new, self._clock())
+            raise CommitFailed from error
+        try:
+            await self._change(self._leases.finish_commit, token, old, new, outcome, self._clock())
+        except Exception:
+            # It is published, and the publisher must hear so. Only asking again will not find it.
+            log.exception("cannot record the commit to %s, revision %d", path, outcome.final_revision)
+        log.info("committed to %s: revision %d", path, outcome.final_revision)
+        self._spawn(self._announce(Committed(path.fqrn, path.path, outcome)))
+        return outcome
+
+    async def _announce(self, committed: Committed) -> None:
+        for listener in self.on_committed:
+            try:
+                await listener(committed)
+            except Exception:
+                log.exception("cannot announce revision %d", committed.outcome.final_revision)
+
+    # --- housekeeping ------------------------------------------------------------------------------------------
+
+    async def housekeep(self) -> None:
+        """Clear away expired leases and old outcomes."""
+        now = self._clock()
+        for lease in await self._change(self._leases.expire, now):
+            log.info("the lease on %s has expired", lease.path)
+        await self._change(self._leases.forget_commits, now - OUTCOMES_KEPT_MS)
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_S)
+            try:
+                await self.housekeep()
+            except Exception:
+                log.exception("housekeeping failed")
+
+    # --- inside ------------------------------------------------------------------------------------------------
+
+    async def _change(self, function: Callable[..., T], *arguments: object) -> T:
+        """Call *function* in the thread that changes leases."""
+        return await asyncio.get_running_loop().run_in_executor(self._changes, function, *arguments)
+
+    async def _head_of(self, fqrn: str) -> Head | None:
+        if self._head is None:
+            return None
+        try:
+            return await asyncio.to_thread(self._head, fqrn)
+        except Exception:
+            # the lease is granted, and publishers do without
+            log.exception("cannot read the head of %s", fqrn)
+            return None
+
+    def _open_store(self, fqrn: str) -> ObjectStore:
+        try:
+            return self._stores(fqrn)
+        except (OSError, ValueError) as error:
+            log.exception("cannot open the storage of %s", fqrn)
+            raise StoreFailure(f"the storage of {fqrn} is not available") from error
+
+    def _check_owner(self, lease: Lease, key: Key) -> None:
+        """A lease is its key's alone, as long as that key may still have it, and every administrator's.
+
+        Divergence: in the reference any key may commit, fill or cancel any lease whose token it knows.
+        """
+        if key.admin:
+            return
+        if key.id != lease.key_id:
+            raise KeyNotAllowed
+        self.access.config.check(key.id, lease.path)
+
+    def _ended(self, token: str, task: asyncio.Task[CommitOutcome]) -> None:
+        self._commits.pop(token, None)
+        # looked at here, as the publisher may be gone
+        if not task.cancelled():
+            task.exception()
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def _shutdown(self) -> None:
+        self._queue.close()
+        self._uploads.shutdown()
+        self._changes.shutdown()
+        self._leases.close()
+
+
+def _checked(token: str) -> str:
+    """The token, if it could be one."""
+    if len(token) > MAX_TOKEN or not token.isascii():
+        raise InvalidLease
+    return token
+
+
+def _check_same_key(key_id: str, key: Key) -> None:
+    if key.id != key_id and not key.admin:
+        raise KeyNotAllowed
+
+
+def _request(begun: BegunCommit, body: CommitBody) -> CommitRequest:
+    return CommitRequest(
+        fqrn=begun.lease.path.fqrn,
+        lease_path=begun.lease.path.path,
+        old_root=body.old_root,
+        new_root=body.new_root,
+        tag_name=body.tag_name,
+        tag_description=body.tag_description,
+        tag_channel=body.tag_channel,
+        auto_tag_threshold=body.auto_tag_threshold,
+        delete_tags=body.delete_tags,
+        create_ancestors=begun.lease.protocol >= 4,
+        started_ms=begun.lease.granted_ms,
+        repeated=begun.repeated,
+        uploads=begun.uploads,
+    )
+
+
+def _read_key(path: str, missing: type[GatewayError]) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(MAX_KEY_FILE)
+    except OSError as error:
+        raise missing from error

@@ -1,0 +1,163 @@
+"""Taking in object packs: off the network, through the hash, into the store, in bounded memory.
+
+::
+
+    event loop      chunks of a body ──▶ batch of about BATCH bytes ──┐ (reading goes on)
+    upload thread                        parse, hash, write  ◀────────┘
+
+At most two batches are in memory for each upload: one that is read and one that is stored. Whoever sends faster than
+the disk writes is slowed down by the network's own flow control. What crosses threads is a batch and never a single
+object: a hop costs more than a small object.
+
+Each object is hashed before it gets its name in the store, so that nothing wrong is ever stored. When a pack turns
+out to be bad, the objects before the bad one stay: they are what their names say, nothing refers to them, and a
+publisher that tries again finds them there. They are durable once the commit has synchronised the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterable, Iterable
+from concurrent.futures import Executor
+from typing import Final
+
+from cvmfs_gw.engine.commit_api import UploadStatistics
+from cvmfs_gw.gateway.errors import BadPack, PackTooLarge, StoreFailure
+from cvmfs_gw.gateway.protocol import MAX_PAYLOAD
+from cvmfs_objstore.errors import InvalidHash, ObjectPackError
+from cvmfs_objstore.formats.objectpack import (
+    Batch,
+    Event,
+    ObjectBegin,
+    ObjectEnd,
+    ObjectSlice,
+    PackHeader,
+    PackItem,
+    PackParser,
+)
+from cvmfs_objstore.hashes import ContentHash, Suffix
+from cvmfs_objstore.objects import ObjectStore
+from cvmfs_objstore.storage import Staged
+
+BATCH: Final = 1 << 20
+"""About how much of a body is handed to a thread at once, in bytes."""
+
+
+class PackReceiver:
+    """Stores the objects of one pack. Synchronous; used by one thread at a time.
+
+    Every method but :meth:`abort` raises :exc:`PayloadError`; after that, only :meth:`abort` makes sense.
+    """
+
+    def __init__(self, store: ObjectStore, digest: str, header_size: int, *, max_size: int = MAX_PAYLOAD) -> None:
+        """*digest* and *header_size* are what the publisher says of the pack's header, *max_size* is in bytes."""
+        try:
+            self._parser = PackParser(ContentHash.parse(digest, Suffix.NONE), header_size)
+        except (InvalidHash, ObjectPackError) as error:
+            raise BadPack(str(error)) from error
+        self._storage = store.storage
+        self._max_size = max_size
+        self._staged: Staged | None = None  # the large object that is being written
+        self._added = self._duplicated = self._catalogs = 0
+        self._bytes = self._catalog_bytes = 0
+
+    def feed(self, chunks: Iterable[bytes]) -> None:
+        """Take the next bytes of the pack."""
+        try:
+            for chunk in chunks:
+                for event in self._parser.feed(chunk):
+                    self._take(event)
+        except ObjectPackError as error:
+            raise BadPack(str(error)) from error
+        except OSError as error:
+            raise StoreFailure(error.strerror or type(error).__name__) from error
+
+    def finish(self) -> UploadStatistics:
+        """The body has ended; returns what the pack has brought."""
+        try:
+            self._parser.finish()
+        except ObjectPackError as error:
+            raise BadPack(str(error)) from error
+        return UploadStatistics(self._added, self._duplicated, self._catalogs, self._bytes, self._catalog_bytes)
+
+    def abort(self) -> None:
+        """Throw away what is half written."""
+        if self._staged is not None:
+            with contextlib.suppress(OSError):
+                self._staged.discard()
+            self._staged = None
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Batch):
+            for name, data in event.verified():
+                self._count(name, len(data), self._storage.put(name.path, data))
+        elif isinstance(event, ObjectSlice):
+            if self._staged is not None:
+                self._staged.write(event.data)
+        elif isinstance(event, ObjectBegin):
+            if not self._has(event.item):
+                self._staged = self._storage.stage()
+        elif isinstance(event, ObjectEnd):
+            staged, self._staged = self._staged, None
+            if staged is not None:
+                staged.publish(event.item.name.path)
+            self._count(event.item.name, event.item.size, staged is not None)
+        elif isinstance(event, PackHeader) and event.size > self._max_size:
+            raise PackTooLarge(f"a pack of {event.size} bytes: at most {self._max_size} are accepted")
+
+    def _has(self, item: PackItem) -> bool:
+        # one of another length was cut off by a power failure, and is written again
+        path = item.name.path
+        return self._storage.exists(path) and self._storage.size(path) == item.size
+
+    def _count(self, name: ContentHash, size: int, added: bool) -> None:
+        if not added:
+            self._duplicated += 1
+            return
+        self._added += 1
+        self._bytes += size
+        if name.suffix is Suffix.CATALOG:
+            self._catalogs += 1
+            self._catalog_bytes += size
+
+
+async def receive(
+    chunks: AsyncIterable[bytes], receiver: PackReceiver, threads: Executor, *, batch_size: int = BATCH
+) -> UploadStatistics:
+    """Store the pack in *chunks* with *receiver* in *threads*; raises :exc:`PayloadError` and what *chunks* raises.
+
+    When it raises, no thread is at work any more, and *chunks* is left where it was.
+    """
+    loop = asyncio.get_running_loop()
+    batch: list[bytes] = []
+    size = 0
+    # Awaited through a shield only: if the request is cancelled, the thread goes on, and so does its future.
+    working: asyncio.Future[UploadStatistics | None] | None = None
+    try:
+        async for chunk in chunks:
+            batch.append(chunk)
+            size += len(chunk)
+            if size >= batch_size:
+                if working is not None:
+                    await asyncio.shield(working)
+                working = loop.run_in_executor(threads, receiver.feed, batch)
+                batch, size = [], 0
+        if working is not None:
+            await asyncio.shield(working)
+        working = loop.run_in_executor(threads, _last, receiver, batch)
+        statistics = await asyncio.shield(working)
+        assert statistics is not None
+        return statistics
+    except BaseException:
+        # the thread must have let go before anything is thrown away
+        if working is not None:
+            await asyncio.wait([working])
+            working.exception()
+        await asyncio.shield(loop.run_in_executor(threads, receiver.abort))
+        raise
+
+
+def _last(receiver: PackReceiver, batch: list[bytes]) -> UploadStatistics:
+    receiver.feed(batch)
+    return receiver.finish()

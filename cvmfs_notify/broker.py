@@ -1,0 +1,164 @@
+"""The broker: per repository the newest revision, per subscriber and repository one slot. No I/O, no clock.
+
+::
+
+    publish(event) ── newer? ──▶ newest[fqrn] = event ──▶ slot of each subscriber = event ──▶ wake, if it was empty
+    take()         ── what is in a slot, the one that was filled first, at most once
+
+A subscriber gets of each repository an ever newer revision, the last one always; those that a newer one overtook while
+the subscriber was busy it does not get. Nobody waits for anybody: a slot is overwritten, never filled up.
+
+Each event has a number, which grows with every event of any repository; together with the broker's *epoch* it is the
+id by which a subscriber that comes back says what it has had.
+
+Divergence: the reference queues up to 1,000 messages for each subscriber and then blocks everybody; it compares
+messages as text, so a late publisher takes every subscriber back to an older revision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from cvmfs_notify.errors import OlderRevision, TooManyRepositories
+
+MAX_REPOSITORIES: Final = 10_000
+"""How many repositories a broker remembers: anybody may publish to one that nobody serves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What is published: *message* is the activity message as it goes out; *published* is in Unix seconds."""
+
+    fqrn: str
+    revision: int
+    published: int
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A publication that is the newest of its repository, and its number."""
+
+    number: int
+    publication: Publication
+
+    @property
+    def fqrn(self) -> str:
+        return self.publication.fqrn
+
+    @property
+    def revision(self) -> int:
+        return self.publication.revision
+
+
+class Subscription:
+    """One subscriber's slots. *topics* None is every repository."""
+
+    __slots__ = ("_slots", "_wake", "topics")
+
+    def __init__(self, topics: frozenset[str] | None, wake: Callable[[], None]) -> None:
+        self.topics = topics
+        self._wake = wake
+        self._slots: dict[str, Event] = {}
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._slots)
+
+    def take(self) -> Event | None:
+        """The event in the slot that was filled first, which is empty then; None if all are."""
+        if not self._slots:
+            return None
+        return self._slots.pop(next(iter(self._slots)))
+
+    def _put(self, event: Event) -> None:
+        was_empty = not self._slots
+        # a slot that is overwritten keeps its place, so that a busy repository cannot starve the others
+        self._slots[event.fqrn] = event
+        if was_empty:
+            self._wake()
+
+
+class Broker:
+    """All repositories and all subscribers of one server.
+
+    *newest* are the events that an earlier process knew, *epoch* the name of the sequence that numbers them.
+    """
+
+    def __init__(self, newest: Iterable[Event] = (), epoch: str = "", limit: int = MAX_REPOSITORIES) -> None:
+        self.epoch = epoch
+        self._limit = limit
+        self._newest = {event.fqrn: event for event in newest}
+        self._number = max((event.number for event in self._newest.values()), default=0)
+        self._by_topic: dict[str, dict[Subscription, None]] = {}
+        self._to_all: dict[Subscription, None] = {}
+
+    def newest(self, fqrn: str) -> Event | None:
+        return self._newest.get(fqrn)
+
+    @property
+    def last_number(self) -> int:
+        """The number of the last event."""
+        return self._number
+
+    def publish(self, publication: Publication) -> Event | None:
+        """Take in what is published; returns the event, or None if the same revision was published before.
+
+        Raises :exc:`OlderRevision` and :exc:`TooManyRepositories`.
+
+        Source: ``notify -p`` may follow the notification that the gateway made by itself; it must not fail.
+        """
+        fqrn = publication.fqrn
+        known = self._newest.get(fqrn)
+        if known is None and len(self._newest) >= self._limit:
+            raise TooManyRepositories(f"{self._limit} are known")
+        if known is not None and publication.revision <= known.revision:
+            if publication.revision == known.revision:
+                return None
+            raise OlderRevision(f"revision {publication.revision}, but {known.revision} is known")
+        self._number += 1
+        event = Event(self._number, publication)
+        self._newest[fqrn] = event
+        for subscription in self._by_topic.get(fqrn, ()):
+            subscription._put(event)
+        for subscription in self._to_all:
+            subscription._put(event)
+        return event
+
+    def forget(self, fqrn: str) -> None:
+        """Let the repository start again from any revision, as after it was made anew."""
+        self._newest.pop(fqrn, None)
+
+    def subscribe(
+        self, topics: frozenset[str] | None, wake: Callable[[], None], after: int | None = None
+    ) -> Subscription:
+        """Add a subscriber; its slots hold the newest of each repository, or only what came *after* that number.
+
+        *wake* is called, from within :meth:`publish`, whenever the first slot is filled; not from within this.
+        """
+        subscription = Subscription(topics, wake)
+        if topics is None:
+            known = sorted(self._newest.values(), key=lambda event: event.number)
+            self._to_all[subscription] = None
+        else:
+            known = [self._newest[fqrn] for fqrn in sorted(topics) if fqrn in self._newest]
+            for fqrn in topics:
+                self._by_topic.setdefault(fqrn, {})[subscription] = None
+        # a number that was never given is of another sequence, and says nothing
+        seen = after if after is not None and after <= self._number else 0
+        subscription._slots.update({event.fqrn: event for event in known if event.number > seen})
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Remove a subscriber; doing so twice does no harm."""
+        if subscription.topics is None:
+            self._to_all.pop(subscription, None)
+            return
+        for fqrn in subscription.topics:
+            subscribers = self._by_topic.get(fqrn)
+            if subscribers is not None:
+                subscribers.pop(subscription, None)
+                if not subscribers:
+                    del self._by_topic[fqrn]

@@ -1,0 +1,193 @@
+"""What the three SQLite formats (catalog, tag database, reflog) have in common.
+
+Each is a whole SQLite file with a table ``properties(key, value)`` that holds, among others, ``schema`` and
+``schema_revision``. A database is worked on in memory: loaded from its bytes, upgraded there to the newest
+schema revision, and dumped to bytes again. A loaded database is a private copy, so neither the upgrade nor a
+change is seen by anybody before the dump is stored under a new name. Unknown tables, columns and properties
+stay as they are.
+
+Names in CernVM-FS are bytes, in Python ``str`` with surrogateescape. SQLite takes no lone surrogates, so text
+goes in as bytes with a cast (``CAST(? AS TEXT)``) and comes out through :func:`to_str`.
+
+Source: observed schemas of deployed databases; SQLite's "database file format".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from types import TracebackType
+from typing import ClassVar, Final, Self
+
+from cvmfs_objstore.errors import DatabaseError
+
+_MAGIC: Final = b"SQLite format 3\x00"
+_WAL_VERSIONS: Final = slice(18, 20)
+# An in-memory copy cannot have a write-ahead log: a file that says it has one is opened as one that has none.
+_ROLLBACK_VERSIONS: Final = b"\x01\x01"
+_FREE_PAGE_LIMIT: Final = 0.2
+
+
+def to_bytes(text: str) -> bytes:
+    """The bytes on disk of a name or path."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def to_str(raw: bytes) -> str:
+    """The name or path that bytes on disk stand for."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+class Database:
+    """An SQLite database of a known schema, in memory.
+
+    Subclasses set the class variables and override :meth:`_create_tables` and :meth:`_upgrade`. Not thread-safe,
+    but usable from one thread after another. Close it, or use it as a context manager.
+    """
+
+    KIND: ClassVar[str]
+    """What it is, for messages."""
+    SCHEMA: ClassVar[float]
+    """Schema version that is written."""
+    SCHEMA_REVISION: ClassVar[int]
+    """Schema revision that is written."""
+    READABLE: ClassVar[tuple[float, ...]]
+    """Schema versions that can be read (and are upgraded)."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        connection.text_factory = to_str
+        # Nothing in memory survives a crash anyway, so a rollback journal would only cost time.
+        for pragma in ("journal_mode=OFF", "synchronous=OFF", "temp_store=MEMORY", "cell_size_check=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @classmethod
+    def _connect(cls) -> sqlite3.Connection:
+        return sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=256)
+
+    @classmethod
+    def _new(cls) -> Self:
+        """An empty database with the tables of the newest schema."""
+        database = cls(cls._connect())
+        database.connection.execute(
+            "CREATE TABLE properties (key TEXT, value TEXT, CONSTRAINT pk_properties PRIMARY KEY (key))"
+        )
+        database._create_tables()
+        database.set_property("schema", f"{cls.SCHEMA:.1f}")
+        database.set_property("schema_revision", str(cls.SCHEMA_REVISION))
+        return database
+
+    @classmethod
+    def load(cls, data: bytes) -> Self:
+        """Open a database from its (decompressed) bytes; raises :exc:`DatabaseError` for anything else."""
+        database = cls(cls._connect())
+        try:
+            attach(database.connection, "main", data)
+            database._check_schema()
+        except (sqlite3.Error, ValueError) as error:
+            database.close()
+            raise DatabaseError(f"not a {cls.KIND}: {error}") from error
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def _check_schema(self) -> None:
+        version = float(self.property("schema") or "0")
+        revision = int(self.property("schema_revision") or "0")
+        if not any(abs(version - known) < 0.0005 for known in self.READABLE):
+            raise DatabaseError(f"{self.KIND} of unknown schema {version:g}")
+        if version < self.SCHEMA - 0.0005 or revision < self.SCHEMA_REVISION:
+            self._upgrade(version, revision)
+            self.set_property("schema", f"{self.SCHEMA:.1f}")
+            self.set_property("schema_revision", str(self.SCHEMA_REVISION))
+
+    def _create_tables(self) -> None:
+        raise NotImplementedError
+
+    def _upgrade(self, version: float, revision: int) -> None:
+        """Bring the tables from schema *version*, *revision* to the newest."""
+        raise NotImplementedError
+
+    def dump(self) -> bytes:
+        """The database as a file's bytes, compacted if a good part of it is unused."""
+        pages, free = (self._pragma(name) for name in ("page_count", "freelist_count"))
+        if free > pages * _FREE_PAGE_LIMIT:
+            self.connection.execute("VACUUM")
+        return self.connection.serialize()
+
+    def _pragma(self, name: str) -> int:
+        return int(self.connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+    def property(self, key: str) -> str | None:
+        """The value of a property as text, or None if there is none."""
+        row = self.connection.execute("SELECT value FROM properties WHERE key = ?", (key,)).fetchone()
+        return None if row is None or row[0] is None else str(row[0])
+
+    def int_property(self, key: str, default: int) -> int:
+        """The value of a property as a whole number; *default* if there is none; raises :exc:`DatabaseError`."""
+        value = self.property(key)
+        if value is None:
+            return default
+        try:
+            return int(value)
+        except ValueError as error:
+            raise DatabaseError(f"{self.KIND}: property {key} is no number: {value[:40]!r}") from error
+
+    def set_property(self, key: str, value: str | int | None) -> None:
+        """Set a property, or with None remove it."""
+        if value is None:
+            self.connection.execute("DELETE FROM properties WHERE key = ?", (key,))
+        else:
+            sql = "INSERT OR REPLACE INTO properties VALUES (?, CAST(? AS TEXT))"
+            self.connection.execute(sql, (key, to_bytes(str(value))))
+
+    def properties(self) -> dict[str, str]:
+        """All properties, as text."""
+        return {str(key): str(value) for key, value in self.connection.execute("SELECT key, value FROM properties")}
+
+    def columns(self, table: str) -> set[str]:
+        """Column names of *table*; empty if there is no such table."""
+        return {row[1] for row in self.connection.execute(f"PRAGMA table_info({table})")}
+
+    @contextlib.contextmanager
+    def bulk(self) -> Iterator[None]:
+        """Make the changes within one transaction, which costs a third; there is no way back all the same."""
+        self.connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self.connection.execute("COMMIT")
+
+    def close(self) -> None:
+        """Free the memory. May be called again."""
+        self.connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def attach(connection: sqlite3.Connection, name: str, data: bytes) -> None:
+    """Make a database file's bytes readable and writable on *connection* as the schema *name*.
+
+    Raises :exc:`DatabaseError` if they are no SQLite file. Detach any schema but ``main`` after use.
+    """
+    if not data.startswith(_MAGIC) or len(data) < 512:
+        raise DatabaseError("not an SQLite database")
+    if data[_WAL_VERSIONS] != _ROLLBACK_VERSIONS:
+        data = data[: _WAL_VERSIONS.start] + _ROLLBACK_VERSIONS + data[_WAL_VERSIONS.stop :]
+    if name != "main":
+        connection.execute(f"ATTACH ':memory:' AS {name}")
+    connection.deserialize(data, name=name)
+
+
+def detach(connection: sqlite3.Connection, name: str) -> None:
+    """Undo :func:`attach`; does nothing if it is not attached."""
+    with contextlib.suppress(sqlite3.OperationalError):
+        connection.execute(f"DETACH {name}")

@@ -1,0 +1,128 @@
+"""The tag database ("history"): names for revisions.
+
+Source: schema 1.0, revision 3; older revisions are upgraded when they are loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar, Final
+
+from cvmfs_objstore.formats.database import Database
+from cvmfs_objstore.hashes import ContentHash, Suffix
+
+TRUNK: Final = "trunk"
+TRUNK_PREVIOUS: Final = "trunk-previous"
+UNDO_TAGS: Final = frozenset((TRUNK, TRUNK_PREVIOUS))
+"""Tags that every publish moves and that nobody else may set."""
+_TRUNK_DESCRIPTION: Final = "current HEAD"
+_TRUNK_PREVIOUS_DESCRIPTION: Final = "default undo target"
+
+_BRANCHES: Final = (
+    "CREATE TABLE branches (branch TEXT, parent TEXT, initial_revision INTEGER,"
+    " CONSTRAINT pk_branch PRIMARY KEY (branch), FOREIGN KEY (parent) REFERENCES branches (branch),"
+    " CHECK ((branch <> '') OR (parent IS NULL)), CHECK ((branch = '') OR (parent IS NOT NULL)))"
+)
+_RECYCLE_BIN: Final = "CREATE TABLE recycle_bin (hash TEXT, flags INTEGER, CONSTRAINT pk_hash PRIMARY KEY (hash))"
+_TAGS: Final = (
+    "CREATE TABLE tags (name TEXT, hash TEXT, revision INTEGER, timestamp INTEGER, channel INTEGER,"
+    " description TEXT, size INTEGER, branch TEXT, CONSTRAINT pk_tags PRIMARY KEY (name),"
+    " FOREIGN KEY (branch) REFERENCES branches (branch))"
+)
+_COLUMNS: Final = "name, hash, revision, timestamp, channel, description, size, branch"
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A named revision: root catalog, revision number, time in seconds, size of the root catalog in bytes."""
+
+    name: str
+    root_hash: ContentHash
+    revision: int
+    timestamp: int
+    description: str = ""
+    size: int = 0
+    channel: int = 0
+    branch: str = ""
+
+
+class History(Database):
+    """A tag database in memory."""
+
+    KIND: ClassVar[str] = "tag database"
+    SCHEMA: ClassVar[float] = 1.0
+    SCHEMA_REVISION: ClassVar[int] = 3
+    READABLE: ClassVar[tuple[float, ...]] = (1.0,)
+
+    @classmethod
+    def create(cls, fqrn: str) -> History:
+        """An empty tag database of a repository."""
+        history = cls._new()
+        history.set_property("fqrn", fqrn)
+        return history
+
+    def _create_tables(self) -> None:
+        self.connection.execute(_BRANCHES)
+        self.connection.execute("INSERT INTO branches VALUES ('', NULL, 0)")
+        self.connection.execute(_TAGS)
+        self.connection.execute(_RECYCLE_BIN)
+
+    def _upgrade(self, version: float, revision: int) -> None:
+        have = self.columns("tags")
+        if not self.columns("branches"):
+            self.connection.execute(_BRANCHES)
+            self.connection.execute("INSERT INTO branches VALUES ('', NULL, 0)")
+        if "size" not in have:
+            self.connection.execute("ALTER TABLE tags ADD size INTEGER")
+        if "branch" not in have:
+            self.connection.execute("ALTER TABLE tags ADD branch TEXT REFERENCES branches (branch)")
+            self.connection.execute("UPDATE tags SET branch = ''")
+        if not self.columns("recycle_bin"):
+            self.connection.execute(_RECYCLE_BIN)
+        # Revision 3 gave the bin up: what it names is collected like everything else.
+        self.connection.execute("DELETE FROM recycle_bin")
+
+    def get(self, name: str) -> Tag | None:
+        """The tag of that name, or None."""
+        row = self.connection.execute(f"SELECT {_COLUMNS} FROM tags WHERE name = ?", (name,)).fetchone()
+        return None if row is None else _tag(row)
+
+    def tags(self) -> Iterator[Tag]:
+        """All tags, newest revision first."""
+        rows = self.connection.execute(f"SELECT {_COLUMNS} FROM tags ORDER BY revision DESC, timestamp DESC, name")
+        return map(_tag, rows)
+
+    def put(self, tag: Tag) -> None:
+        """Add a tag, or replace the one of that name."""
+        self.connection.execute(
+            f"INSERT OR REPLACE INTO tags ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                tag.name,
+                tag.root_hash.bare,
+                tag.revision,
+                tag.timestamp,
+                tag.channel,
+                tag.description,
+                tag.size,
+                tag.branch,
+            ),
+        )
+
+    def remove(self, name: str) -> bool:
+        """Remove a tag; returns whether it was there."""
+        return self.connection.execute("DELETE FROM tags WHERE name = ?", (name,)).rowcount > 0
+
+    def move_undo_tags(self, head: Tag) -> None:
+        """Let ``trunk`` name *head* and ``trunk-previous`` what ``trunk`` named before."""
+        current = self.get(TRUNK)
+        self.remove(TRUNK_PREVIOUS)
+        if current is not None:
+            self.put(replace(current, name=TRUNK_PREVIOUS, description=_TRUNK_PREVIOUS_DESCRIPTION))
+        self.put(replace(head, name=TRUNK, description=_TRUNK_DESCRIPTION))
+
+
+def _tag(row: tuple[str, str, int, int, int | None, str | None, int | None, str | None]) -> Tag:
+    name, text, revision, timestamp, channel, description, size, branch = row
+    root_hash = ContentHash.parse(text, Suffix.CATALOG)
+    return Tag(name, root_hash, revision, timestamp, description or "", size or 0, channel or 0, branch or "")

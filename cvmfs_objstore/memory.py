@@ -1,0 +1,114 @@
+"""A storage driver on a dictionary, for tests: the smallest thing that keeps every promise of the protocol."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import BinaryIO
+
+from cvmfs_objstore.errors import ObjectNotFound
+from cvmfs_objstore.storage import check_path
+
+
+class MemoryStorage:
+    """The storage protocol in memory. *clock* gives the seconds since the epoch that ``modified`` reports."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._files: dict[str, tuple[bytes, float]] = {}
+
+    def __repr__(self) -> str:
+        return f"MemoryStorage({len(self._files)} files)"
+
+    def open(self, path: str) -> BinaryIO:
+        return io.BytesIO(self.read(path))
+
+    def read(self, path: str) -> bytes:
+        return self._get(path)[0]
+
+    def exists(self, path: str) -> bool:
+        return check_path(path) in self._files
+
+    def size(self, path: str) -> int:
+        return len(self._get(path)[0])
+
+    def modified(self, path: str) -> float:
+        return self._get(path)[1]
+
+    def write(self, path: str, data: bytes) -> None:
+        entry = (bytes(data), self._clock())
+        with self._lock:
+            self._files[check_path(path)] = entry
+
+    def put(self, path: str, data: bytes | bytearray | memoryview) -> bool:
+        entry = (bytes(data), self._clock())
+        with self._lock:
+            there = self._files.get(check_path(path))
+            if there is not None and len(there[0]) == len(data):
+                return False
+            self._files[path] = entry
+            return True
+
+    def stage(self) -> StagedBytes:
+        return StagedBytes(self.write)
+
+    def delete(self, path: str) -> None:
+        with self._lock:
+            self._files.pop(check_path(path), None)
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        if prefix:
+            prefix = check_path(prefix) + "/"
+        with self._lock:
+            paths = [path for path in self._files if path.startswith(prefix)]
+        yield from paths
+
+    def sync(self) -> None:
+        pass
+
+    def clean(self) -> int:
+        return 0
+
+    def _get(self, path: str) -> tuple[bytes, float]:
+        try:
+            return self._files[check_path(path)]
+        except KeyError:
+            raise ObjectNotFound(path) from None
+
+
+class StagedBytes:
+    """A staged file in memory; see :class:`cvmfs_objstore.storage.Staged`."""
+
+    __slots__ = ("_data", "_publish")
+
+    def __init__(self, publish: Callable[[str, bytes], None]) -> None:
+        self._data: bytearray | None = bytearray()
+        self._publish = publish
+
+    def write(self, data: bytes | bytearray | memoryview, /) -> int:
+        if self._data is None:
+            raise ValueError("the staged file is closed")
+        before = len(self._data)
+        self._data += data
+        return len(self._data) - before
+
+    def publish(self, path: str) -> None:
+        if self._data is None:
+            raise ValueError("the staged file is closed")
+        self._publish(check_path(path), bytes(self._data))
+        self._data = None
+
+    def discard(self) -> None:
+        self._data = None
+
+    def __enter__(self) -> StagedBytes:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()

@@ -1,0 +1,109 @@
+"""Difference and transaction together, against the plain model of a three-way merge."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cvmfs_gw.engine.catalogs import CatalogStore
+from cvmfs_gw.engine.diff import TreeDiff
+from cvmfs_gw.engine.transaction import Transaction
+from cvmfs_gw.engine.tree import CatalogTree
+from cvmfs_objstore.formats.entry import Kind
+from cvmfs_objstore.hashes import Algorithm, ContentHash
+from tests.engine.strategies import Tree, directories, edits, merge, trees
+from tests.engine.trees import NOW, Item, new_store, plant, read
+
+
+def commit(
+    store: CatalogStore, base: ContentHash, result: ContentHash, present: ContentHash, scope: str = ""
+) -> ContentHash:
+    """Apply what *result* changed of *base* on *present*; returns the new root."""
+    base_tree, result_tree, tree = (CatalogTree(store, root) for root in (base, result, present))
+    transaction = Transaction(tree, result_tree.get)
+    transaction.apply(TreeDiff(base_tree, result_tree, tree, scope).changes())
+    root, _ = tree.store(NOW, Algorithm.SHA1)
+    for opened in (base_tree, result_tree, tree):
+        opened.close()
+    return root.hash
+
+
+def check(base: Tree, result: Tree, present: Tree, scope: str) -> None:
+    store = new_store()
+    old, new, now = (plant(store, tree.model, tree.mountpoints) for tree in (base, result, present))
+    found = read(store, commit(store, old, new, now, scope))
+    expected = merge(base, result, present, scope)
+    assert found.model == expected.model
+    assert found.mountpoints == expected.mountpoints
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_fresh_base(data: st.DataObject) -> None:
+    """A publisher whose base is the present root gets exactly its result."""
+    base = data.draw(trees())
+    result = data.draw(edits(base))
+    check(base, result, base, "")
+    merged = merge(base, result, base, "")
+    assert merged == result
+
+
+@given(data=st.data())
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_stale_base(data: st.DataObject) -> None:
+    """Others published since the publisher's base: nothing of theirs is lost that the publisher did not touch."""
+    base = data.draw(trees())
+    result = data.draw(edits(base))
+    present = data.draw(edits(base))
+    scope = data.draw(st.sampled_from(directories(base.model)))
+    check(base, result, present, scope)
+
+
+def _tree(*paths: str, nested: tuple[str, ...] = (), seed: int = 1) -> Tree:
+    """A tree of the named paths; one that ends with a slash is a directory."""
+    model = {"": Item(Kind.DIRECTORY, 1)}
+    for path in paths:
+        kind = Kind.DIRECTORY if path.endswith("/") else Kind.FILE
+        model[path.rstrip("/")] = Item(kind, 1 if kind is Kind.DIRECTORY else seed)
+    return Tree(model, frozenset(nested))
+
+
+def test_stale_publisher_reverts_nobody() -> None:
+    """Two publishers in one nested catalog, the second with a mount that lags behind the first's commit."""
+    base = _tree("/a/", "/a/.cvmfscatalog", "/a/x/", "/a/y/", nested=("/a",))
+    first = _tree("/a/", "/a/.cvmfscatalog", "/a/x/", "/a/y/", "/a/x/new", nested=("/a",))
+    second = _tree("/a/", "/a/.cvmfscatalog", "/a/x/", "/a/y/", "/a/y/new", nested=("/a",))
+    store = new_store()
+    roots = [plant(store, tree.model, tree.mountpoints) for tree in (base, first, second)]
+    present = commit(store, roots[0], roots[1], roots[0], "/a/x")
+    found = read(store, commit(store, roots[0], roots[2], present, "/a/y"))
+    assert {"/a/x/new", "/a/y/new"} <= set(found.model)
+    assert found.mountpoints == {"/a"}
+
+
+def test_untouched_nested_catalog_is_swapped_by_reference() -> None:
+    """Where the present tree still has the publisher's base, its nested catalog becomes ours as it is."""
+    base = _tree("/a/", "/a/f", "/b/", "/b/f", nested=("/a", "/b"))
+    result = _tree("/a/", "/a/f", "/a/g", "/b/", "/b/f", nested=("/a", "/b"))
+    store = new_store()
+    old, new = (plant(store, tree.model, tree.mountpoints) for tree in (base, result))
+    root = commit(store, old, new, old, "/a")
+    with store.load(root) as merged, store.load(new) as published, store.load(old) as before:
+        assert merged.nested()["/a"] == published.nested()["/a"]
+        assert merged.nested()["/b"] == before.nested()["/b"]
+
+
+def test_directory_with_unseen_entries_stays() -> None:
+    base = _tree("/d/", "/d/seen")
+    present = _tree("/d/", "/d/seen", "/d/unseen")
+    store = new_store()
+    old, new, now = (plant(store, tree.model) for tree in (base, _tree(), present))
+    assert set(read(store, commit(store, old, new, now)).model) == {"", "/d", "/d/unseen"}
+
+
+def test_changes_outside_of_the_lease_are_ignored() -> None:
+    base = _tree("/a/", "/b/")
+    result = _tree("/a/", "/b/", "/a/x", "/b/x", "/ab")
+    store = new_store()
+    old, new = (plant(store, tree.model) for tree in (base, result))
+    assert set(read(store, commit(store, old, new, old, "/a")).model) == {"", "/a", "/b", "/a/x"}

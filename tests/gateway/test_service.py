@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from cvmfs_gw.engine.commit_api import CommitEngine, CommitOutcome, CommitRequest
+from cvmfs_gw.engine.errors import ConfigurationError, EngineError
+from cvmfs_gw.gateway.commits import CommitQueue
+from cvmfs_gw.gateway.config import Config
+from cvmfs_gw.gateway.errors import ConfigError, InvalidLease, StoreFailure
+from cvmfs_gw.gateway.leasepath import LeasePath
+from cvmfs_gw.gateway.service import OUTCOMES_KEPT_MS, CommitBody, GatewayService
+from cvmfs_gw.paths import SystemPaths
+from cvmfs_objstore.objects import ObjectStore
+from tests.gateway.support import FQRN, KEY, NEW, OLD, Clock, FakeEngine, digest_of, pack, write
+
+BODY = CommitBody(OLD, NEW)
+
+
+async def test_closing_waits_for_commits(service: GatewayService, engine: FakeEngine) -> None:
+    engine.gate = threading.Event()
+    lease = await service.new_lease(f"{FQRN}/a", KEY, protocol=2, hostname="")
+    commit = asyncio.create_task(service.commit(lease.token, BODY, KEY))
+    await engine.entered()
+    closing = asyncio.create_task(service.close())
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert not closing.done()
+    engine.gate.set()
+    await closing
+    assert (await commit).final_revision == 1
+
+
+async def test_housekeeping(service: GatewayService, clock: Clock) -> None:
+    done = await service.new_lease(f"{FQRN}/a", KEY, protocol=2, hostname="")
+    await service.commit(done.token, BODY, KEY)
+    late = await service.new_lease(f"{FQRN}/b", KEY, protocol=2, hostname="")
+    clock.advance(7_200_000)
+    await service.housekeep()
+    with pytest.raises(InvalidLease):
+        await service.cancel(late.token, KEY)
+    assert (await service.commit(done.token, BODY, KEY)).final_revision == 1
+    clock.advance(OUTCOMES_KEPT_MS)
+    await service.housekeep()
+    with pytest.raises(InvalidLease):
+        await service.commit(done.token, BODY, KEY)
+
+
+async def test_what_does_not_open(paths: SystemPaths, config: Config, engine: FakeEngine) -> None:
+    def none(fqrn: str) -> ObjectStore:
+        raise AssertionError
+
+    write(paths.work_dir + "/gw.db", "no database" * 1000)
+    with pytest.raises(ConfigError):
+        GatewayService.open(config, paths, engine=engine, stores=none)
+    write(paths.access_config, "{")
+    with pytest.raises(ConfigError):
+        GatewayService.open(config, paths, engine=engine, stores=none)
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (FileNotFoundError("/srv/cvmfs"), StoreFailure),
+        (ValueError("server.conf"), StoreFailure),
+        (ConfigurationError("server.conf"), EngineError),
+    ],
+)
+async def test_a_store_that_does_not_open(
+    service: GatewayService, raised: Exception, expected: type[Exception], clock: Clock
+) -> None:
+    def broken(fqrn: str) -> ObjectStore:
+        raise raised
+
+    async def nothing() -> object:
+        return
+        yield
+
+    service._stores = broken
+    lease = await service.new_lease(f"{FQRN}/a", KEY, protocol=2, hostname="")
+    header, _ = pack([])
+    with pytest.raises(expected):
+        await service.payload(
+            lease.token,
+            KEY,
+            digest=digest_of(header),
+            header_size=len(header),
+            chunks=nothing(),  # type: ignore[arg-type]
+        )
+    clock.advance(7_200_000)
+    assert service.leases() == []  # it is not pinned
+
+
+async def test_protocol_4_creates_ancestors(service: GatewayService, engine: FakeEngine) -> None:
+    path = LeasePath.parse(f"{FQRN}/a")
+    lease = service._leases.acquire(path, "key1", now=service._clock(), lifetime_ms=1000, protocol=4)
+    await service.commit(lease.token, BODY, KEY)
+    assert engine.requests[0].create_ancestors
+
+
+async def test_an_engine_is_what_it_is_said_to_be() -> None:
+    engine: CommitEngine = FakeEngine()
+    assert isinstance(engine.commit(CommitRequest(FQRN, "", OLD, NEW)), CommitOutcome)
+
+
+async def test_the_queue() -> None:
+    queue = CommitQueue()
+    gate, order = threading.Event(), list[int]()
+    assert not queue.busy("a")
+    waiting = []
+    for number in range(5):
+
+        def work(number: int = number) -> None:
+            assert gate.wait(20)
+            order.append(number)
+
+        waiting.append(asyncio.create_task(queue.run("a", work)))
+        await asyncio.sleep(0)
+    assert queue.busy("a")
+    assert await queue.run("b", lambda: 5) == 5
+    idle = asyncio.create_task(queue.idle("a"))
+    await asyncio.sleep(0)
+    assert not idle.done()
+    gate.set()
+    await idle
+    assert order == [0, 1, 2, 3, 4]
+    await asyncio.gather(*waiting)
+    with pytest.raises(ZeroDivisionError):
+        await queue.run("a", lambda: 1 // 0)
+    assert await queue.run("a", lambda: 6) == 6
+    queue.close()
