@@ -170,6 +170,22 @@ class LocalStorage:
         if self.durable:
             posix.sync_dir(os.path.dirname(target))
 
+    def copy(self, path: str, target: str) -> None:
+        # A second name for the same file: whoever writes either replaces the name, never the content.
+        name = self._staging + str(next(self._serial))
+        try:
+            os.link(self._base + check_path(path), name)
+        except _ABSENT:
+            raise ObjectNotFound(path) from None
+        new = self._base + check_path(target)
+        try:
+            self._rename(name, new)
+        finally:
+            # rename(2) does nothing for two names of one file.
+            _unlink(name)
+        if self.durable:
+            posix.sync_dir(os.path.dirname(new))
+
     def stage(self) -> StagedFile:
         """A file in ``data/txn``, durable after :meth:`sync` once it is published."""
         return StagedFile(*self._create(), self._publish)

@@ -53,6 +53,10 @@ class MemoryStorage:
             self._files[path] = entry
             return True
 
+    def copy(self, path: str, target: str) -> None:
+        with self._lock:
+            self._files[check_path(target)] = self._get(path)
+
     def stage(self) -> StagedBytes:
         return StagedBytes(self.write)
 

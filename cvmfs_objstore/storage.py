@@ -96,6 +96,9 @@ class Storage(Protocol):
         Returns whether it was written.
         """
 
+    def copy(self, path: str, target: str) -> None:
+        """Let *target* have what *path* has, atomically and without reading it; durable as :meth:`write` is."""
+
     def stage(self) -> Staged:
         """A new unseen file, for content whose path is known only at its end."""
 

@@ -16,8 +16,8 @@ from typing import Any, Final, TypeVar
 import msgspec
 from aiohttp import web
 
+from cvmfs_gw.gateway.committer import CommitBody
 from cvmfs_gw.gateway.errors import InvalidBody
-from cvmfs_gw.gateway.service import CommitBody
 from cvmfs_objstore.errors import InvalidHash
 from cvmfs_objstore.hashes import ContentHash, Suffix
 

@@ -61,6 +61,9 @@ class RemoteStorage:
     def put(self, path: str, data: bytes | bytearray | memoryview) -> bool:
         return self._local.put(path, data)
 
+    def copy(self, path: str, target: str) -> None:
+        self._local.write(target, self.read(path))
+
     def stage(self) -> Staged:
         return self._local.stage()
 

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from typing import Final
 
 from cvmfs_gw.engine.errors import MergeError, MissingObject
+from cvmfs_gw.engine.journal import Journal
 from cvmfs_objstore.compression import deflate_fast
 from cvmfs_objstore.errors import DatabaseError, ObjectCorrupt, ObjectNotFound, ObjectTooLarge
 from cvmfs_objstore.formats.catalog import Catalog, NestedRef
@@ -51,11 +52,15 @@ class CatalogStore:
         except DatabaseError as error:
             raise MergeError(f"catalog {ref}: {error}") from error
 
-    def store(self, catalog: Catalog, algorithm: Algorithm) -> NestedRef:
-        """Store a catalog and say what it became."""
+    def store(self, catalog: Catalog, algorithm: Algorithm, journal: Journal | None = None) -> NestedRef:
+        """Store a catalog and say what it became; *journal* is told its name before."""
         data = catalog.dump()
         # Catalogs hold their own revision and time, so no two are alike and nothing is lost by a faster encoder.
-        ref = self.objects.add(data, algorithm, Suffix.CATALOG, deflate=deflate_fast)
+        stored = deflate_fast(data)
+        ref = ContentHash.of(stored, algorithm, Suffix.CATALOG)
+        if journal is not None:
+            journal.note(ref)
+        self.objects.put(ref, stored)
         self._remember(ref, data)
         return NestedRef(ref, len(data))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -10,9 +11,11 @@ from contextlib import closing
 
 from cvmfs_gw.engine.commit_api import CommitOutcome, CommitRequest
 from cvmfs_gw.engine.errors import EngineError, StorageError
-from cvmfs_gw.engine.merge import MergeRequest, merge
+from cvmfs_gw.engine.merge import Merged, MergeRequest, merge
 from cvmfs_gw.engine.publish import Publication, TagChanges
 from cvmfs_gw.engine.repository import Repository
+from cvmfs_gw.engine.rules import Rules
+from cvmfs_gw.engine.statistics import record_publish
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_gw.serverconf import ServerConf
 from cvmfs_objstore.errors import ObjectStoreError
@@ -31,8 +34,10 @@ class Engine:
         environment: Mapping[str, str],
         *,
         durable: bool = True,
+        strict_objects: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._strict_objects = strict_objects
         self._paths, self._environment, self._durable, self._clock = paths, environment, durable, clock
         self._repositories: dict[str, Repository] = {}
         self._lock = threading.Lock()
@@ -48,12 +53,23 @@ class Engine:
 
     def commit(self, request: CommitRequest) -> CommitOutcome:
         """See :meth:`cvmfs_gw.engine.commit_api.CommitEngine.commit`."""
+        repository = self.repository(request.fqrn)
         try:
-            return self._commit(self.repository(request.fqrn), request)
+            return self._commit(repository, request)
         except EngineError:
+            self._undo(repository)
             raise
         except (ObjectStoreError, OSError) as error:
+            self._undo(repository)
             raise StorageError(f"{request.fqrn}: {error}") from error
+
+    @staticmethod
+    def _undo(repository: Repository) -> None:
+        """Take back what a failed commit has stored, as far as that is possible."""
+        try:
+            repository.undo()
+        except (EngineError, ObjectStoreError, OSError) as error:
+            _log.warning("%s: cannot clean up after a failed commit: %s", repository.fqrn, error)
 
     def _commit(self, repository: Repository, request: CommitRequest) -> CommitOutcome:
         started = time.monotonic()
@@ -66,19 +82,25 @@ class Engine:
             request.auto_tag_threshold,
             request.delete_tags,
         )
-        with closing(Publication(repository, head, tags, now)) as publication:
+        with closing(Publication(repository, head, tags, now, request.new_root)) as publication:
+            if (done := publication.done) is not None:
+                return CommitOutcome(done.revision, done.root_hash, done.tag_name)
             wanted = MergeRequest(
                 request.new_root, request.old_root, head.root_hash, request.lease_path, request.create_ancestors
             )
             configuration = repository.configuration()
+            rules = Rules(configuration, repository.objects, strict_objects=self._strict_objects)
             merged = merge(
                 repository.catalogs,
                 wanted,
                 head.root_hash.algorithm,
                 int(now),
                 lambda root: set_root_properties(root, configuration),
+                rules,
+                repository.journal,
             )
-            manifest = publication.publish(merged.root, merged.revision, merged.ttl, also_known=(request.new_root,))
+            manifest = publication.publish(merged.root, merged.revision, merged.ttl)
+        self._record(repository, request, merged, now)
         for collision in merged.collisions[:_MAX_LOGGED_COLLISIONS]:
             _log.warning("%s: changed on both sides, %s: %s", request.fqrn, collision.outcome, collision.path or "/")
         if len(merged.collisions) > _MAX_LOGGED_COLLISIONS:
@@ -91,6 +113,27 @@ class Engine:
             (time.monotonic() - started) * 1000,
         )
         return CommitOutcome(manifest.revision, manifest.root_hash, publication.tag_name)
+
+    def _record(self, repository: Repository, request: CommitRequest, merged: Merged, now: float) -> None:
+        """Enter the publish in the statistics, which must not fail it: it is done."""
+        counts, uploads = merged.counts, request.uploads
+        counts.chunks_added = uploads.objects_added - uploads.catalogs_added
+        counts.chunks_duplicated = uploads.objects_duplicated
+        counts.catalogs_added = len(merged.stored)
+        counts.bytes_uploaded = uploads.bytes_added - uploads.catalog_bytes_added
+        counts.catalog_bytes_uploaded = uploads.catalog_bytes_added
+        started = request.started_ms / 1000 if request.started_ms else now
+        try:
+            record_publish(repository.statistics_path, request.fqrn, started, self._clock(), merged.revision, counts)
+        except (sqlite3.Error, OSError) as error:
+            _log.warning("%s: cannot store statistics: %s", request.fqrn, error)
+
+    def recover(self, fqrn: str) -> None:
+        """Put right what a killed process left behind. Only at start; raises :exc:`EngineError` or ``OSError``."""
+        try:
+            self.repository(fqrn).recover()
+        except ObjectStoreError as error:
+            raise StorageError(f"{fqrn}: {error}") from error
 
 
 def set_root_properties(root: Catalog, configuration: ServerConf) -> None:

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from typing import Final
 
 from cvmfs_gw.engine.changes import Change, Drop, Graft, Nest, Put, Remove, Unnest
-from cvmfs_gw.engine.errors import MergeError
-from cvmfs_gw.engine.rowdiff import CatalogDiff, Row, all_rows
+from cvmfs_gw.engine.inspect import Inspector
+from cvmfs_gw.engine.rowdiff import CatalogDiff, Row, RowPaths, all_rows
+from cvmfs_gw.engine.rules import Rules
 from cvmfs_gw.engine.transaction import same_content
 from cvmfs_gw.engine.tree import CatalogTree, Node
 from cvmfs_objstore.formats.catalog import Catalog, NestedRef
@@ -35,56 +35,18 @@ from cvmfs_objstore.formats.entry import (
     PathKey,
     is_below,
     parent_path,
-    path_key,
 )
-
-_BAD_NAMES: Final = frozenset(("", ".", ".."))
-
-
-class _Paths:
-    """Paths of the rows of one catalog, from their keys and names, checked."""
-
-    def __init__(self, node: Node) -> None:
-        self._catalog = node.catalog
-        self._known: dict[PathKey, str] = {path_key(node.mountpoint): node.mountpoint}
-
-    def child(self, key: PathKey, parent: PathKey, name: str) -> str:
-        """The path of a row; raises :exc:`MergeError` where row, name and parents do not fit together."""
-        known = self._known.get(key)
-        if known is not None:
-            return known
-        path = f"{self._directory(parent)}/{name}"
-        if name in _BAD_NAMES or "/" in name or "\0" in name or path_key(path) != key:
-            raise MergeError(f"the catalog's row for {path!r} is not where its name belongs")
-        return path
-
-    def _directory(self, key: PathKey) -> str:
-        known = self._known.get(key)
-        if known is None:
-            # Deep first contact with a directory: climb until a known one, then name them on the way down.
-            climbed: list[tuple[PathKey, str]] = []
-            at = key
-            while at not in self._known:
-                row = self._catalog.connection.execute(
-                    "SELECT parent_1, parent_2, name, flags & 1 FROM catalog WHERE md5path_1 = ? AND md5path_2 = ?",
-                    at,
-                ).fetchone()
-                if row is None or not row[3] or len(climbed) > 4096:
-                    raise MergeError("the catalog has an entry whose parent is missing or no directory")
-                climbed.append((at, row[2]))
-                at = (row[0], row[1])
-            for below, name in reversed(climbed):
-                self._known[below] = self.child(below, at, name)
-                at = below
-            known = self._known[key]
-        return known
 
 
 class TreeDiff:
     """The changes from *base* to *result* at or below *scope*. Use once: iterate over :meth:`changes`."""
 
-    def __init__(self, base: CatalogTree, result: CatalogTree, present: CatalogTree, scope: str) -> None:
+    def __init__(
+        self, base: CatalogTree, result: CatalogTree, present: CatalogTree, scope: str, rules: Rules | None = None
+    ) -> None:
         self._base, self._result, self._present, self._scope = base, result, present, scope
+        self._rules = rules
+        self._inspector = Inspector(base, result, rules)
         self._pairs: list[tuple[Node, Node]] = []
         self._only_base: list[Node] = []
         self._only_result: list[Node] = []
@@ -94,7 +56,7 @@ class TreeDiff:
         self._unnests: list[Unnest] = []
         self._swapped: set[str] = set()
         self._diffs: list[tuple[Node, Node, CatalogDiff]] = []
-        self._removed: dict[PathKey, tuple[_Paths, Row]] = {}
+        self._removed: dict[PathKey, tuple[RowPaths, Row]] = {}
         self._moved: dict[PathKey, tuple[Catalog, Entry]] = {}
         self._bind_changes: set[str] = set()
 
@@ -145,7 +107,7 @@ class TreeDiff:
         in_scope = is_below(path, self._scope)
         untouched = in_scope and old is not None and self._is_present(path, old)
         if old and new:
-            if untouched:
+            if untouched and self._inspector.is_sound(path, old):
                 self._grafts.append(Graft(path, old, new))
                 self._swapped.add(path)
                 return ()
@@ -163,7 +125,8 @@ class TreeDiff:
                 self._unnests.append(Unnest(path))
             return (node,)
         assert new is not None
-        if in_scope and not _is_directory(self._base.get(path)) and not _is_directory(self._present.get(path)):
+        fresh = in_scope and not _is_directory(self._base.get(path)) and not _is_directory(self._present.get(path))
+        if fresh and self._inspector.is_sound(path, None):
             self._grafts.append(Graft(path, None, new))
             return ()
         node = self._result.node_of(path)
@@ -184,14 +147,14 @@ class TreeDiff:
     def _compare_keys(self) -> None:
         """Find the keys that are gone and, where catalogs were made or dissolved, those that only moved."""
         for base, _, diff in self._diffs:
-            paths = _Paths(base)
+            paths = RowPaths(base.catalog, base.mountpoint)
             for row in diff.removed():
                 self._removed[row.key] = (paths, row)
         origin: dict[PathKey, Catalog] = {}
         for base, _, diff in self._diffs if self._only_result else ():
             origin.update((row.key, base.catalog) for row in diff.removed())
         for node in self._only_base:
-            paths = _Paths(node)
+            paths = RowPaths(node.catalog, node.mountpoint)
             for directories in (True, False):
                 for row in all_rows(node.catalog, directories=directories):
                     if not row.entry.flags & FLAG_NESTED_ROOT:
@@ -223,7 +186,7 @@ class TreeDiff:
 
     def _puts(self, *, directories: bool) -> Iterator[Put]:
         for base, result, diff in self._diffs:
-            paths = _Paths(result)
+            paths = RowPaths(result.catalog, result.mountpoint)
             for row in diff.added(directories=directories):
                 yield from self._put(result.catalog, paths, row, None, None)
             for row, old in diff.modified(directories=directories):
@@ -231,12 +194,14 @@ class TreeDiff:
                 if not row.entry.flags & FLAG_NESTED_ROOT:
                     yield from self._put(result.catalog, paths, row, old, base.catalog)
         for node in self._only_result:
-            paths = _Paths(node)
+            paths = RowPaths(node.catalog, node.mountpoint)
             for row in all_rows(node.catalog, directories=directories):
                 if not row.entry.flags & FLAG_NESTED_ROOT:
                     yield from self._put(node.catalog, paths, row, None, None)
 
-    def _put(self, catalog: Catalog, paths: _Paths, row: Row, old: Entry | None, base: Catalog | None) -> Iterator[Put]:
+    def _put(
+        self, catalog: Catalog, paths: RowPaths, row: Row, old: Entry | None, base: Catalog | None
+    ) -> Iterator[Put]:
         key, parent, entry = row
         path = paths.child(key, parent, entry.name) if parent != NO_PARENT else ""
         if not is_below(path, self._scope) or path in self._swapped:
@@ -251,6 +216,8 @@ class TreeDiff:
             same_links = entry.is_directory or old.linkcount == entry.linkcount
             if same_links and (not chunks or base.chunks_of_key(key) == chunks):
                 return
+        if self._rules is not None:
+            self._rules.check_entry(path, entry, chunks)
         yield Put(path, entry, chunks, bind, old, (key, parent))
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 from cvmfs_gw.engine.catalogs import CatalogStore
 from cvmfs_gw.engine.diff import TreeDiff
 from cvmfs_gw.engine.errors import PathViolation
+from cvmfs_gw.engine.journal import Journal
+from cvmfs_gw.engine.rules import Rules
+from cvmfs_gw.engine.statistics import PublishCounts
 from cvmfs_gw.engine.transaction import Collision, Transaction
 from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_objstore.formats.catalog import Catalog, NestedRef
@@ -25,6 +28,7 @@ class Merged:
     ttl: int | None
     stored: tuple[NestedRef, ...]
     collisions: tuple[Collision, ...]
+    counts: PublishCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +53,11 @@ def merge(
     algorithm: Algorithm,
     now: int,
     set_properties: Callable[[Catalog], None],
+    rules: Rules,
+    journal: Journal,
 ) -> Merged:
-    """Store the catalogs of the merged tree. *set_properties* sets what the server's configuration demands.
+    """Store the catalogs of the merged tree. *set_properties* sets what the server's configuration demands, *rules* are
+    the repository's, and *journal* is told of what is about to be stored.
 
     Publishers send as their base the head that they saw last, but built on the root they had mounted, which may be
     older; the result's own note of its predecessor is the true one. Raises :exc:`MergeError` and its kin.
@@ -62,11 +69,11 @@ def merge(
         tree = stack.enter_context(closing(CatalogTree(catalogs, request.present)))
         _check_ancestors(tree, request)
         transaction = Transaction(tree, result.get)
-        transaction.apply(TreeDiff(base, result, tree, request.scope).changes())
-        root, stored = tree.store(now, algorithm, set_properties)
+        transaction.apply(TreeDiff(base, result, tree, request.scope, rules).changes())
+        root, stored = tree.store(now, algorithm, set_properties, rules.check_catalog, journal)
         catalog = tree.root.catalog
         ttl = catalog.int_property("TTL", 0) or None
-        return Merged(root, catalog.revision, ttl, tuple(stored), tuple(transaction.collisions))
+        return Merged(root, catalog.revision, ttl, tuple(stored), tuple(transaction.collisions), transaction.counts)
 
 
 def _check_ancestors(tree: CatalogTree, request: MergeRequest) -> None:
@@ -79,13 +86,3 @@ def _check_ancestors(tree: CatalogTree, request: MergeRequest) -> None:
         if entry is not None and not entry.is_directory:
             raise PathViolation(f"{path} is no directory, so nothing can be published at {request.scope}")
         path = parent_path(path)
-
-
-@contextmanager
-def opened(catalogs: CatalogStore, root: ContentHash) -> Iterator[CatalogTree]:
-    """The tree below *root*, closed at the end."""
-    tree = CatalogTree(catalogs, root)
-    try:
-        yield tree
-    finally:
-        tree.close()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -20,7 +19,7 @@ from cvmfs_objstore.errors import ObjectStoreError
 from cvmfs_objstore.formats.catalog import NestedRef
 from cvmfs_objstore.formats.history import UNDO_TAGS, History, Tag
 from cvmfs_objstore.formats.manifest import Manifest
-from cvmfs_objstore.hashes import ContentHash, Suffix
+from cvmfs_objstore.hashes import Algorithm, ContentHash, Suffix
 
 DEFAULT_TTL: Final = 240
 """How long clients keep a manifest where the root catalog says nothing, in seconds."""
@@ -30,6 +29,8 @@ _MAX_DESCRIPTION: Final = 64 << 10
 _MAX_HISTORY: Final = 1 << 30
 _BAD_IN_TAG: Final = re.compile(r"[\s\x00-\x1f\x7f]")
 _CHANNEL_LIMIT: Final = 1 << 31
+_OUTCOME_PREFIX: Final = "cvmfs_gw.outcome."
+_OUTCOMES_KEPT: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +48,41 @@ class TagChanges:
     delete: tuple[str, ...] = ()
 
 
+def load_history(repository: Repository, head: Manifest) -> History:
+    """The tag database of *head*, or an empty one; raises :exc:`ConfigurationError`."""
+    if head.history is None:
+        return History.create(repository.fqrn)
+    try:
+        return History.load(repository.objects.get_plain(head.history, max_size=_MAX_HISTORY))
+    except ObjectStoreError as error:
+        raise ConfigurationError(f"tag database {head.history}: {error}") from error
+
+
 def generic_tag_name(now: float) -> str:
     """The name of an automatic tag: ``generic-2026-11-20T08:49:10.782Z``. *now* in seconds since the epoch."""
     seconds, milliseconds = divmod(int(now * 1000), 1000)
     return time.strftime(f"{GENERIC_PREFIX}%Y-%m-%dT%H:%M:%S.{milliseconds:03d}Z", time.gmtime(seconds))
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a commit, as the tag database remembers it (which is swapped together with the head)."""
+
+    revision: int
+    root_hash: ContentHash
+    tag_name: str
+
+
 class Publication:
     """One publish, from the head that it replaces to the new one. Use once, from one thread."""
 
-    def __init__(self, repository: Repository, head: Manifest, tags: TagChanges, now: float) -> None:
+    def __init__(
+        self, repository: Repository, head: Manifest, tags: TagChanges, now: float, source: ContentHash | None = None
+    ) -> None:
         """Read and check all that the publish needs. *now* is in seconds since the epoch.
+
+        *source* is the publisher's root catalog that the new one will be made from. Where it was published already,
+        :attr:`done` says what became of it, and there is nothing left to do.
 
         Raises :exc:`MissingReflog`, :exc:`TagError`, :exc:`SigningError`, :exc:`ConfigurationError`.
         """
@@ -65,23 +90,28 @@ class Publication:
         self._head = head
         self._now = now
         self._tags = tags
+        self._source = source
+        self._history = load_history(repository, head)
+        self.done = self._recorded_outcome()
+        if self.done is not None:
+            self.tag_name = self.done.tag_name
+            return
         self.certificate, self._key = repository.signing_keys()
-        self._history = self._load_history()
         self.tag_name = self._final_tag_name()
         self._reflog = repository.reflog(head)
 
     def close(self) -> None:
         """Free what was read."""
         self._history.close()
-        self._reflog.close()
+        if self.done is None:
+            self._reflog.close()
 
-    def _load_history(self) -> History:
-        if self._head.history is None:
-            return History.create(self._repository.fqrn)
-        try:
-            return History.load(self._repository.objects.get_plain(self._head.history, max_size=_MAX_HISTORY))
-        except ObjectStoreError as error:
-            raise ConfigurationError(f"tag database {self._head.history}: {error}") from error
+    def _recorded_outcome(self) -> Outcome | None:
+        text = self._history.property(_OUTCOME_PREFIX + self._source.bare) if self._source else None
+        if text is None:
+            return None
+        revision, root, tag_name = text.split(" ", 2)
+        return Outcome(int(revision), ContentHash.parse(root, Suffix.CATALOG), tag_name)
 
     def _final_tag_name(self) -> str:
         tags, name = self._tags, self._tags.name
@@ -102,22 +132,33 @@ class Publication:
             raise TagError(f"there is a tag {name!r} already")
         return name
 
-    def publish(
-        self, root: NestedRef, revision: int, ttl: int | None, also_known: Iterable[ContentHash] = ()
-    ) -> Manifest:
+    def _remember_outcome(self, source: ContentHash, outcome: Outcome) -> None:
+        known = sorted(
+            (int(value.split(" ")[0]), key)
+            for key, value in self._history.properties().items()
+            if key.startswith(_OUTCOME_PREFIX)
+        )
+        for _, key in known[: max(0, len(known) - _OUTCOMES_KEPT + 1)]:
+            self._history.set_property(key, None)
+        text = f"{outcome.revision} {outcome.root_hash.bare} {outcome.tag_name}"
+        self._history.set_property(_OUTCOME_PREFIX + source.bare, text)
+
+    def publish(self, root: NestedRef, revision: int, ttl: int | None) -> Manifest:
         """Make *root* the head: tag database, certificate, reflog and, last, the manifest; returns the new head.
 
-        *also_known* are further catalogs for the reflog: those that nobody names but a collector must find.
+        The source goes into the reflog as well: nobody names it any more, but a collector must find it.
         """
         repository, head = self._repository, self._head
         algorithm = root.hash.algorithm
         published = max(int(self._now), head.published)
         self._change_tags(root, revision)
-        history = repository.objects.add(self._history.dump(), algorithm, Suffix.HISTORY, deflate=deflate_fast)
+        if self._source is not None:
+            self._remember_outcome(self._source, Outcome(revision, root.hash, self.tag_name))
+        history = self._store_history(algorithm)
         # Replicas unpack and compress certificates again under the same name, so the encoder must be the stock one.
         certificate = repository.objects.add(self.certificate.pem, algorithm, Suffix.CERTIFICATE, deflate=deflate)
         repository.storage.sync()
-        for ref in (root.hash, *also_known, certificate, history, head.meta_info):
+        for ref in (root.hash, self._source, certificate, history, head.meta_info):
             if ref is not None:
                 self._reflog.add(ref, int(self._now))
         manifest = replace(
@@ -136,8 +177,16 @@ class Publication:
             reflog_hash=repository.store_reflog(self._reflog, algorithm),
         )
         repository.storage.write(MANIFEST_PATH, manifest.signed(self._key))
+        repository.journal.clear()
         repository.forget_client_root()
         return manifest
+
+    def _store_history(self, algorithm: Algorithm) -> ContentHash:
+        stored = deflate_fast(self._history.dump())
+        name = ContentHash.of(stored, algorithm, Suffix.HISTORY)
+        self._repository.journal.note(name)
+        self._repository.objects.put(name, stored)
+        return name
 
     def _change_tags(self, root: NestedRef, revision: int) -> None:
         history = self._history

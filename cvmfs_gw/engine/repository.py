@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from typing import Final
 
 from cvmfs_gw.engine.catalogs import CatalogStore
 from cvmfs_gw.engine.errors import ConfigurationError, MissingReflog, SigningError
+from cvmfs_gw.engine.journal import Journal
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_gw.serverconf import ServerConf, ServerConfError
 from cvmfs_objstore.errors import FormatError, InvalidHash, KeyFileError, ObjectNotFound
@@ -20,8 +22,14 @@ from cvmfs_objstore.local import LocalStorage
 from cvmfs_objstore.objects import ObjectStore
 from cvmfs_objstore.storage import Storage
 
+_log = logging.getLogger(__name__)
+
 MANIFEST_PATH: Final = ".cvmfspublished"
+PREVIOUS_REFLOG_PATH: Final = ".cvmfsreflog.previous"
+"""The reflog before the last publish: what the head's hash is of while a publish is between reflog and manifest."""
 _CHECKSUM_FILE: Final = "reflog.chksum"
+_JOURNAL_FILE: Final = "gateway.journal"
+_STATISTICS_FILE: Final = "stats.db"
 
 
 class Repository:
@@ -38,6 +46,7 @@ class Repository:
         self.storage: Storage = self._open_storage(durable)
         self.objects = ObjectStore(self.storage)
         self.catalogs = CatalogStore(self.objects)
+        self.journal = Journal(self._spool(_JOURNAL_FILE))
 
     def _open_storage(self, durable: bool) -> Storage:
         try:
@@ -85,9 +94,8 @@ class Repository:
 
     def reflog(self, head: Manifest) -> Reflog:
         """The reflog, checked against its checksum file or the hash in *head*; raises :exc:`MissingReflog`."""
-        checksum_path = os.path.join(self.paths.repository_spool(self.fqrn), _CHECKSUM_FILE)
         try:
-            with open(checksum_path, encoding="ascii") as file:
+            with open(self._spool(_CHECKSUM_FILE), encoding="ascii") as file:
                 known = {ContentHash.parse(file.read().strip()).bare}
         except (OSError, UnicodeDecodeError, InvalidHash) as error:
             raise MissingReflog(f"{self.fqrn}: no {_CHECKSUM_FILE}: {error}") from error
@@ -105,17 +113,75 @@ class Repository:
         """Write the reflog and its checksum file; returns its hash."""
         data = reflog.dump()
         digest = ContentHash.of(data, algorithm)
+        if self.storage.exists(REFLOG_PATH):
+            self.storage.copy(REFLOG_PATH, PREVIOUS_REFLOG_PATH)
         self.storage.write(REFLOG_PATH, data)
-        spool = self.paths.repository_spool(self.fqrn)
-        os.makedirs(spool, exist_ok=True)
-        replace_file(os.path.join(spool, _CHECKSUM_FILE), digest.bare.encode())
+        self._write_checksum(digest)
         return digest
+
+    def _write_checksum(self, digest: ContentHash) -> None:
+        os.makedirs(self.paths.repository_spool(self.fqrn), exist_ok=True)
+        replace_file(self._spool(_CHECKSUM_FILE), digest.bare.encode())
+
+    # -- after a crash or a failure
+
+    def recover(self) -> None:
+        """Put right what a process that was killed left behind. Only at start."""
+        if removed := self.storage.clean():
+            _log.info("%s: removed %d files that were left half written", self.fqrn, removed)
+        self.undo()
+
+    def undo(self) -> None:
+        """Undo a publish that did not come to its manifest. Only while nobody publishes.
+
+        The reflog goes back to what the head's hash says, and the objects that the publish had stored for itself go.
+        """
+        head = self.head()
+        if head.reflog_hash is not None:
+            self._recover_reflog(head.reflog_hash)
+        doomed = self.journal.names()
+        if doomed and head.root_hash not in doomed:
+            for name in doomed:
+                self.objects.delete(name)
+            _log.info("%s: removed %d objects of a publish that did not come to its end", self.fqrn, len(doomed))
+        self.journal.clear()
+
+    def _recover_reflog(self, wanted: ContentHash) -> None:
+        for path in (REFLOG_PATH, PREVIOUS_REFLOG_PATH):
+            try:
+                found = ContentHash.of(self.storage.read(path), wanted.algorithm)
+            except ObjectNotFound:
+                continue
+            if found.digest != wanted.digest:
+                continue
+            if path != REFLOG_PATH:
+                self.storage.copy(path, REFLOG_PATH)
+                _log.info("%s: put the reflog back to what the manifest says", self.fqrn)
+            if self._stored_checksum() not in (None, wanted.bare):
+                self._write_checksum(wanted)
+            return
+
+    def _stored_checksum(self) -> str | None:
+        """What ``reflog.chksum`` says, or None. A missing one stays missing: it says that something is wrong."""
+        try:
+            with open(self._spool(_CHECKSUM_FILE), encoding="ascii", errors="replace") as file:
+                return file.read().strip()
+        except FileNotFoundError:
+            return None
 
     # -- spool
 
+    def _spool(self, name: str) -> str:
+        return os.path.join(self.paths.repository_spool(self.fqrn), name)
+
+    @property
+    def statistics_path(self) -> str:
+        """The database of publish statistics."""
+        return self._spool(_STATISTICS_FILE)
+
     def forget_client_root(self) -> None:
         """Empty ``client.local``, which may pin the repository's own mount to an older root."""
-        path = os.path.join(self.paths.repository_spool(self.fqrn), "client.local")
+        path = self._spool("client.local")
         if os.path.exists(path):
             os.truncate(path, 0)
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
+from cvmfs_gw.engine.errors import MergeError
 from cvmfs_objstore.formats.catalog import ENTRY_COLUMNS, Catalog
 from cvmfs_objstore.formats.database import attach, detach
-from cvmfs_objstore.formats.entry import Entry, PathKey
+from cvmfs_objstore.formats.entry import Entry, PathKey, path_key
 from cvmfs_objstore.formats.pages import changed_rows, root_pages
 
 _KEYS: Final = "n.md5path_1, n.md5path_2, n.parent_1, n.parent_2"
@@ -50,6 +51,7 @@ _GONE: Final = (
     "SELECT n.md5path_1, n.md5path_2, n.parent_1, n.parent_2, "
     f"{_NEW} FROM temp.gone g JOIN base.catalog n ON n.rowid = g.old"
 )
+_BAD_NAMES: Final = frozenset(("", ".", ".."))
 _ALL: Final = f"SELECT {_KEYS}, {_NEW} FROM main.catalog n"
 
 
@@ -131,3 +133,42 @@ def all_rows(catalog: Catalog, *, directories: bool) -> Iterator[Row]:
 def _row(found: tuple[int, ...]) -> Row:
     a, b, c, d, *entry = found
     return Row((a, b), (c, d), Entry._make(entry))
+
+
+class RowPaths:
+    """Paths of the rows of one catalog, from their keys and names, checked."""
+
+    def __init__(self, catalog: Catalog, mountpoint: str) -> None:
+        self._catalog = catalog
+        self._known: dict[PathKey, str] = {path_key(mountpoint): mountpoint}
+
+    def child(self, key: PathKey, parent: PathKey, name: str) -> str:
+        """The path of a row; raises :exc:`MergeError` where row, name and parents do not fit together."""
+        known = self._known.get(key)
+        if known is not None:
+            return known
+        path = f"{self._directory(parent)}/{name}"
+        if name in _BAD_NAMES or "/" in name or "\0" in name or path_key(path) != key:
+            raise MergeError(f"the catalog's row for {path!r} is not where its name belongs")
+        return path
+
+    def _directory(self, key: PathKey) -> str:
+        known = self._known.get(key)
+        if known is None:
+            # Deep first contact with a directory: climb until a known one, then name them on the way down.
+            climbed: list[tuple[PathKey, str]] = []
+            at = key
+            while at not in self._known:
+                row = self._catalog.connection.execute(
+                    "SELECT parent_1, parent_2, name, flags & 1 FROM catalog WHERE md5path_1 = ? AND md5path_2 = ?",
+                    at,
+                ).fetchone()
+                if row is None or not row[3] or len(climbed) > 4096:
+                    raise MergeError("the catalog has an entry whose parent is missing or no directory")
+                climbed.append((at, row[2]))
+                at = (row[0], row[1])
+            for below, name in reversed(climbed):
+                self._known[below] = self.child(below, at, name)
+                at = below
+            known = self._known[key]
+        return known

@@ -17,6 +17,7 @@ from typing import assert_never
 
 from cvmfs_gw.engine.changes import UNKNOWN, Base, Change, Drop, Graft, Nest, Put, Remove, Unnest
 from cvmfs_gw.engine.errors import MergeError
+from cvmfs_gw.engine.statistics import PublishCounts
 from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_objstore.formats.entry import FLAG_BIND_MOUNTPOINT, NESTING_FLAGS, Entry, parent_path
 
@@ -44,6 +45,8 @@ class Transaction:
     def __init__(self, tree: CatalogTree, ancestors: Ancestors = lambda path: None) -> None:
         self.tree = tree
         self.collisions: list[Collision] = []
+        self.counts = PublishCounts()
+        """What was changed entry by entry; what came or went with a whole nested catalog is not counted."""
         self._ancestors = ancestors
         self._directories: set[str] = set()
         """Directories known to be there."""
@@ -98,6 +101,7 @@ class Transaction:
                 self.collisions.append(Collision(path, "replaced with what others put in it"))
             old = self._empty(path)
         self.tree.put(path, entry, change.chunks, old, change.bind, change.keys)
+        self.counts.count(old, entry)
         if entry.is_directory:
             self._directories.add(path)
             if old is None or not old.is_directory:
@@ -109,7 +113,7 @@ class Transaction:
             self.tree.drop(path)
         for child in self.tree.entries(path):
             self.tree.remove_tree(f"{path}/{child.name}")
-        self.tree.settle()
+        self.tree.settle_directories()
         return self.tree.get(path)
 
     def _remove(self, change: Remove) -> None:
@@ -127,6 +131,7 @@ class Transaction:
             return
         self._note(path, old, change.base, "removed")
         self.tree.remove(path, old)
+        self.counts.count(old, None)
 
     def _ensure_directory(self, path: str) -> None:
         """Have a directory at *path*, made after the source of the changes where the present tree has none."""

@@ -15,6 +15,7 @@ from typing import Final
 
 from cvmfs_gw.engine.catalogs import CatalogStore
 from cvmfs_gw.engine.errors import MergeError
+from cvmfs_gw.engine.journal import Journal
 from cvmfs_objstore.formats.catalog import Catalog, NestedRef, Row
 from cvmfs_objstore.formats.entry import (
     FLAG_BIND_MOUNTPOINT,
@@ -315,6 +316,10 @@ class CatalogTree:
         self._touched_groups.clear()
         self._groups.clear()
         self._last_group.clear()
+        self.settle_directories()
+
+    def settle_directories(self) -> None:
+        """Write the link counts of directories, and leave alone hard link groups that may not be complete yet."""
         for directory, change in self._link_changes.items():
             if change:
                 self._change_links(directory, change)
@@ -385,7 +390,7 @@ class CatalogTree:
 
     def drop(self, path: str) -> None:
         """Forget the nested catalog at *path* with everything in it; an empty directory stays."""
-        self.settle()
+        self.settle_directories()
         parent = self.node_of(parent_path(path))
         child = parent.children.get(path)
         parent.below.add(child.accounted if child else self._total_of(parent.nested[path]), -1)
@@ -437,16 +442,26 @@ class CatalogTree:
     # -- storing
 
     def store(
-        self, now: int, algorithm: Algorithm, before_root: Callable[[Catalog], None] | None = None
+        self,
+        now: int,
+        algorithm: Algorithm,
+        before_root: Callable[[Catalog], None] | None = None,
+        check: Callable[[str, int], None] | None = None,
+        journal: Journal | None = None,
     ) -> tuple[NestedRef, list[NestedRef]]:
         """Store every changed catalog and return the new root catalog and all that were stored.
 
         Each gets the next revision, *now* (seconds since the epoch) as the time of its change, and a note of the
-        catalog that it replaces; the root is always stored anew. *before_root* may set properties of the root.
+        catalog that it replaces; the root is always stored anew. *before_root* may set properties of the root; *check*
+        is told mountpoint and number of entries of each, before any is stored, and may raise.
         """
         self.settle()
         stored: list[NestedRef] = []
         self.root.changed = True
+        if check is not None:
+            for node in self._nodes():
+                if node.changed:
+                    check(node.mountpoint, node.own.entries)
         for node in self._nodes():
             if not node.changed:
                 continue
@@ -458,7 +473,7 @@ class CatalogTree:
             catalog.set_property("revision", catalog.revision + 1)
             catalog.set_property("previous_revision", node.ref.hash.bare if node.ref else _NO_HASH)
             catalog.set_property("last_modified", now)
-            ref = self._catalogs.store(catalog, algorithm)
+            ref = self._catalogs.store(catalog, algorithm, journal)
             stored.append(ref)
             if node.parent is not None:
                 self._account(node.parent, node, ref)

@@ -1,21 +1,4 @@
-"""Leases: who may change which path of a repository, and until when.
-
-The life of a lease::
-
-    state        event            next         what happens
-    ───────────  ───────────────  ───────────  ─────────────────────────────────────────────────────────────────
-    FREE         grant            LEASED       nothing that is alive overlaps the path
-    LEASED       renew            LEASED       a new expiry
-    LEASED       begin_commit     COMMITTING   from here on time does not matter
-    LEASED       cancel           CANCELLED    by its owner, or an administrator by path
-    LEASED       expire           EXPIRED      its time is up and no upload of its own is running
-    COMMITTING   succeed          DONE         the outcome is recorded, the path is free
-    COMMITTING   fail             LEASED       nothing was published; the lease can be used again
-    COMMITTING   restart          LEASED       the process was killed; the lease is found in the database, and the
-                                               commit can be asked again
-
-CANCELLED, EXPIRED and DONE end the lease: its token is unknown from then on, but for a commit that is asked again with
-the hashes of one that is DONE, which gets the recorded outcome.
+"""Leases: who may change which path of a repository, and until when. :mod:`leasestate` has the life of one.
 
 A lease whose time runs out while an upload or a commit of its own is running stays alive until that has ended. If it
 then has to go on (more packs follow, the commit failed or was cut off), it gets :data:`GRACE_MS` more.
@@ -35,7 +18,6 @@ import secrets
 import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from enum import Enum, auto
 from typing import Final
 
 from cvmfs_gw.engine.commit_api import CommitOutcome, UploadStatistics
@@ -43,6 +25,7 @@ from cvmfs_gw.gateway.errors import CommitInProgress, InvalidLease, InvalidLease
 from cvmfs_gw.gateway.leasedb import LeaseDatabase, LeaseRow, RecordedCommit
 from cvmfs_gw.gateway.leaseindex import LeaseIndex
 from cvmfs_gw.gateway.leasepath import LeasePath
+from cvmfs_gw.gateway.leasestate import ENDED, TRANSITIONS, Event, State
 from cvmfs_objstore.hashes import ContentHash
 
 log = logging.getLogger(__name__)
@@ -52,43 +35,6 @@ GRACE_MS: Final = 600_000
 """How long a lease lives on, at most, after an upload or a failed commit that outlived it, in milliseconds."""
 MIN_REMAINING_MS: Final = 1_000
 """What is said to remain of a lease that is past its time and still at work, in milliseconds."""
-
-
-class State(Enum):
-    """Where a lease is in its life."""
-
-    FREE = auto()
-    LEASED = auto()
-    COMMITTING = auto()
-    DONE = auto()
-    EXPIRED = auto()
-    CANCELLED = auto()
-
-
-class Event(Enum):
-    """What happens to a lease."""
-
-    GRANT = auto()
-    RENEW = auto()
-    BEGIN_COMMIT = auto()
-    CANCEL = auto()
-    EXPIRE = auto()
-    SUCCEED = auto()
-    FAIL = auto()
-    RESTART = auto()
-
-
-TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
-    (State.FREE, Event.GRANT): State.LEASED,
-    (State.LEASED, Event.RENEW): State.LEASED,
-    (State.LEASED, Event.BEGIN_COMMIT): State.COMMITTING,
-    (State.LEASED, Event.CANCEL): State.CANCELLED,
-    (State.LEASED, Event.EXPIRE): State.EXPIRED,
-    (State.COMMITTING, Event.SUCCEED): State.DONE,
-    (State.COMMITTING, Event.FAIL): State.LEASED,
-    (State.COMMITTING, Event.RESTART): State.LEASED,
-}
-ENDED: Final = frozenset({State.DONE, State.EXPIRED, State.CANCELLED})
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ API_ROOT: Final = "/api/v1"
 
 MIN_PROTOCOL: Final = 2
 """The oldest protocol that is accepted."""
-MAX_PROTOCOL: Final = 3
+MAX_PROTOCOL: Final = 4
 """The newest protocol that is announced."""
 
 MAX_JSON_BODY: Final = 1 << 20

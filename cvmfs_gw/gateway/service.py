@@ -15,21 +15,18 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncIterable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from cvmfs_gw.engine.commit_api import CommitEngine, CommitOutcome, CommitRequest, UploadStatistics
-from cvmfs_gw.engine.errors import EngineError
+from cvmfs_gw.engine.commit_api import CommitEngine, CommitOutcome, UploadStatistics
 from cvmfs_gw.gateway.access import Access
 from cvmfs_gw.gateway.authorization import Key
-from cvmfs_gw.gateway.commits import CommitQueue
+from cvmfs_gw.gateway.committer import CommitBody, Committer, Listener
 from cvmfs_gw.gateway.config import Config
 from cvmfs_gw.gateway.errors import (
     CertificateNotFound,
-    CommitFailed,
-    CommitInProgress,
     GatewayError,
     IncompatibleVersion,
     InvalidLease,
@@ -43,7 +40,7 @@ from cvmfs_gw.gateway.errors import (
     UnknownRepository,
 )
 from cvmfs_gw.gateway.leasepath import LeasePath
-from cvmfs_gw.gateway.leases import GRACE_MS, BegunCommit, Lease, LeaseBook
+from cvmfs_gw.gateway.leases import GRACE_MS, Lease, LeaseBook
 from cvmfs_gw.gateway.protocol import MAX_HOSTNAME, MAX_PAYLOAD, MAX_TOKEN, MIN_PROTOCOL, negotiate
 from cvmfs_gw.gateway.uploads import PackReceiver, receive
 from cvmfs_gw.paths import SystemPaths
@@ -60,19 +57,6 @@ MAX_KEY_FILE: Final = 1 << 20
 """Longest key file that the key endpoint hands out, in bytes."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class CommitBody:
-    """What a publisher says of its commit; see :class:`CommitRequest` for the meaning."""
-
-    old_root: ContentHash
-    new_root: ContentHash
-    tag_name: str = ""
-    tag_description: str = ""
-    tag_channel: int = 0
-    auto_tag_threshold: int = 0
-    delete_tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,24 +82,6 @@ class RepositoryView:
 
     keys: dict[str, str]
     enabled: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """A commit that was published just now, for whoever wants to know."""
-
-    fqrn: str
-    lease_path: str
-    outcome: CommitOutcome
-
-
-@dataclass(frozen=True, slots=True)
-class _Running:
-    """A commit under way, and what it was asked."""
-
-    body: CommitBody
-    key_id: str
-    task: asyncio.Task[CommitOutcome]
 
 
 def wall_clock_ms() -> int:
@@ -146,11 +112,8 @@ class GatewayService:
     ) -> None:
         self.config = config
         self.access = access
-        self.on_committed: list[Callable[[Committed], Awaitable[None]]] = []
-        """Called after each commit, one after the other; what they raise is logged."""
         self._paths = paths
         self._leases = leases
-        self._engine = engine
         self._stores = stores
         self._head = head
         self._max_payload = max_payload
@@ -159,9 +122,9 @@ class GatewayService:
         self._leases.record_repositories(self._enabled)
         self._changes = ThreadPoolExecutor(1, "gw-leases")
         self._uploads = ThreadPoolExecutor(max(4, os.cpu_count() or 1), "gw-upload")
-        self._queue = CommitQueue()
-        self._commits: dict[str, _Running] = {}
-        self._background: set[asyncio.Task[None]] = set()
+        self._committer = Committer(engine, leases, self._change, self._check_owner, clock)
+        self.on_committed: list[Listener] = self._committer.on_committed
+        """Called after each commit, one after the other; what they raise is logged."""
         self._housekeeper: asyncio.Task[None] | None = None
 
     @classmethod
@@ -208,9 +171,7 @@ class GatewayService:
             self._housekeeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._housekeeper
-        running = [commit.task for commit in self._commits.values()]
-        await asyncio.gather(*running, return_exceptions=True)
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._committer.finish()
         await asyncio.to_thread(self._shutdown)
 
     async def reload(self) -> None:
@@ -243,12 +204,12 @@ class GatewayService:
         Source: the state does not outlive the process. Divergence: the reference always says ok, whatever happened.
         """
         self.repository(fqrn)
-        if not enable and not wait and self._queue.busy(fqrn):
+        if not enable and not wait and self._committer.busy(fqrn):
             raise RepositoryBusy
         self._enabled[fqrn] = enable
         await self._change(self._leases.record_repositories, dict(self._enabled))
         if not enable and wait:
-            await self._queue.idle(fqrn)
+            await self._committer.idle(fqrn)
 
     async def public_keys(self, fqrn: str) -> tuple[bytes, bytes]:
         """The repository's public master key and its certificate; raises :exc:`KeyEndpointError`."""
@@ -342,55 +303,7 @@ class GatewayService:
 
         The same token and hashes get the same answer, however often they are asked and also after a restart.
         """
-        token = _checked(token)
-        running = self._commits.get(token)
-        if running is None:
-            recorded = await self._change(self._leases.recorded, token, body.old_root, body.new_root)
-            if recorded is not None and recorded.outcome is not None:
-                _check_same_key(recorded.key_id, key)
-                return recorded.outcome
-            running = self._commits.get(token)
-        if running is None:
-            self._check_owner(self.lease(token), key)
-            task = asyncio.create_task(self._commit(token, body))
-            running = self._commits[token] = _Running(body, key.id, task)
-            task.add_done_callback(lambda task: self._ended(token, task))
-        elif (running.body.old_root, running.body.new_root) != (body.old_root, body.new_root):
-            raise CommitInProgress
-        else:
-            _check_same_key(running.key_id, key)
-        return await asyncio.shield(running.task)
-
-    async def _commit(self, token: str, body: CommitBody) -> CommitOutcome:
-        old, new = body.old_root, body.new_root
-        begun = await self._change(self._leases.begin_commit, token, old, new, self._clock())
-        path = begun.lease.path
-        try:
-            request = _request(begun, body)
-            outcome = await self._queue.run(path.fqrn, lambda: self._engine.commit(request))
-        except EngineError as error:
-            log.warning("commit to %s refused: %s: %s", path, error.reason, error)
-            await self._change(self._leases.fail_commit, token, old, new, self._clock())
-            raise
-        except Exception as error:
-            log.exception("commit to %s failed", path)
-            await self._change(self._leases.fail_commit, token, old, new, self._clock())
-            raise CommitFailed from error
-        try:
-            await self._change(self._leases.finish_commit, token, old, new, outcome, self._clock())
-        except Exception:
-            # It is published, and the publisher must hear so. Only asking again will not find it.
-            log.exception("cannot record the commit to %s, revision %d", path, outcome.final_revision)
-        log.info("committed to %s: revision %d", path, outcome.final_revision)
-        self._spawn(self._announce(Committed(path.fqrn, path.path, outcome)))
-        return outcome
-
-    async def _announce(self, committed: Committed) -> None:
-        for listener in self.on_committed:
-            try:
-                await listener(committed)
-            except Exception:
-                log.exception("cannot announce revision %d", committed.outcome.final_revision)
+        return await self._committer.commit(_checked(token), body, key)
 
     # --- housekeeping ------------------------------------------------------------------------------------------
 
@@ -443,19 +356,8 @@ class GatewayService:
             raise KeyNotAllowed
         self.access.config.check(key.id, lease.path)
 
-    def _ended(self, token: str, task: asyncio.Task[CommitOutcome]) -> None:
-        self._commits.pop(token, None)
-        # looked at here, as the publisher may be gone
-        if not task.cancelled():
-            task.exception()
-
-    def _spawn(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-
     def _shutdown(self) -> None:
-        self._queue.close()
+        self._committer.close()
         self._uploads.shutdown()
         self._changes.shutdown()
         self._leases.close()
@@ -466,29 +368,6 @@ def _checked(token: str) -> str:
     if len(token) > MAX_TOKEN or not token.isascii():
         raise InvalidLease
     return token
-
-
-def _check_same_key(key_id: str, key: Key) -> None:
-    if key.id != key_id and not key.admin:
-        raise KeyNotAllowed
-
-
-def _request(begun: BegunCommit, body: CommitBody) -> CommitRequest:
-    return CommitRequest(
-        fqrn=begun.lease.path.fqrn,
-        lease_path=begun.lease.path.path,
-        old_root=body.old_root,
-        new_root=body.new_root,
-        tag_name=body.tag_name,
-        tag_description=body.tag_description,
-        tag_channel=body.tag_channel,
-        auto_tag_threshold=body.auto_tag_threshold,
-        delete_tags=body.delete_tags,
-        create_ancestors=begun.lease.protocol >= 4,
-        started_ms=begun.lease.granted_ms,
-        repeated=begun.repeated,
-        uploads=begun.uploads,
-    )
 
 
 def _read_key(path: str, missing: type[GatewayError]) -> bytes:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
-from cvmfs_objstore.errors import DatabaseError
+from cvmfs_objstore.errors import DatabaseError, InvalidHash
 from cvmfs_objstore.formats.database import Database, to_bytes
 from cvmfs_objstore.formats.entry import (
     COUNTER_NAMES,
@@ -59,6 +59,8 @@ _INSERT: Final = (
     f"INSERT OR REPLACE INTO catalog (md5path_1, md5path_2, parent_1, parent_2, {_COLUMN_LIST})"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?)"
 )
+_CHUNK_COLUMNS: Final = "md5path_1, md5path_2, offset, size, hash"
+_INSERT_CHUNK: Final = f"INSERT INTO chunks ({_CHUNK_COLUMNS}) VALUES (?, ?, ?, ?, ?)"
 _BELOW: Final = (
     "WITH RECURSIVE below (a, b) AS ("
     " SELECT md5path_1, md5path_2 FROM catalog WHERE parent_1 = ? AND parent_2 = ?"
@@ -122,7 +124,7 @@ class Catalog(Database):
         if not self.columns("chunks"):
             self.connection.execute(_TABLES[2])
         self.connection.executemany(
-            "INSERT OR IGNORE INTO statistics VALUES (?, 0)",
+            "INSERT OR IGNORE INTO statistics (counter, value) VALUES (?, 0)",
             [(f"{scope}_{name}",) for scope in ("self", "subtree") for name in COUNTER_NAMES],
         )
 
@@ -141,9 +143,13 @@ class Catalog(Database):
     def previous_revision(self) -> ContentHash | None:
         """The catalog that this one was made from; None if it is new."""
         text = self.property("previous_revision")
-        if not text:
+        # Release 2.1 writes more zeros than a hash has digits.
+        if not text or not text.strip("0"):
             return None
-        previous = ContentHash.parse(text, Suffix.CATALOG)
+        try:
+            previous = ContentHash.parse(text, Suffix.CATALOG)
+        except InvalidHash as error:
+            raise DatabaseError(f"catalog: previous_revision: {error}") from error
         return None if previous.is_null else previous
 
     # -- entries
@@ -186,9 +192,7 @@ class Catalog(Database):
         self.connection.execute(_INSERT, self.row(path, entry, key))
         self.connection.execute("DELETE FROM chunks WHERE md5path_1 = ? AND md5path_2 = ?", key)
         if chunks:
-            self.connection.executemany(
-                "INSERT INTO chunks VALUES (?, ?, ?, ?, ?)", [(*key, *chunk) for chunk in chunks]
-            )
+            self.connection.executemany(_INSERT_CHUNK, [(*key, *chunk) for chunk in chunks])
 
     def put_new_rows(self, rows: Iterable[Row]) -> None:
         """Insert many rows made by :meth:`row` at once, of entries without chunks."""
@@ -266,9 +270,17 @@ class Catalog(Database):
     # -- nested catalogs
 
     def nested(self, table: NestingTable = "nested_catalogs") -> dict[str, NestedRef]:
-        """Registered nested catalogs (or bind mountpoints) by mountpoint."""
+        """Registered nested catalogs (or bind mountpoints) by mountpoint; raises :exc:`DatabaseError`."""
         rows = self.connection.execute(f"SELECT path, sha1, size FROM {table}")
-        return {path: NestedRef(ContentHash.parse(text, Suffix.CATALOG), int(size or 0)) for path, text, size in rows}
+        result: dict[str, NestedRef] = {}
+        try:
+            for path, text, size in rows:
+                if path[0] != "/":
+                    raise ValueError(f"path {path!r}")
+                result[path] = NestedRef(ContentHash.parse(text, Suffix.CATALOG), int(size or 0))
+        except (IndexError, TypeError, ValueError) as error:
+            raise DatabaseError(f"catalog: {table} has a row that makes no sense: {error}") from error
+        return result
 
     def set_nested(self, path: str, ref: NestedRef, table: NestingTable = "nested_catalogs") -> None:
         """Register a nested catalog (or bind mountpoint), or replace its registration."""
@@ -292,7 +304,8 @@ class Catalog(Database):
         select = f"{_BELOW} SELECT md5path_1, md5path_2, parent_1, parent_2, {_COLUMN_LIST} FROM catalog"
         select += " WHERE (md5path_1, md5path_2) IN (SELECT a, b FROM below)"
         chunk_counts: dict[PathKey, int] = {}
-        chunk_select = f"{_BELOW} SELECT * FROM chunks WHERE (md5path_1, md5path_2) IN (SELECT a, b FROM below)"
+        chunk_select = f"{_BELOW} SELECT {_CHUNK_COLUMNS} FROM chunks"
+        chunk_select += " WHERE (md5path_1, md5path_2) IN (SELECT a, b FROM below)"
         chunk_rows = self.connection.execute(chunk_select, key).fetchall()
         for row in chunk_rows:
             owner = (row[0], row[1])
@@ -309,7 +322,7 @@ class Catalog(Database):
                 yield self.row("", entry, (row[0], row[1]), (row[2], row[3]))
 
         target.put_new_rows(rows())
-        target.connection.executemany("INSERT INTO chunks VALUES (?, ?, ?, ?, ?)", chunk_rows)
+        target.connection.executemany(_INSERT_CHUNK, chunk_rows)
         # The rows of *top*'s children are the way to the rest, so chunks go first and the entries at once.
         for table in ("chunks", "catalog"):
             where = "(md5path_1, md5path_2) IN (SELECT a, b FROM below)"
@@ -339,7 +352,7 @@ class Catalog(Database):
     def set_counters(self, own: Counters, below: Counters) -> None:
         """Store all 24 counters."""
         self.connection.executemany(
-            "INSERT OR REPLACE INTO statistics VALUES (?, ?)",
+            "INSERT OR REPLACE INTO statistics (counter, value) VALUES (?, ?)",
             [
                 (f"{scope}_{name}", getattr(values, name))
                 for scope, values in (("self", own), ("subtree", below))

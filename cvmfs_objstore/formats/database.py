@@ -140,7 +140,7 @@ class Database:
         if value is None:
             self.connection.execute("DELETE FROM properties WHERE key = ?", (key,))
         else:
-            sql = "INSERT OR REPLACE INTO properties VALUES (?, CAST(? AS TEXT))"
+            sql = "INSERT OR REPLACE INTO properties (key, value) VALUES (?, CAST(? AS TEXT))"
             self.connection.execute(sql, (key, to_bytes(str(value))))
 
     def properties(self) -> dict[str, str]:

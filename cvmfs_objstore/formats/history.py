@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar, Final
 
-from cvmfs_objstore.formats.database import Database
+from cvmfs_objstore.errors import DatabaseError
+from cvmfs_objstore.formats.database import Database, to_bytes
 from cvmfs_objstore.hashes import ContentHash, Suffix
 
 TRUNK: Final = "trunk"
@@ -30,6 +31,8 @@ _TAGS: Final = (
     " description TEXT, size INTEGER, branch TEXT, CONSTRAINT pk_tags PRIMARY KEY (name),"
     " FOREIGN KEY (branch) REFERENCES branches (branch))"
 )
+# Names and descriptions come from publishers and need not be UTF-8.
+_TEXT: Final = "CAST(? AS TEXT)"
 _COLUMNS: Final = "name, hash, revision, timestamp, channel, description, size, branch"
 
 
@@ -85,7 +88,7 @@ class History(Database):
 
     def get(self, name: str) -> Tag | None:
         """The tag of that name, or None."""
-        row = self.connection.execute(f"SELECT {_COLUMNS} FROM tags WHERE name = ?", (name,)).fetchone()
+        row = self.connection.execute(f"SELECT {_COLUMNS} FROM tags WHERE name = {_TEXT}", (to_bytes(name),)).fetchone()
         return None if row is None else _tag(row)
 
     def tags(self) -> Iterator[Tag]:
@@ -96,14 +99,14 @@ class History(Database):
     def put(self, tag: Tag) -> None:
         """Add a tag, or replace the one of that name."""
         self.connection.execute(
-            f"INSERT OR REPLACE INTO tags ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT OR REPLACE INTO tags ({_COLUMNS}) VALUES ({_TEXT}, ?, ?, ?, ?, {_TEXT}, ?, ?)",
             (
-                tag.name,
+                to_bytes(tag.name),
                 tag.root_hash.bare,
                 tag.revision,
                 tag.timestamp,
                 tag.channel,
-                tag.description,
+                to_bytes(tag.description),
                 tag.size,
                 tag.branch,
             ),
@@ -111,7 +114,7 @@ class History(Database):
 
     def remove(self, name: str) -> bool:
         """Remove a tag; returns whether it was there."""
-        return self.connection.execute("DELETE FROM tags WHERE name = ?", (name,)).rowcount > 0
+        return self.connection.execute(f"DELETE FROM tags WHERE name = {_TEXT}", (to_bytes(name),)).rowcount > 0
 
     def move_undo_tags(self, head: Tag) -> None:
         """Let ``trunk`` name *head* and ``trunk-previous`` what ``trunk`` named before."""
@@ -124,5 +127,8 @@ class History(Database):
 
 def _tag(row: tuple[str, str, int, int, int | None, str | None, int | None, str | None]) -> Tag:
     name, text, revision, timestamp, channel, description, size, branch = row
-    root_hash = ContentHash.parse(text, Suffix.CATALOG)
+    try:
+        root_hash = ContentHash.parse(text, Suffix.CATALOG)
+    except (TypeError, ValueError) as error:
+        raise DatabaseError(f"tag database: tag {name!r}: {error}") from error
     return Tag(name, root_hash, revision, timestamp, description or "", size or 0, channel or 0, branch or "")

@@ -65,7 +65,7 @@ class Reflog(Database):
 
     def add(self, ref: ContentHash, timestamp: int) -> bool:
         """Record an object (its suffix says what it is) as of *timestamp* in seconds; False if it was known."""
-        sql = "INSERT OR IGNORE INTO refs VALUES (?, ?, ?)"
+        sql = "INSERT OR IGNORE INTO refs (hash, type, timestamp) VALUES (?, ?, ?)"
         return self.connection.execute(sql, (ref.bare, _BY_SUFFIX[ref.suffix], timestamp)).rowcount > 0
 
     def remove(self, ref: ContentHash) -> None:
@@ -77,8 +77,12 @@ class Reflog(Database):
         return row is not None and RefType(row[0]).suffix == ref.suffix
 
     def refs(self, kind: RefType | None = None) -> Iterator[tuple[ContentHash, int]]:
-        """References with their time in seconds, oldest first."""
+        """References with their time in seconds, oldest first; raises :exc:`DatabaseError`."""
         sql = "SELECT hash, type, timestamp FROM refs ORDER BY timestamp, rowid"
         for text, number, timestamp in self.connection.execute(sql):
+            try:
+                ref = ContentHash.parse(text, RefType(number).suffix)
+            except (TypeError, ValueError) as error:
+                raise DatabaseError(f"reflog: a row that makes no sense: {error}") from error
             if kind is None or number == kind:
-                yield ContentHash.parse(text, RefType(number).suffix), timestamp
+                yield ref, timestamp

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from cvmfs_gw.engine.errors import EngineError, LimitExceeded, MergeError, MissingReflog, PathViolation, TagError
+from cvmfs_gw.gateway.committer import CommitBody, Committed
 from cvmfs_gw.gateway.config import Config
-from cvmfs_gw.gateway.leases import State
-from cvmfs_gw.gateway.service import CommitBody, Committed, GatewayService
+from cvmfs_gw.gateway.leasestate import State
+from cvmfs_gw.gateway.service import GatewayService
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_objstore.objects import ObjectStore
 from tests.gateway.support import (

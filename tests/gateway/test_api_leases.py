@@ -134,9 +134,9 @@ async def test_signature_of_something_else(api: Api) -> None:
         ("-3", "incompatible request version: -3, min version: 2"),
         ("2", 2),
         ("3", 3),
-        ("4", 3),
+        ("4", 4),
         (3, 3),
-        ("9999", 3),
+        ("9999", 4),
     ],
 )
 async def test_protocol_versions(api: Api, version: str | int, outcome: int | str) -> None:

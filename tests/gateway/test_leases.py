@@ -13,7 +13,8 @@ from cvmfs_gw.engine.commit_api import CommitOutcome, UploadStatistics
 from cvmfs_gw.gateway.errors import CommitInProgress, InvalidLease, PathBusy
 from cvmfs_gw.gateway.leasedb import LeaseDatabase
 from cvmfs_gw.gateway.leasepath import LeasePath
-from cvmfs_gw.gateway.leases import ENDED, GRACE_MS, TRANSITIONS, Event, Lease, LeaseBook, State, new_token
+from cvmfs_gw.gateway.leases import GRACE_MS, Lease, LeaseBook, new_token
+from cvmfs_gw.gateway.leasestate import ENDED, TRANSITIONS, Event, State
 from cvmfs_gw.paths import SystemPaths
 from tests.gateway.support import FQRN, NEW, OLD, catalog
 from tests.gateway.test_leasedb import REFERENCE_SCHEMA, make, query

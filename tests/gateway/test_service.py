@@ -8,10 +8,11 @@ import pytest
 from cvmfs_gw.engine.commit_api import CommitEngine, CommitOutcome, CommitRequest
 from cvmfs_gw.engine.errors import ConfigurationError, EngineError
 from cvmfs_gw.gateway.commits import CommitQueue
+from cvmfs_gw.gateway.committer import CommitBody
 from cvmfs_gw.gateway.config import Config
 from cvmfs_gw.gateway.errors import ConfigError, InvalidLease, StoreFailure
 from cvmfs_gw.gateway.leasepath import LeasePath
-from cvmfs_gw.gateway.service import OUTCOMES_KEPT_MS, CommitBody, GatewayService
+from cvmfs_gw.gateway.service import OUTCOMES_KEPT_MS, GatewayService
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_objstore.objects import ObjectStore
 from tests.gateway.support import FQRN, KEY, NEW, OLD, Clock, FakeEngine, digest_of, pack, write

@@ -221,6 +221,18 @@ class StorageSuite:
         assert len(set(manifest)) == 1
         assert len(list(storage.list())) == 49
 
+    def test_copies_are_independent(self, storage: Storage) -> None:
+        storage.write(".cvmfsreflog", b"one")
+        storage.copy(".cvmfsreflog", ".cvmfsreflog.previous")
+        storage.write(".cvmfsreflog", b"two")
+        assert storage.read(".cvmfsreflog.previous") == b"one"
+        storage.copy(".cvmfsreflog", ".cvmfsreflog.previous")
+        storage.copy(".cvmfsreflog", ".cvmfsreflog.previous")
+        assert storage.read(".cvmfsreflog.previous") == b"two"
+        assert sorted(storage.list()) == [".cvmfsreflog", ".cvmfsreflog.previous"]
+        with pytest.raises(ObjectNotFound):
+            storage.copy(".cvmfspublished", ".cvmfsreflog")
+
     def test_readers_see_whole_files(self, storage: Storage) -> None:
         storage.write(".cvmfspublished", b"0" * 5000)
         stop = threading.Event()

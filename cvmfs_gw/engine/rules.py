@@ -1,0 +1,74 @@
+"""What a repository demands of its content: sizes within limits, objects that are there.
+
+Source: ``CVMFS_ROOT_KCATALOG_LIMIT``, ``CVMFS_NESTED_KCATALOG_LIMIT``, ``CVMFS_FILE_MBYTE_LIMIT`` and
+``CVMFS_ENFORCE_LIMITS`` in ``server.conf``; a limit that is not set is none.
+
+Divergence: the reference's receiver ends with a crash over a catalog limit and checks no object; here a limit is an
+ordinary error (or, not enforced, a warning), and missing objects are counted, or refused where *strict*.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from cvmfs_gw.engine.errors import LimitExceeded, MissingObject
+from cvmfs_gw.serverconf import ServerConf
+from cvmfs_objstore.formats.entry import FLAG_CHUNKED, FLAG_DIRECTORY, FLAG_EXTERNAL, Chunks, Entry, Kind
+from cvmfs_objstore.hashes import ContentHash
+from cvmfs_objstore.objects import ObjectStore
+
+_log = logging.getLogger(__name__)
+_NAMED: Final = 10
+"""How many missing objects are named in the log."""
+
+
+class Rules:
+    """The demands of one repository on one publish. Use once."""
+
+    def __init__(self, configuration: ServerConf, objects: ObjectStore, *, strict_objects: bool = False) -> None:
+        self._objects = objects
+        self._strict = strict_objects
+        self._enforce = configuration.enforce_limits
+        self._root_limit = (configuration.root_kcatalog_limit or 0) * 1000
+        self._nested_limit = (configuration.nested_kcatalog_limit or 0) * 1000
+        self._file_limit = (configuration.file_mbyte_limit or 0) << 20
+        self.missing = 0
+        """Objects that changed entries refer to and that the storage does not have."""
+
+    def check_entry(self, path: str, entry: Entry, chunks: Chunks) -> None:
+        """Check an entry that is new or changed. Raises :exc:`LimitExceeded` or :exc:`MissingObject`."""
+        flags = entry.flags
+        if flags & FLAG_DIRECTORY:
+            return
+        if self._file_limit and entry.size > self._file_limit and entry.kind is Kind.FILE:
+            self._exceeded(f"{path} has {entry.size} bytes, more than the {self._file_limit} that are allowed")
+        if flags & FLAG_EXTERNAL:
+            return
+        if entry.hash is not None:
+            name = entry.content_hash
+            if name is not None and not self._objects.has(name):
+                self._miss(path, name)
+        if flags & FLAG_CHUNKED:
+            for chunk in chunks:
+                name = entry.chunk_hash(chunk)
+                if not self._objects.has(name):
+                    self._miss(path, name)
+
+    def check_catalog(self, mountpoint: str, entries: int) -> None:
+        """Check the number of entries of a catalog that is new or changed; raises :exc:`LimitExceeded`."""
+        limit = self._nested_limit if mountpoint else self._root_limit
+        if limit and entries > limit:
+            self._exceeded(f"the catalog at {mountpoint or '/'} has {entries} entries, more than the {limit} allowed")
+
+    def _exceeded(self, what: str) -> None:
+        if self._enforce:
+            raise LimitExceeded(what)
+        _log.warning("%s", what)
+
+    def _miss(self, path: str, name: ContentHash) -> None:
+        if self._strict:
+            raise MissingObject(f"not in the storage: {name}, which {path} refers to")
+        self.missing += 1
+        if self.missing <= _NAMED:
+            _log.warning("not in the storage: %s, which %s refers to", name, path)

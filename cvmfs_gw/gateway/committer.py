@@ -1,0 +1,198 @@
+"""Commits, from the request to the recorded outcome.
+
+::
+
+    outcome recorded?  ──yes──▶ the same answer again
+    commit running?    ──yes──▶ join it, if the hashes are the same
+    lease usable?      ──no───▶ invalid lease
+    begin (recorded) ─▶ the repository's turn ─▶ engine ─┬─▶ done: outcome recorded, lease ended, listeners told
+                                                         └─▶ failed: the lease is as it was
+
+A commit is not tied to the connection that asked for it: it goes on when the publisher has gone away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from cvmfs_gw.engine.commit_api import CommitEngine, CommitOutcome, CommitRequest
+from cvmfs_gw.engine.errors import EngineError
+from cvmfs_gw.gateway.authorization import Key
+from cvmfs_gw.gateway.commits import CommitQueue
+from cvmfs_gw.gateway.errors import CommitFailed, CommitInProgress, KeyNotAllowed
+from cvmfs_gw.gateway.leases import BegunCommit, Lease, LeaseBook
+from cvmfs_objstore.hashes import ContentHash
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class CommitBody:
+    """What a publisher says of its commit; see :class:`CommitRequest` for the meaning."""
+
+    old_root: ContentHash
+    new_root: ContentHash
+    tag_name: str = ""
+    tag_description: str = ""
+    tag_channel: int = 0
+    auto_tag_threshold: int = 0
+    delete_tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A commit that was published just now, for whoever wants to know."""
+
+    fqrn: str
+    lease_path: str
+    outcome: CommitOutcome
+
+
+Listener = Callable[[Committed], Awaitable[None]]
+
+
+class Change(Protocol):
+    """Calls a function in the thread that changes leases."""
+
+    def __call__(self, function: Callable[..., T], *arguments: Any) -> Awaitable[T]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A commit under way, what it was asked, and whose lease it is for."""
+
+    body: CommitBody
+    key_id: str
+    task: asyncio.Task[CommitOutcome]
+
+
+class Committer:
+    """Runs commits. To be used from one event loop only.
+
+    *check_owner* raises if a key may not use a lease; *clock* tells milliseconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        engine: CommitEngine,
+        leases: LeaseBook,
+        change: Change,
+        check_owner: Callable[[Lease, Key], None],
+        clock: Callable[[], int],
+    ) -> None:
+        self.on_committed: list[Listener] = []
+        self._engine = engine
+        self._leases = leases
+        self._change = change
+        self._check_owner = check_owner
+        self._clock = clock
+        self._queue = CommitQueue()
+        self._running: dict[str, _Running] = {}
+        self._announcing: set[asyncio.Task[None]] = set()
+
+    def busy(self, fqrn: str) -> bool:
+        """Whether a commit to the repository is running or waiting."""
+        return self._queue.busy(fqrn)
+
+    async def idle(self, fqrn: str) -> None:
+        """Wait until every commit to the repository that is running or waiting now has ended."""
+        await self._queue.idle(fqrn)
+
+    async def finish(self) -> None:
+        """Let everything that was begun come to its end."""
+        await asyncio.gather(*(running.task for running in self._running.values()), return_exceptions=True)
+        await asyncio.gather(*self._announcing, return_exceptions=True)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._queue.close()
+
+    async def commit(self, token: str, body: CommitBody, key: Key) -> CommitOutcome:
+        """Publish what the lease's packs brought; raises :exc:`GatewayError` and :exc:`EngineError`."""
+        running = self._running.get(token)
+        if running is None:
+            recorded = await self._change(self._leases.recorded, token, body.old_root, body.new_root)
+            if recorded is not None and recorded.outcome is not None:
+                _check_same_key(recorded.key_id, key)
+                return recorded.outcome
+            running = self._running.get(token)  # somebody may have been quicker
+        if running is None:
+            lease = self._leases.get(token, self._clock())
+            self._check_owner(lease, key)
+            task = asyncio.create_task(self._run(token, body))
+            running = self._running[token] = _Running(body, lease.key_id, task)
+            task.add_done_callback(lambda task: self._ended(token, task))
+        elif (running.body.old_root, running.body.new_root) != (body.old_root, body.new_root):
+            raise CommitInProgress
+        else:
+            _check_same_key(running.key_id, key)
+        return await asyncio.shield(running.task)
+
+    async def _run(self, token: str, body: CommitBody) -> CommitOutcome:
+        old, new = body.old_root, body.new_root
+        begun = await self._change(self._leases.begin_commit, token, old, new, self._clock())
+        path = begun.lease.path
+        request = _request(begun, body)
+        try:
+            outcome = await self._queue.run(path.fqrn, lambda: self._engine.commit(request))
+        except EngineError as error:
+            log.warning("commit to %s refused: %s: %s", path, error.reason, error)
+            await self._change(self._leases.fail_commit, token, old, new, self._clock())
+            raise
+        except Exception as error:
+            log.exception("commit to %s failed", path)
+            await self._change(self._leases.fail_commit, token, old, new, self._clock())
+            raise CommitFailed from error
+        try:
+            await self._change(self._leases.finish_commit, token, old, new, outcome, self._clock())
+        except Exception:
+            # It is published, and the publisher must hear so. Only asking again will not find it.
+            log.exception("cannot record the commit to %s, revision %d", path, outcome.final_revision)
+        log.info("committed to %s: revision %d", path, outcome.final_revision)
+        announcing = asyncio.create_task(self._announce(Committed(path.fqrn, path.path, outcome)))
+        self._announcing.add(announcing)
+        announcing.add_done_callback(self._announcing.discard)
+        return outcome
+
+    def _ended(self, token: str, task: asyncio.Task[CommitOutcome]) -> None:
+        del self._running[token]
+        # looked at here, as the publisher may be gone
+        if not task.cancelled():
+            task.exception()
+
+    async def _announce(self, committed: Committed) -> None:
+        for listener in self.on_committed:
+            try:
+                await listener(committed)
+            except Exception:
+                log.exception("cannot announce revision %d", committed.outcome.final_revision)
+
+
+def _check_same_key(key_id: str, key: Key) -> None:
+    if key.id != key_id and not key.admin:
+        raise KeyNotAllowed
+
+
+def _request(begun: BegunCommit, body: CommitBody) -> CommitRequest:
+    lease = begun.lease
+    return CommitRequest(
+        fqrn=lease.path.fqrn,
+        lease_path=lease.path.path,
+        old_root=body.old_root,
+        new_root=body.new_root,
+        tag_name=body.tag_name,
+        tag_description=body.tag_description,
+        tag_channel=body.tag_channel,
+        auto_tag_threshold=body.auto_tag_threshold,
+        delete_tags=body.delete_tags,
+        create_ancestors=lease.protocol >= 4,
+        started_ms=lease.granted_ms,
+        repeated=begun.repeated,
+        uploads=begun.uploads,
+    )
