@@ -16,11 +16,12 @@ be directories of the same catalog.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Final
 
 from cvmfs_gw.engine.changes import Change, Drop, Graft, Nest, Put, Remove, Unnest
 from cvmfs_gw.engine.inspect import Inspector
-from cvmfs_gw.engine.rowdiff import CatalogDiff, Row, RowPaths, all_rows
+from cvmfs_gw.engine.rowdiff import CatalogDiff, Row, RowPaths, all_rows, linked_rows
 from cvmfs_gw.engine.rules import Rules
 from cvmfs_gw.engine.transaction import same_content
 from cvmfs_gw.engine.tree import CatalogTree, Node
@@ -29,13 +30,15 @@ from cvmfs_objstore.formats.entry import (
     FLAG_BIND_MOUNTPOINT,
     FLAG_CHUNKED,
     FLAG_NESTED_ROOT,
-    NO_PARENT,
     Chunks,
     Entry,
     PathKey,
     is_below,
     parent_path,
+    path_key,
 )
+
+_ROOT: Final = path_key("")
 
 
 class TreeDiff:
@@ -59,9 +62,13 @@ class TreeDiff:
         self._removed: dict[PathKey, tuple[RowPaths, Row]] = {}
         self._moved: dict[PathKey, tuple[Catalog, Entry]] = {}
         self._bind_changes: set[str] = set()
+        self._put_links: dict[tuple[PathKey, int], set[PathKey]] = {}
 
-    def changes(self) -> Iterator[Change]:
-        """The changes, in the order that :mod:`cvmfs_gw.engine.changes` asks for. Raises :exc:`MergeError`."""
+    def changes(self) -> Generator[Change, None, None]:
+        """The changes, in the order that :mod:`cvmfs_gw.engine.changes` asks for. Raises :exc:`MergeError`.
+
+        Close it before the trees where it is not read to its end.
+        """
         self._compare_nesting()
         try:
             for base, result in self._pairs:
@@ -193,17 +200,46 @@ class TreeDiff:
                 # The root of a nested catalog is the mountpoint of its parent, where its change is seen, too.
                 if not row.entry.flags & FLAG_NESTED_ROOT:
                     yield from self._put(result.catalog, paths, row, old, base.catalog)
+            if directories:
+                yield from self._put_changed_binds(result.catalog, paths, base.catalog)
+            else:
+                yield from self._put_rest_of_groups(result.catalog, paths, base.catalog)
         for node in self._only_result:
             paths = RowPaths(node.catalog, node.mountpoint)
             for row in all_rows(node.catalog, directories=directories):
                 if not row.entry.flags & FLAG_NESTED_ROOT:
                     yield from self._put(node.catalog, paths, row, None, None)
+            yield from self._put_rest_of_groups(node.catalog, paths, None)
+
+    def _put_changed_binds(self, catalog: Catalog, paths: RowPaths, base: Catalog) -> Iterator[Put]:
+        """Bind mountpoints that show another catalog now, and whose rows need not have changed for that."""
+        for path in sorted(self._bind_changes):
+            key, entry = path_key(path), catalog.get(path)
+            if entry is not None and entry.flags & FLAG_BIND_MOUNTPOINT:
+                row = Row(key, path_key(parent_path(path)), entry)
+                yield from self._put(catalog, paths, row, base.get_key(key), base)
+
+    def _put_rest_of_groups(self, catalog: Catalog, paths: RowPaths, base: Catalog | None) -> Iterator[Put]:
+        """Hard links are put all or none: a group that is put gets a number of its own in the present tree."""
+        groups, self._put_links = self._put_links, {}
+        for (parent, group), put in groups.items():
+            for row in linked_rows(catalog, parent, group):
+                if row.key not in put:
+                    old = base.get_key(row.key) if base is not None else None
+                    yield from self._put(catalog, paths, row, old, base, same_too=True)
+        self._put_links.clear()
 
     def _put(
-        self, catalog: Catalog, paths: RowPaths, row: Row, old: Entry | None, base: Catalog | None
+        self,
+        catalog: Catalog,
+        paths: RowPaths,
+        row: Row,
+        old: Entry | None,
+        base: Catalog | None,
+        same_too: bool = False,
     ) -> Iterator[Put]:
         key, parent, entry = row
-        path = paths.child(key, parent, entry.name) if parent != NO_PARENT else ""
+        path = paths.child(key, parent, entry.name) if key != _ROOT else ""
         if not is_below(path, self._scope) or path in self._swapped:
             return
         if old is None and key in self._moved:
@@ -214,10 +250,13 @@ class TreeDiff:
             bind = catalog.nested("bind_mountpoints").get(path)
         if old is not None and base is not None and same_content(old, entry) and path not in self._bind_changes:
             same_links = entry.is_directory or old.linkcount == entry.linkcount
-            if same_links and (not chunks or base.chunks_of_key(key) == chunks):
+            if same_links and not same_too and (not chunks or base.chunks_of_key(key) == chunks):
                 return
         if self._rules is not None:
             self._rules.check_entry(path, entry, chunks)
+        if entry.hardlink_group and not entry.is_directory:
+            self._put_links.setdefault((parent, entry.hardlink_group), set()).add(key)
+        self._bind_changes.discard(path)
         yield Put(path, entry, chunks, bind, old, (key, parent))
 
 

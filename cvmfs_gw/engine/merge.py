@@ -69,7 +69,8 @@ def merge(
         tree = stack.enter_context(closing(CatalogTree(catalogs, request.present)))
         _check_ancestors(tree, request)
         transaction = Transaction(tree, result.get)
-        transaction.apply(TreeDiff(base, result, tree, request.scope, rules).changes())
+        diff = TreeDiff(base, result, tree, request.scope, rules)
+        transaction.apply(stack.enter_context(closing(diff.changes())))
         root, stored = tree.store(now, algorithm, set_properties, rules.check_catalog, journal)
         catalog = tree.root.catalog
         ttl = catalog.int_property("TTL", 0) or None

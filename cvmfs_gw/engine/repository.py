@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from cvmfs_gw.engine.catalogs import CatalogStore
-from cvmfs_gw.engine.errors import ConfigurationError, MissingReflog, SigningError
+from cvmfs_gw.engine.errors import ConfigurationError, MissingReflog, SigningError, StorageError
 from cvmfs_gw.engine.journal import Journal
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_gw.serverconf import ServerConf, ServerConfError
@@ -55,7 +55,10 @@ class Repository:
             raise ConfigurationError(str(error)) from error
         if not upstream.is_local:
             raise ConfigurationError(f"{self.fqrn}: storage of kind {upstream.kind!r} is not supported")
-        return LocalStorage(upstream.location, durable=durable)
+        try:
+            return LocalStorage(upstream.location, durable=durable)
+        except OSError as error:
+            raise StorageError(f"{self.fqrn}: cannot open {upstream.location}: {error.strerror}") from error
 
     def configuration(self) -> ServerConf:
         """``server.conf`` as it is now; raises :exc:`ConfigurationError`."""

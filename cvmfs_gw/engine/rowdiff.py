@@ -130,6 +130,12 @@ def all_rows(catalog: Catalog, *, directories: bool) -> Iterator[Row]:
     return map(_row, catalog.connection.execute(f"{_ALL} WHERE (n.flags & 1) = ?", (directories,)))
 
 
+def linked_rows(catalog: Catalog, parent: PathKey, group: int) -> Iterator[Row]:
+    """The members of a hard link group of *catalog*."""
+    where = "n.parent_1 = ? AND n.parent_2 = ? AND n.hardlinks >> 32 = ? AND NOT n.flags & 1"
+    return map(_row, catalog.connection.execute(f"{_ALL} WHERE {where}", (*parent, group)))
+
+
 def _row(found: tuple[int, ...]) -> Row:
     a, b, c, d, *entry = found
     return Row((a, b), (c, d), Entry._make(entry))

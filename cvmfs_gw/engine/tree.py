@@ -214,6 +214,8 @@ class CatalogTree:
             else:
                 links = _NEW_DIRECTORY_LINKS
                 self._add_links(parent, 1)
+            if flags & FLAG_BIND_MOUNTPOINT:
+                links = entry.hardlinks  # it counts what is shown there
         else:
             if old is not None and old.is_directory:
                 self._forget_directory(path)
