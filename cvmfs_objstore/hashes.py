@@ -78,6 +78,7 @@ class Algorithm(IntEnum):
 
 
 _TAGS: Final = {Algorithm.SHA1: "", Algorithm.RMD160: "-rmd160", Algorithm.SHAKE128: "-shake128"}
+_TAG_BY_NUMBER: Final = ("", *(_TAGS[algorithm] for algorithm in Algorithm))
 _BY_TAG: Final = {tag: algorithm for algorithm, tag in _TAGS.items()}
 _CONFIG_NAMES: Final = {Algorithm.SHA1: "sha1", Algorithm.RMD160: "rmd160", Algorithm.SHAKE128: "shake128"}
 
@@ -100,6 +101,12 @@ _BY_LETTER: Final = {suffix.value: suffix for suffix in Suffix}
 _TEXT: Final = re.compile(r"([0-9a-f]{40})(-rmd160|-shake128|)([A-Z]?)")
 
 
+def object_path(digest: bytes, tag: str, suffix: str = "") -> str:
+    """Where the object of that digest, algorithm tag and suffix lies in a repository's storage."""
+    name = digest.hex()
+    return f"data/{name[:2]}/{name[2:]}{tag}{suffix}"
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class ContentHash:
     """One content hash with its algorithm and suffix. Hashable, ordered, and never bare hex."""
@@ -120,8 +127,8 @@ class ContentHash:
     @property
     def path(self) -> str:
         """Where the object lies in a repository's storage: ``data/ab/cdef...``."""
-        name = str(self)
-        return f"data/{name[:2]}/{name[2:]}"
+        # asked for each object of a payload, so without the detours of enumerations
+        return object_path(self.digest, _TAG_BY_NUMBER[self.algorithm], self.suffix)
 
     @property
     def is_null(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import OrderedDict
 from typing import Final
@@ -16,34 +17,84 @@ from cvmfs_objstore.objects import ObjectStore
 
 MAX_CATALOG_SIZE: Final = 4 << 30
 """Largest catalog that is opened, in bytes before compression."""
-_CACHE_BYTES: Final = 192 << 20
+CACHE_SIZE: Final = 96 << 20
+"""Bytes of recent catalogs that are kept in memory, for all repositories together."""
+
+
+class CatalogCache:
+    """Recent catalogs' plain bytes, the least recently used ones going first. Thread-safe."""
+
+    def __init__(self, size: int = CACHE_SIZE) -> None:
+        self._size = size
+        self._held: OrderedDict[tuple[int, ContentHash], bytes] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def get(self, store: int, ref: ContentHash) -> bytes | None:
+        """A catalog of the store of that number."""
+        with self._lock:
+            data = self._held.get((store, ref))
+            if data is not None:
+                self._held.move_to_end((store, ref))
+            return data
+
+    def put(self, store: int, ref: ContentHash, data: bytes) -> None:
+        """Keep a catalog, unless it is so large that it would leave no room for others."""
+        if len(data) > self._size // 2:
+            return
+        with self._lock:
+            if (store, ref) not in self._held:
+                self._held[store, ref] = data
+                self._bytes += len(data)
+            while self._bytes > self._size:
+                _, dropped = self._held.popitem(last=False)
+                self._bytes -= len(dropped)
+
+    def drop(self, store: int, ref: ContentHash) -> None:
+        """Keep a catalog no longer."""
+        with self._lock:
+            data = self._held.pop((store, ref), None)
+            self._bytes -= len(data or b"")
+
+
+_numbers = itertools.count()
 
 
 class CatalogStore:
     """Loads and stores catalogs. Thread-safe; the catalogs that it returns are private copies."""
 
-    def __init__(self, objects: ObjectStore, cache_bytes: int = _CACHE_BYTES) -> None:
+    def __init__(self, objects: ObjectStore, cache: CatalogCache | None = None) -> None:
         self.objects = objects
-        self._cache_bytes = cache_bytes
-        self._cached: OrderedDict[ContentHash, bytes] = OrderedDict()
-        self._cached_bytes = 0
-        self._lock = threading.Lock()
+        self._cache = cache or CatalogCache()
+        self._number = next(_numbers)
+        self._loading: set[ContentHash] = set()
+        self._loaded = threading.Condition()
 
     def plain(self, ref: ContentHash) -> bytes:
         """The database file's bytes of a catalog; raises :exc:`MissingObject` or :exc:`MergeError`, naming it."""
-        with self._lock:
-            data = self._cached.get(ref)
+        with self._loaded:
+            # Another thread may be at it already: its work is soon done, and need not be done twice.
+            self._loaded.wait_for(lambda: ref not in self._loading)
+            data = self._cache.get(self._number, ref)
             if data is not None:
-                self._cached.move_to_end(ref)
                 return data
+            self._loading.add(ref)
         try:
             data = self.objects.get_plain(ref, max_size=MAX_CATALOG_SIZE)
+            self._cache.put(self._number, ref, data)
+            return data
         except ObjectNotFound as error:
             raise MissingObject(f"not in the storage: catalog {ref}") from error
         except (ObjectCorrupt, ObjectTooLarge) as error:
             raise MergeError(f"catalog {ref}: {error}") from error
-        self._remember(ref, data)
-        return data
+        finally:
+            with self._loaded:
+                self._loading.discard(ref)
+                self._loaded.notify_all()
+
+    def forget(self, ref: ContentHash) -> None:
+        """Say that a catalog will hardly be asked for again."""
+        self._cache.drop(self._number, ref)
 
     def load(self, ref: ContentHash) -> Catalog:
         """Open a catalog; raises like :meth:`plain`."""
@@ -61,16 +112,5 @@ class CatalogStore:
         if journal is not None:
             journal.note(ref)
         self.objects.put(ref, stored)
-        self._remember(ref, data)
+        self._cache.put(self._number, ref, data)
         return NestedRef(ref, len(data))
-
-    def _remember(self, ref: ContentHash, data: bytes) -> None:
-        if len(data) > self._cache_bytes // 2:
-            return
-        with self._lock:
-            if ref not in self._cached:
-                self._cached[ref] = data
-                self._cached_bytes += len(data)
-            while self._cached_bytes > self._cache_bytes:
-                _, dropped = self._cached.popitem(last=False)
-                self._cached_bytes -= len(dropped)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from cvmfs_objstore.formats.catalog import NestedRef
 from cvmfs_objstore.formats.entry import Chunks, Entry, PathKey
@@ -32,8 +32,7 @@ Base = Entry | Literal[_Unknown.UNKNOWN] | None
 """What the author of a change saw at its path: an entry, nothing (None), or nobody knows and nobody minds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(NamedTuple):
     """There is to be this entry at *path*, whatever is there now.
 
     *bind* is the catalog of an entry that is a bind mountpoint. Raised as an error when applied: a parent that is

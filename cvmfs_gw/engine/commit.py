@@ -8,9 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from typing import Final
 
+from cvmfs_gw.engine.catalogs import CatalogCache
 from cvmfs_gw.engine.commit_api import CommitOutcome, CommitRequest
-from cvmfs_gw.engine.errors import EngineError, StorageError
+from cvmfs_gw.engine.errors import EngineError, MergeError, StorageError
 from cvmfs_gw.engine.merge import Merged, MergeRequest, merge
 from cvmfs_gw.engine.publish import Publication, TagChanges
 from cvmfs_gw.engine.repository import Repository
@@ -18,11 +20,14 @@ from cvmfs_gw.engine.rules import Rules
 from cvmfs_gw.engine.statistics import record_publish
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_gw.serverconf import ServerConf
-from cvmfs_objstore.errors import ObjectStoreError
+from cvmfs_objstore.errors import FormatError, ObjectStoreError
 from cvmfs_objstore.formats.catalog import Catalog
+from cvmfs_objstore.hashes import ContentHash
 
 _log = logging.getLogger(__name__)
-_MAX_LOGGED_COLLISIONS = 20
+_MAX_LOGGED_COLLISIONS: Final = 20
+_PREPARED: Final = 8
+"""How many catalogs of a pack are read ahead: the last ones, as the root comes at the end."""
 
 
 class Engine:
@@ -39,6 +44,7 @@ class Engine:
     ) -> None:
         self._strict_objects = strict_objects
         self._paths, self._environment, self._durable, self._clock = paths, environment, durable, clock
+        self._cache = CatalogCache()
         self._repositories: dict[str, Repository] = {}
         self._lock = threading.Lock()
 
@@ -47,9 +53,18 @@ class Engine:
         with self._lock:
             repository = self._repositories.get(fqrn)
             if repository is None:
-                repository = Repository(fqrn, self._paths, self._environment, durable=self._durable)
+                repository = Repository(fqrn, self._paths, self._environment, durable=self._durable, cache=self._cache)
                 self._repositories[fqrn] = repository
             return repository
+
+    def prepare(self, fqrn: str, catalogs: tuple[ContentHash, ...]) -> None:
+        """Read uploaded catalogs into memory while the publisher is still busy; see the protocol."""
+        try:
+            store = self.repository(fqrn).catalogs
+            for name in catalogs[-_PREPARED:]:
+                store.plain(name)
+        except (EngineError, ObjectStoreError, OSError) as error:
+            _log.debug("%s: cannot read ahead: %s", fqrn, error)  # the commit will say what is wrong
 
     def commit(self, request: CommitRequest) -> CommitOutcome:
         """See :meth:`cvmfs_gw.engine.commit_api.CommitEngine.commit`."""
@@ -59,6 +74,9 @@ class Engine:
         except EngineError:
             self._undo(repository)
             raise
+        except (FormatError, sqlite3.Error) as error:
+            self._undo(repository)
+            raise MergeError(f"{request.fqrn}: a catalog that cannot be read: {error}") from error
         except (ObjectStoreError, OSError) as error:
             self._undo(repository)
             raise StorageError(f"{request.fqrn}: {error}") from error

@@ -72,6 +72,9 @@ class CommitOutcome:
 class CommitEngine(Protocol):
     """What the gateway needs of the engine."""
 
+    def prepare(self, fqrn: str, catalogs: tuple[ContentHash, ...]) -> None:
+        """Told of catalogs that were uploaded: a commit will want them soon. Never raises. Called from any thread."""
+
     def commit(self, request: CommitRequest) -> CommitOutcome:
         """Merge, tag, sign and publish; durable on return. Raises :exc:`~cvmfs_gw.engine.errors.EngineError`.
 

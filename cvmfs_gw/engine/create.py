@@ -134,10 +134,11 @@ def _make_keys(fqrn: str, paths: SystemPaths, options: RepositoryOptions, now: f
             master.write(path("masterkey"))
         if not os.path.exists(path("pub")):
             write_key_file(path("pub"), MasterKey.load(path("masterkey")).public_pem, _KEY_MODES["pub"])
-        if not (os.path.exists(path("key")) and os.path.exists(path("crt"))):
-            key = RepositoryKey.generate()
+        if not os.path.exists(path("crt")):
+            if not os.path.exists(path("key")):
+                RepositoryKey.generate().write(path("key"))
+            key = RepositoryKey.load(path("key"))
             certificate = Certificate.self_signed(key, fqrn, datetime.fromtimestamp(now, UTC))
-            key.write(path("key"))
             write_key_file(path("crt"), certificate.pem, _KEY_MODES["crt"])
         if not os.path.exists(path("gw")):
             line = f"plain_text gw-{secrets.token_hex(4)} {secrets.token_urlsafe(32)}\n"

@@ -195,11 +195,13 @@ class TreeDiff:
         for base, result, diff in self._diffs:
             paths = RowPaths(result.catalog, result.mountpoint)
             for row in diff.added(directories=directories):
-                yield from self._put(result.catalog, paths, row, None, None)
+                if put := self._put(result.catalog, paths, row, None, None):
+                    yield put
             for row, old in diff.modified(directories=directories):
                 # The root of a nested catalog is the mountpoint of its parent, where its change is seen, too.
-                if not row.entry.flags & FLAG_NESTED_ROOT:
-                    yield from self._put(result.catalog, paths, row, old, base.catalog)
+                nested_root = row.entry.flags & FLAG_NESTED_ROOT
+                if not nested_root and (put := self._put(result.catalog, paths, row, old, base.catalog)):
+                    yield put
             if directories:
                 yield from self._put_changed_binds(result.catalog, paths, base.catalog)
             else:
@@ -207,8 +209,9 @@ class TreeDiff:
         for node in self._only_result:
             paths = RowPaths(node.catalog, node.mountpoint)
             for row in all_rows(node.catalog, directories=directories):
-                if not row.entry.flags & FLAG_NESTED_ROOT:
-                    yield from self._put(node.catalog, paths, row, None, None)
+                nested_root = row.entry.flags & FLAG_NESTED_ROOT
+                if not nested_root and (put := self._put(node.catalog, paths, row, None, None)):
+                    yield put
             yield from self._put_rest_of_groups(node.catalog, paths, None)
 
     def _put_changed_binds(self, catalog: Catalog, paths: RowPaths, base: Catalog) -> Iterator[Put]:
@@ -217,16 +220,18 @@ class TreeDiff:
             key, entry = path_key(path), catalog.get(path)
             if entry is not None and entry.flags & FLAG_BIND_MOUNTPOINT:
                 row = Row(key, path_key(parent_path(path)), entry)
-                yield from self._put(catalog, paths, row, base.get_key(key), base)
+                if put := self._put(catalog, paths, row, base.get_key(key), base):
+                    yield put
 
     def _put_rest_of_groups(self, catalog: Catalog, paths: RowPaths, base: Catalog | None) -> Iterator[Put]:
         """Hard links are put all or none: a group that is put gets a number of its own in the present tree."""
         groups, self._put_links = self._put_links, {}
-        for (parent, group), put in groups.items():
+        for (parent, group), members in groups.items():
             for row in linked_rows(catalog, parent, group):
-                if row.key not in put:
+                if row.key not in members:
                     old = base.get_key(row.key) if base is not None else None
-                    yield from self._put(catalog, paths, row, old, base, same_too=True)
+                    if put := self._put(catalog, paths, row, old, base, same_too=True):
+                        yield put
         self._put_links.clear()
 
     def _put(
@@ -237,11 +242,11 @@ class TreeDiff:
         old: Entry | None,
         base: Catalog | None,
         same_too: bool = False,
-    ) -> Iterator[Put]:
+    ) -> Put | None:
         key, parent, entry = row
         path = paths.child(key, parent, entry.name) if key != _ROOT else ""
         if not is_below(path, self._scope) or path in self._swapped:
-            return
+            return None
         if old is None and key in self._moved:
             base, old = self._moved[key]
         chunks: Chunks = catalog.chunks_of_key(key) if entry.flags & FLAG_CHUNKED else ()
@@ -251,13 +256,13 @@ class TreeDiff:
         if old is not None and base is not None and same_content(old, entry) and path not in self._bind_changes:
             same_links = entry.is_directory or old.linkcount == entry.linkcount
             if same_links and not same_too and (not chunks or base.chunks_of_key(key) == chunks):
-                return
+                return None
         if self._rules is not None:
             self._rules.check_entry(path, entry, chunks)
-        if entry.hardlink_group and not entry.is_directory:
+        if entry.hardlinks >> 32 and not entry.is_directory:
             self._put_links.setdefault((parent, entry.hardlink_group), set()).add(key)
         self._bind_changes.discard(path)
-        yield Put(path, entry, chunks, bind, old, (key, parent))
+        return Put(path, entry, chunks, bind, old, (key, parent))
 
 
 def _registered(tree: CatalogTree, path: str) -> NestedRef | None:

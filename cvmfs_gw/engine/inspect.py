@@ -21,7 +21,8 @@ from cvmfs_objstore.formats.catalog import Catalog, NestedRef
 from cvmfs_objstore.formats.entry import FLAG_BIND_MOUNTPOINT, FLAG_MOUNTPOINT, NESTING_FLAGS, Counters, Entry
 
 _WRONG_LINKS: Final = (
-    f"SELECT 1 FROM catalog d WHERE d.flags & {FLAG_BIND_MOUNTPOINT | 3} = 1 AND d.hardlinks != 2 + (SELECT count(*) FROM catalog s"
+    f"SELECT 1 FROM catalog d WHERE d.flags & {FLAG_BIND_MOUNTPOINT | 3} = 1"
+    " AND d.hardlinks != 2 + (SELECT count(*) FROM catalog s"
     " WHERE s.parent_1 = d.md5path_1 AND s.parent_2 = d.md5path_2 AND s.flags & 1) LIMIT 1"
 )
 _WRONG_GROUPS: Final = (

@@ -71,6 +71,10 @@ def merge(
         transaction = Transaction(tree, result.get)
         diff = TreeDiff(base, result, tree, request.scope, rules)
         transaction.apply(stack.enter_context(closing(diff.changes())))
+        # Nobody will ask for the publisher's catalogs again, and there may be a lot of them.
+        for opened in (result, base):
+            opened.close()
+        catalogs.forget(request.result)
         root, stored = tree.store(now, algorithm, set_properties, rules.check_catalog, journal)
         catalog = tree.root.catalog
         ttl = catalog.int_property("TTL", 0) or None

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from typing import Final
 
-from cvmfs_gw.engine.catalogs import CatalogStore
+from cvmfs_gw.engine.catalogs import CatalogCache, CatalogStore
 from cvmfs_gw.engine.errors import ConfigurationError, MissingReflog, SigningError, StorageError
 from cvmfs_gw.engine.journal import Journal
 from cvmfs_gw.paths import SystemPaths
@@ -39,13 +39,21 @@ class Repository:
     they are used, never kept.
     """
 
-    def __init__(self, fqrn: str, paths: SystemPaths, environment: Mapping[str, str], *, durable: bool = True) -> None:
+    def __init__(
+        self,
+        fqrn: str,
+        paths: SystemPaths,
+        environment: Mapping[str, str],
+        *,
+        durable: bool = True,
+        cache: CatalogCache | None = None,
+    ) -> None:
         self.fqrn = fqrn
         self.paths = paths
         self._environment = environment
         self.storage: Storage = self._open_storage(durable)
         self.objects = ObjectStore(self.storage)
-        self.catalogs = CatalogStore(self.objects)
+        self.catalogs = CatalogStore(self.objects, cache)
         self.journal = Journal(self._spool(_JOURNAL_FILE))
 
     def _open_storage(self, durable: bool) -> Storage:

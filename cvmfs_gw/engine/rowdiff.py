@@ -6,6 +6,7 @@ comparing pages first (see :mod:`cvmfs_objstore.formats.pages`) tells which few 
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
@@ -51,6 +52,23 @@ _GONE: Final = (
     "SELECT n.md5path_1, n.md5path_2, n.parent_1, n.parent_2, "
     f"{_NEW} FROM temp.gone g JOIN base.catalog n ON n.rowid = g.old"
 )
+_BAD_TYPES: Final = " OR ".join(
+    (
+        *(f"typeof(n.{column}) != 'integer'" for column in ("md5path_1", "md5path_2", "parent_1", "parent_2")),
+        *(
+            f"typeof(n.{column}) != 'integer'"
+            for column in ("hardlinks", "size", "mode", "mtime", "flags", "uid", "gid")
+        ),
+        *(f"typeof(n.{column}) != 'text'" for column in ("name", "symlink")),
+        "typeof(n.mtimens) NOT IN ('integer', 'null')",
+        "typeof(n.xattr) NOT IN ('blob', 'null')",
+        "n.hash IS NOT NULL AND (typeof(n.hash) != 'blob' OR length(n.hash) != 20)",
+    )
+)
+_BAD_CHUNK: Final = (
+    "typeof(k.offset) != 'integer' OR typeof(k.size) != 'integer' OR typeof(k.hash) != 'blob' OR length(k.hash) != 20"
+)
+_OWN_CHUNKS: Final = "JOIN main.chunks k ON k.md5path_1 = n.md5path_1 AND k.md5path_2 = n.md5path_2 AND n.flags & 64"
 _BAD_NAMES: Final = frozenset(("", ".", ".."))
 _ALL: Final = f"SELECT {_KEYS}, {_NEW} FROM main.catalog n"
 
@@ -72,7 +90,7 @@ class CatalogDiff:
     def __init__(self, base: Catalog, result: Catalog, files: tuple[bytes, bytes] | None = None) -> None:
         self._result = result.connection
         self._result.execute("PRAGMA temp_store=MEMORY")
-        attach(self._result, "base", base.connection.serialize())
+        attach(self._result, "base", base.file if base.file is not None else base.connection.serialize())
         for statement in _TABLES:
             self._result.execute(statement)
         candidates = None
@@ -99,6 +117,7 @@ class CatalogDiff:
         self._result.execute(_INSERT_GONE.format(source=old))
         if chunks:
             self._result.execute(_INSERT_CHANGED_CHUNKS)
+        _check_types(self._result, "temp.changed c JOIN main.catalog n ON n.rowid = c.new")
 
     def close(self) -> None:
         """Leave both catalogs as they were."""
@@ -126,8 +145,21 @@ class CatalogDiff:
 
 
 def all_rows(catalog: Catalog, *, directories: bool) -> Iterator[Row]:
-    """All rows of *catalog*: of directories, or of all else."""
+    """All rows of *catalog*: of directories (ask for these first), or of all else. Raises :exc:`MergeError`."""
+    if directories:
+        _check_types(catalog.connection, "main.catalog n")
     return map(_row, catalog.connection.execute(f"{_ALL} WHERE (n.flags & 1) = ?", (directories,)))
+
+
+def _check_types(connection: sqlite3.Connection, rows: str) -> None:
+    """Raise :exc:`MergeError` if *rows* of a catalog (``n``) or their chunks hold what is not of their column's type.
+
+    SQLite itself takes any value in any column, so that publishers can send what no code is ready for.
+    """
+    for found in (f"{rows} WHERE {_BAD_TYPES}", f"{rows} {_OWN_CHUNKS} WHERE {_BAD_CHUNK}"):
+        row = connection.execute(f"SELECT n.name FROM {found} LIMIT 1").fetchone()
+        if row is not None:
+            raise MergeError(f"the catalog's row or chunk for {row[0]!r} makes no sense")
 
 
 def linked_rows(catalog: Catalog, parent: PathKey, group: int) -> Iterator[Row]:
@@ -137,8 +169,7 @@ def linked_rows(catalog: Catalog, parent: PathKey, group: int) -> Iterator[Row]:
 
 
 def _row(found: tuple[int, ...]) -> Row:
-    a, b, c, d, *entry = found
-    return Row((a, b), (c, d), Entry._make(entry))
+    return Row(found[:2], found[2:4], Entry._make(found[4:]))  # type: ignore[arg-type]
 
 
 class RowPaths:

@@ -12,10 +12,11 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from cvmfs_gw.engine.errors import LimitExceeded, MissingObject
+from cvmfs_gw.engine.errors import LimitExceeded, MergeError, MissingObject
 from cvmfs_gw.serverconf import ServerConf
-from cvmfs_objstore.formats.entry import FLAG_CHUNKED, FLAG_DIRECTORY, FLAG_EXTERNAL, Chunks, Entry, Kind
-from cvmfs_objstore.hashes import ContentHash
+from cvmfs_objstore.errors import FormatError
+from cvmfs_objstore.formats.entry import FLAG_DIRECTORY, FLAG_EXTERNAL, Chunks, Entry, Kind, storage_algorithm
+from cvmfs_objstore.hashes import Suffix, object_path
 from cvmfs_objstore.objects import ObjectStore
 
 _log = logging.getLogger(__name__)
@@ -23,11 +24,20 @@ _NAMED: Final = 10
 """How many missing objects are named in the log."""
 
 
+def _tag(flags: int) -> str:
+    """The algorithm's tag in the names of an entry's objects; raises :exc:`MergeError` for an unknown algorithm."""
+    try:
+        return storage_algorithm(flags).tag
+    except FormatError as error:
+        raise MergeError(f"an entry has an unknown hash algorithm (flags {flags:#x})") from error
+
+
 class Rules:
     """The demands of one repository on one publish. Use once."""
 
     def __init__(self, configuration: ServerConf, objects: ObjectStore, *, strict_objects: bool = False) -> None:
-        self._objects = objects
+        self._exists = objects.storage.exists
+        self._tags: dict[int, str] = {}
         self._strict = strict_objects
         self._enforce = configuration.enforce_limits
         self._root_limit = (configuration.root_kcatalog_limit or 0) * 1000
@@ -45,15 +55,15 @@ class Rules:
             self._exceeded(f"{path} has {entry.size} bytes, more than the {self._file_limit} that are allowed")
         if flags & FLAG_EXTERNAL:
             return
-        if entry.hash is not None:
-            name = entry.content_hash
-            if name is not None and not self._objects.has(name):
-                self._miss(path, name)
-        if flags & FLAG_CHUNKED:
-            for chunk in chunks:
-                name = entry.chunk_hash(chunk)
-                if not self._objects.has(name):
-                    self._miss(path, name)
+        # One question for each of what may be 100,000 objects, so names are put together by hand.
+        tag = self._tags.get(flags)
+        if tag is None:
+            tag = self._tags[flags] = _tag(flags)
+        if entry.hash is not None and not self._exists(object_path(entry.hash, tag)):
+            self._miss(path, f"{entry.hash.hex()}{tag}")
+        for chunk in chunks:
+            if not self._exists(object_path(chunk.hash, tag, Suffix.CHUNK)):
+                self._miss(path, f"{chunk.hash.hex()}{tag}{Suffix.CHUNK}")
 
     def check_catalog(self, mountpoint: str, entries: int) -> None:
         """Check the number of entries of a catalog that is new or changed; raises :exc:`LimitExceeded`."""
@@ -66,7 +76,7 @@ class Rules:
             raise LimitExceeded(what)
         _log.warning("%s", what)
 
-    def _miss(self, path: str, name: ContentHash) -> None:
+    def _miss(self, path: str, name: str) -> None:
         if self._strict:
             raise MissingObject(f"not in the storage: {name}, which {path} refers to")
         self.missing += 1

@@ -19,6 +19,7 @@ from cvmfs_objstore.formats.entry import (
     FLAG_CHUNKED,
     FLAG_DIRECTORY,
     FLAG_FILE,
+    FLAG_HIDDEN,
     FLAG_LINK,
     FLAG_SPECIAL,
     Chunks,
@@ -86,7 +87,9 @@ class DirectorySource:
         entry = _entry(path, local, status)
         if old is None or old._replace(hardlinks=0, flags=FLAG_DIRECTORY) != entry._replace(hardlinks=0):
             self._directories.append(Put(path, entry))
-        known = {child.name: child for child in self._tree.entries(path)} if old and old.is_directory else {}
+        # Hidden entries are made by the server and not seen in a mounted repository, so nobody means to remove them.
+        there = self._tree.entries(path) if old and old.is_directory else []
+        known = {child.name: child for child in there if not child.flags & FLAG_HIDDEN}
         marked = False
         with os.scandir(os.fsencode(local)) as listing:
             children = sorted(listing, key=lambda child: child.name)
@@ -95,12 +98,14 @@ class DirectorySource:
             marked = marked or (name == CATALOG_MARKER and path != "")
             below, below_local = f"{path}/{name}", os.fsdecode(child.path)
             child_status = child.stat(follow_symlinks=False)
+            if stat.S_ISSOCK(child_status.st_mode):
+                continue
             before = known.pop(name, None)
             if stat.S_ISDIR(child_status.st_mode):
                 if before is not None and not before.is_directory:
                     self._removes.append(Remove(below))
                 self._scan(below_local, below, child_status)
-            elif not stat.S_ISSOCK(child_status.st_mode):
+            else:
                 self._files.append((below, below_local, child_status, before))
         for name in known:
             self._removes.append(Remove(f"{path}/{name}", recursive=True))

@@ -210,7 +210,7 @@ class CatalogTree:
         if flags & FLAG_DIRECTORY:
             if old is not None and old.is_directory:
                 flags |= old.flags & NESTING_FLAGS
-                links = old.hardlinks
+                links = _NEW_DIRECTORY_LINKS if old.flags & FLAG_BIND_MOUNTPOINT else old.hardlinks
             else:
                 links = _NEW_DIRECTORY_LINKS
                 self._add_links(parent, 1)

@@ -121,6 +121,7 @@ class GatewayService:
         self._enabled = dict.fromkeys(access.config.repositories, True)
         self._leases.record_repositories(self._enabled)
         self._changes = ThreadPoolExecutor(1, "gw-leases")
+        self._prepare = engine.prepare
         self._uploads = ThreadPoolExecutor(max(4, os.cpu_count() or 1), "gw-upload")
         self._committer = Committer(engine, leases, self._change, self._check_owner, clock)
         self.on_committed: list[Listener] = self._committer.on_committed
@@ -276,7 +277,7 @@ class GatewayService:
     # --- payloads ----------------------------------------------------------------------------------------------
 
     async def payload(
-        self, token: str, key: Key, *, digest: str, header_size: int, chunks: AsyncIterable[bytes]
+        self, token: str, key: Key, *, digest: str, header_size: int, chunks: AsyncIterable[bytes | memoryview]
     ) -> UploadStatistics:
         """Store the objects of a pack; raises :exc:`GatewayError`.
 
@@ -291,6 +292,9 @@ class GatewayService:
             store = await loop.run_in_executor(self._uploads, self._open_store, lease.path.fqrn)
             receiver = PackReceiver(store, digest, header_size, max_size=self._max_payload)
             brought = await receive(chunks, receiver, self._uploads)
+            if receiver.catalogs:
+                # The reply does not wait for it, and nobody asks what came of it.
+                loop.run_in_executor(self._uploads, self._prepare, lease.path.fqrn, tuple(receiver.catalogs))
         finally:
             # shielded, so that a connection that breaks does not leave the lease pinned for ever
             await asyncio.shield(self._change(lambda: self._leases.end_upload(token, self._clock(), brought)))

@@ -5,9 +5,9 @@
     event loop      chunks of a body ──▶ batch of about BATCH bytes ──┐ (reading goes on)
     upload thread                        parse, hash, write  ◀────────┘
 
-At most two batches are in memory for each upload: one that is read and one that is stored. Whoever sends faster than
-the disk writes is slowed down by the network's own flow control. What crosses threads is a batch and never a single
-object: a hop costs more than a small object.
+A few batches are in memory for each upload: one that is read, one that waits and one that is stored. Whoever sends
+faster than the disk writes is slowed down by the network's own flow control. What crosses threads is a batch and never
+a single object: a hop costs more than a small object.
 
 Each object is hashed before it gets its name in the store, so that nothing wrong is ever stored. When a pack turns
 out to be bad, the objects before the bad one stay: they are what their names say, nothing refers to them, and a
@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
+from collections import deque
 from collections.abc import AsyncIterable, Iterable
 from concurrent.futures import Executor
 from typing import Final
@@ -42,6 +44,8 @@ from cvmfs_objstore.storage import Staged
 
 BATCH: Final = 1 << 20
 """About how much of a body is handed to a thread at once, in bytes."""
+UNFINISHED: Final = 2
+"""Batches that a thread has been given, the one that it works on among them, while reading goes on."""
 
 
 class PackReceiver:
@@ -59,10 +63,12 @@ class PackReceiver:
         self._storage = store.storage
         self._max_size = max_size
         self._staged: Staged | None = None  # the large object that is being written
+        self.catalogs: list[ContentHash] = []
+        """The catalogs that the pack brought, whether they were new or not."""
         self._added = self._duplicated = self._catalogs = 0
         self._bytes = self._catalog_bytes = 0
 
-    def feed(self, chunks: Iterable[bytes]) -> None:
+    def feed(self, chunks: Iterable[bytes | memoryview]) -> None:
         """Take the next bytes of the pack."""
         try:
             for chunk in chunks:
@@ -112,6 +118,8 @@ class PackReceiver:
         return self._storage.exists(path) and self._storage.size(path) == item.size
 
     def _count(self, name: ContentHash, size: int, added: bool) -> None:
+        if name.suffix is Suffix.CATALOG:
+            self.catalogs.append(name)
         if not added:
             self._duplicated += 1
             return
@@ -123,41 +131,82 @@ class PackReceiver:
 
 
 async def receive(
-    chunks: AsyncIterable[bytes], receiver: PackReceiver, threads: Executor, *, batch_size: int = BATCH
+    chunks: AsyncIterable[bytes | memoryview], receiver: PackReceiver, threads: Executor, *, batch_size: int = BATCH
 ) -> UploadStatistics:
     """Store the pack in *chunks* with *receiver* in *threads*; raises :exc:`PayloadError` and what *chunks* raises.
 
-    When it raises, no thread is at work any more, and *chunks* is left where it was.
+    When a chunk is asked for, no more than :data:`UNFINISHED` batches are in use, the newest ones. When this raises, no
+    thread is at work any more, and *chunks* is left where it was.
     """
-    loop = asyncio.get_running_loop()
-    batch: list[bytes] = []
+    line = _Line(receiver, threads)
+    batch: list[bytes | memoryview] = []
     size = 0
-    # Awaited through a shield only: if the request is cancelled, the thread goes on, and so does its future.
-    working: asyncio.Future[UploadStatistics | None] | None = None
     try:
         async for chunk in chunks:
             batch.append(chunk)
             size += len(chunk)
             if size >= batch_size:
-                if working is not None:
-                    await asyncio.shield(working)
-                working = loop.run_in_executor(threads, receiver.feed, batch)
+                await line.put(batch, UNFINISHED)
                 batch, size = [], 0
-        if working is not None:
-            await asyncio.shield(working)
-        working = loop.run_in_executor(threads, _last, receiver, batch)
-        statistics = await asyncio.shield(working)
-        assert statistics is not None
-        return statistics
+        await line.put(batch, 0)
+        return receiver.finish()
     except BaseException:
-        # the thread must have let go before anything is thrown away
-        if working is not None:
-            await asyncio.wait([working])
-            working.exception()
-        await asyncio.shield(loop.run_in_executor(threads, receiver.abort))
+        await line.stop()
         raise
 
 
-def _last(receiver: PackReceiver, batch: list[bytes]) -> UploadStatistics:
-    receiver.feed(batch)
-    return receiver.finish()
+class _Line:
+    """Batches on their way to a thread, which goes on for as long as there are any.
+
+    A thread that had to be called anew for each batch would wait for the event loop in between.
+    """
+
+    def __init__(self, receiver: PackReceiver, threads: Executor) -> None:
+        self._receiver = receiver
+        self._threads = threads
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[list[bytes | memoryview]] = deque()
+        self._lock = threading.Lock()  # for the thread's decision that there is nothing left
+        self._busy = False
+        self._job: asyncio.Future[None] | None = None
+        self._unfinished = 0
+        self._changed = asyncio.Event()
+
+    async def put(self, batch: list[bytes | memoryview], unfinished: int) -> None:
+        """Add a batch, and wait until no more than *unfinished* are; raises what the thread did."""
+        self._unfinished += 1
+        with self._lock:
+            self._waiting.append(batch)
+            idle, self._busy = not self._busy, True
+        if idle:
+            self._job = self._loop.run_in_executor(self._threads, self._work)
+            self._job.add_done_callback(lambda _: self._changed.set())
+        while self._unfinished > unfinished:
+            if self._job is not None and self._job.done():
+                self._job.result()
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def stop(self) -> None:
+        """Throw away what is waiting; returns when the thread has let go."""
+        with self._lock:
+            self._waiting.clear()
+        if self._job is not None:
+            # never cancelled itself: the thread would go on, and its future would not say so
+            await asyncio.wait([self._job])
+            self._job.exception()
+        await asyncio.shield(self._loop.run_in_executor(self._threads, self._receiver.abort))
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._busy = False
+                    return
+                batch = self._waiting.popleft()
+            self._receiver.feed(batch)
+            self._loop.call_soon_threadsafe(self._finished)
+
+    def _finished(self) -> None:
+        self._unfinished -= 1
+        self._changed.set()

@@ -57,6 +57,8 @@ class Database:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
+        self.file: bytes | None = None
+        """The bytes that it was loaded from, where it needed no upgrade: what it is until it is changed."""
         connection.text_factory = to_str
         # Nothing in memory survives a crash anyway, so a rollback journal would only cost time.
         for pragma in ("journal_mode=OFF", "synchronous=OFF", "temp_store=MEMORY", "cell_size_check=ON"):
@@ -84,7 +86,8 @@ class Database:
         database = cls(cls._connect())
         try:
             attach(database.connection, "main", data)
-            database._check_schema()
+            if not database._check_schema():
+                database.file = data
         except (sqlite3.Error, ValueError) as error:
             database.close()
             raise DatabaseError(f"not a {cls.KIND}: {error}") from error
@@ -93,7 +96,8 @@ class Database:
             raise
         return database
 
-    def _check_schema(self) -> None:
+    def _check_schema(self) -> bool:
+        """Upgrade the schema if it is an old one; returns whether it was."""
         version = float(self.property("schema") or "0")
         revision = int(self.property("schema_revision") or "0")
         if not any(abs(version - known) < 0.0005 for known in self.READABLE):
@@ -102,6 +106,8 @@ class Database:
             self._upgrade(version, revision)
             self.set_property("schema", f"{self.SCHEMA:.1f}")
             self.set_property("schema_revision", str(self.SCHEMA_REVISION))
+            return True
+        return False
 
     def _create_tables(self) -> None:
         raise NotImplementedError

@@ -58,6 +58,7 @@ _COUNT_MASK: Final = 0xFFFFFFFF
 PathKey = tuple[int, int]
 """A path's MD5 as two little-endian signed 64-bit numbers: columns ``md5path_1`` and ``md5path_2``."""
 
+_ALGORITHMS: Final = {int(algorithm): algorithm for algorithm in Algorithm}
 _KEY: Final = struct.Struct("<qq")
 NO_PARENT: Final[PathKey] = (0, 0)
 """Parent key of the repository's root directory."""
@@ -151,11 +152,7 @@ class Entry(NamedTuple):
     @property
     def algorithm(self) -> Algorithm:
         """Hash algorithm of the entry's objects; raises :exc:`FormatError` for an unknown one."""
-        number = (self.flags >> _HASH_SHIFT & _THREE_BITS) + 1
-        try:
-            return Algorithm(number)
-        except ValueError as error:
-            raise FormatError(f"unknown hash algorithm {number} of {self.name!r}") from error
+        return storage_algorithm(self.flags)
 
     @property
     def compression(self) -> int:
@@ -185,6 +182,15 @@ class Chunk(NamedTuple):
 
 
 Chunks = tuple[Chunk, ...]
+
+
+def storage_algorithm(flags: int) -> Algorithm:
+    """Hash algorithm of the objects of an entry with these flags; raises :exc:`FormatError` for an unknown one."""
+    number = (flags >> _HASH_SHIFT & _THREE_BITS) + 1
+    algorithm = _ALGORITHMS.get(number)
+    if algorithm is None:
+        raise FormatError(f"unknown hash algorithm {number}")
+    return algorithm
 
 
 def storage_flags(algorithm: Algorithm, compression: int) -> int:

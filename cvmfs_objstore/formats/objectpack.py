@@ -162,7 +162,7 @@ class PackParser:
         """True once the last byte has come."""
         return self._header is not None and self._item is None and not self._failed
 
-    def feed(self, data: bytes) -> list[Event]:
+    def feed(self, data: bytes | memoryview) -> list[Event]:
         """Take the next bytes, of any number; returns what they complete, in the order of the pack.
 
         Events hold slices of *data*, which must not be changed for as long as they are in use.

@@ -103,7 +103,7 @@ def _differing_pages(old: _File, new: _File) -> set[int]:
     """Numbers of pages that are not the same in both files; pages that one of them lacks included."""
     size, common = old.page_size, min(old.pages, new.pages)
     differing = set(range(common + 1, max(old.pages, new.pages) + 1))
-    a, b = memoryview(old.data), memoryview(new.data)
+    a, b = old.data, new.data  # as bytes: comparing memoryviews goes byte by byte
     for block in range(0, common, _BLOCK):
         end = min(block + _BLOCK, common)
         if a[block * size : end * size] != b[block * size : end * size]:

@@ -125,7 +125,7 @@ def merge(base: Tree, result: Tree, present: Tree, scope: str) -> Tree:
     def seen(tree: Tree, path: str) -> tuple[Item, int] | None:
         """What tells that an entry changed: what it is, and its number of links."""
         item = tree.model.get(path)
-        return item and (replace(item, group=0), len(members(tree.model, path)))
+        return None if item is None else (replace(item, group=0), len(members(tree.model, path)))
 
     def put(path: str, item: Item) -> None:
         if path:

@@ -16,6 +16,7 @@ from cvmfs_gw.engine.diff import TreeDiff
 from cvmfs_gw.engine.errors import MergeError, MissingObject
 from cvmfs_gw.engine.transaction import Transaction
 from cvmfs_gw.engine.tree import CatalogTree
+from cvmfs_objstore.compression import deflate
 from cvmfs_objstore.formats.catalog import Catalog, NestedRef
 from cvmfs_objstore.formats.entry import FLAG_BIND_MOUNTPOINT, FLAG_DIRECTORY, Chunk, Entry, Kind, path_key
 from cvmfs_objstore.hashes import Algorithm, ContentHash, Suffix
@@ -27,16 +28,14 @@ FILE = Item(Kind.FILE, 1)
 
 
 def changes(
-    store: CatalogStore,
-    base: ContentHash,
-    result: ContentHash,
-    present: ContentHash | None = None,
-    scope: str = "",
+    store: CatalogStore, base: ContentHash, result: ContentHash, present: ContentHash | None = None, scope: str = ""
 ) -> list[Change]:
     """What *result* changed of *base*."""
     with ExitStack() as stack:
-        opened = [stack.enter_context(closing(CatalogTree(store, root))) for root in (base, result, present or base)]
-        return list(TreeDiff(*opened, scope).changes())
+        one, other, now = (
+            stack.enter_context(closing(CatalogTree(store, root))) for root in (base, result, present or base)
+        )
+        return list(TreeDiff(one, other, now, scope).changes())
 
 
 def commit(
@@ -44,17 +43,17 @@ def commit(
 ) -> ContentHash:
     """The root after what *result* changed of *base* was applied to *present*."""
     with ExitStack() as stack:
-        opened = [stack.enter_context(closing(CatalogTree(store, root))) for root in (base, result, present)]
-        transaction = Transaction(opened[2], opened[1].get)
-        transaction.apply(TreeDiff(*opened, scope).changes())
-        return opened[2].store(NOW, Algorithm.SHA1)[0].hash
+        one, other, tree = (stack.enter_context(closing(CatalogTree(store, root))) for root in (base, result, present))
+        transaction = Transaction(tree, other.get)
+        transaction.apply(stack.enter_context(closing(TreeDiff(one, other, tree, scope).changes())))
+        return tree.store(NOW, Algorithm.SHA1)[0].hash
 
 
 def check(base: Tree, result: Tree, present: Tree, scope: str) -> None:
     """One merge of real catalogs against the merge of plain dicts, hard link groups included."""
     store = new_store()
-    roots = [plant(store, tree.model, tree.mountpoints) for tree in (base, result, present)]
-    found = read(store, commit(store, *roots, scope))
+    old, new, now = (plant(store, tree.model, tree.mountpoints) for tree in (base, result, present))
+    found = read(store, commit(store, old, new, now, scope))
     expected = merge(base, result, present, scope)
     assert found.model == {path: replace(item, group=0) for path, item in expected.model.items()}
     assert found.mountpoints == expected.mountpoints
@@ -256,8 +255,8 @@ def test_every_column_counts(field: dict[str, object]) -> None:
     assert entry == change.entry
 
 
-def test_nul_and_empty_xattrs_are_told_apart_from_nothing_by_nobody() -> None:
-    """A change of link counts of directories alone is none: they belong to the tree."""
+def test_link_count_of_a_directory_is_no_change() -> None:
+    """It belongs to the tree that the directory is in."""
     store = new_store()
     old = plant(store, tree(f=FILE).model)
     new = edited(store, old, lambda catalog: catalog.set_links("/d", 17))
@@ -364,7 +363,9 @@ def bad_root(edit: Callable[[Catalog], object], model: Model | None = None) -> t
     return store, [old, edited(store, old, edit)]
 
 
-def put_raw(path: str, entry: Entry, parent: tuple[int, int] | None = None, key: tuple[int, int] | None = None) -> Callable[[Catalog], None]:
+def put_raw(
+    path: str, entry: Entry, parent: tuple[int, int] | None = None, key: tuple[int, int] | None = None
+) -> Callable[[Catalog], None]:
     def edit(catalog: Catalog) -> None:
         catalog.put_new_rows([Catalog.row(path, entry, key, parent)])
 
@@ -468,7 +469,7 @@ def test_missing_root_is_named(which: int) -> None:
     roots = [plant(store, tree(f=replace(FILE, seed=seed)).model) for seed in range(3)]
     store.objects.delete(roots[which])
     with pytest.raises(MissingObject, match=str(roots[which])):
-        commit(CatalogStore(store.objects), *roots)
+        commit(CatalogStore(store.objects), roots[0], roots[1], roots[2])
 
 
 def test_registered_without_a_mountpoint() -> None:
@@ -490,8 +491,6 @@ def test_registered_without_a_mountpoint() -> None:
 def test_root_that_is_no_catalog(raw: bytes) -> None:
     store = new_store()
     old = plant(store, {"": DIRECTORY})
-    from cvmfs_objstore.compression import deflate
-
     name = store.objects.add(raw, Algorithm.SHA1, Suffix.CATALOG, deflate=deflate)
     with pytest.raises(MergeError, match=str(name)):
         commit(store, old, name, old)

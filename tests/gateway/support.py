@@ -92,6 +92,9 @@ class FakeEngine:
 
         await asyncio.to_thread(wait)
 
+    def prepare(self, fqrn: str, catalogs: tuple[ContentHash, ...]) -> None:
+        pass
+
     def commit(self, request: CommitRequest) -> CommitOutcome:
         with self._lock:
             self.requests.append(request)

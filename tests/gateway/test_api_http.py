@@ -8,7 +8,7 @@ import logging
 
 import pytest
 
-from cvmfs_gw.api import context, payloads
+from cvmfs_gw.api import bodies, context
 from cvmfs_gw.api.logs import mask_token, mask_url
 from cvmfs_gw.api.messages import reply
 from cvmfs_gw.gateway.authorization import sign
@@ -77,7 +77,7 @@ async def test_expect_is_answered_before_the_body_comes(api: Api) -> None:
 async def test_publishers_that_stop_sending(
     api: Api, monkeypatch: pytest.MonkeyPatch, route: str, sent: int, expected: str
 ) -> None:
-    monkeypatch.setattr(payloads, "IDLE_S", 0.01)
+    monkeypatch.setattr(bodies, "IDLE_S", 0.01)
     monkeypatch.setattr(context, "BODY_S", 0.01)
     transport, pieces = await asyncio.get_running_loop().create_connection(Pieces, *address(api))
     transport.write(

@@ -196,7 +196,7 @@ async def test_backpressure(watched: tuple[Watched, bytes], threads: ThreadPoolE
     await asyncio.to_thread(taking.entered.wait, 20)
     for _ in range(1000):
         await asyncio.sleep(0)
-    assert read == 300_000  # one batch stored, one in the thread, one waiting
+    assert read == 400_000  # one batch stored, one in the thread, two waiting
     taking.gate.set()
     assert (await upload).objects_added == 3
 

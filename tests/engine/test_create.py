@@ -1,0 +1,316 @@
+"""Making a repository: what clients, replicas, publishers and the gateway need of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from cvmfs_gw.engine.create import RepositoryOptions, check_fqrn, create_repository, write_whitelist
+from cvmfs_gw.engine.errors import ConfigurationError, SigningError
+from cvmfs_gw.engine.repository import MANIFEST_PATH
+from cvmfs_gw.gateway.access import AccessConfig
+from cvmfs_gw.paths import SystemPaths
+from cvmfs_objstore.compression import deflate
+from cvmfs_objstore.formats.chain import verify_chain
+from cvmfs_objstore.formats.entry import FLAG_DIRECTORY, Counters
+from cvmfs_objstore.formats.keychain import Certificate, MasterKey, PublicKey
+from cvmfs_objstore.formats.manifest import SignedManifest
+from cvmfs_objstore.formats.whitelist import SignedWhitelist
+from cvmfs_objstore.hashes import Algorithm, Suffix
+from cvmfs_objstore.local import LocalStorage
+from tests.engine.repositories import FQRN, STRATUM0, check_chain, files, new_repository, refs, tags
+from tests.engine.trees import NOW
+from tests.objstore import reference
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+def test_new_repository(tmp_path: Path, keys: str, algorithm: Algorithm) -> None:
+    repository = new_repository(str(tmp_path), keys, algorithm)
+    head = check_chain(repository)
+    assert head.fqrn == FQRN
+    assert head.revision == 1
+    assert head.published == NOW
+    assert head.ttl == 240
+    assert head.root_hash.algorithm is algorithm
+    assert not head.garbage_collectable
+    assert {name.algorithm for name in repository.objects.list()} == {algorithm}
+    for name in repository.objects.list():
+        repository.objects.verify(name)
+
+    with repository.catalogs.load(head.root_hash) as catalog:
+        root = catalog.get("")
+        assert root is not None
+        assert (root.flags, root.hardlinks, root.mode, root.uid) == (FLAG_DIRECTORY, 2, 0o40755, os.getuid())
+        assert catalog.counters() == (Counters(dir=1), Counters())
+        assert list(catalog.walk("")) == []
+        properties = catalog.properties()
+    assert properties == {
+        "schema": "2.5",
+        "schema_revision": "7",
+        "revision": "1",
+        "TTL": "240",
+        "last_modified": str(NOW),
+    }
+
+    found = tags(repository)
+    generic = datetime.fromtimestamp(NOW, UTC).strftime("generic-%Y-%m-%dT%H:%M:%S.000Z")
+    assert set(found) == {"trunk", generic}
+    assert all(tag.root_hash == head.root_hash and tag.revision == 1 for tag in found.values())
+    assert refs(repository) == {head.root_hash, head.certificate, head.history, head.meta_info}
+    assert {name.suffix for name in repository.objects.list()} == {
+        Suffix.CATALOG,
+        Suffix.HISTORY,
+        Suffix.CERTIFICATE,
+        Suffix.METAINFO,
+    }
+
+
+def test_manifest_is_like_that_of_the_reference(tmp_path: Path, keys: str) -> None:
+    """The same lines in the same order."""
+
+    def letters(raw: bytes) -> str:
+        return "".join(line[:1].decode() for line in raw.partition(b"--\n")[0].splitlines())
+
+    repository = new_repository(str(tmp_path), keys)
+    assert letters(repository.storage.read(MANIFEST_PATH)) == letters(reference.MANIFEST)
+    mine, theirs = (
+        SignedManifest.parse(raw).manifest for raw in (repository.storage.read(MANIFEST_PATH), reference.MANIFEST)
+    )
+    assert mine.root_path_md5 == theirs.root_path_md5
+    assert mine.has_alt_catalog_path == theirs.has_alt_catalog_path
+
+
+def test_objects_that_replicas_pack_again(tmp_path: Path, keys: str) -> None:
+    """Certificate and meta info have the name that stock zlib gives them."""
+    repository = new_repository(str(tmp_path), keys)
+    head = repository.head()
+    for name in (head.certificate, head.meta_info):
+        assert name is not None
+        assert deflate(repository.objects.get_plain(name)) == repository.objects.get(name)
+    assert head.meta_info is not None
+    assert isinstance(json.loads(repository.objects.get_plain(head.meta_info)), dict)
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+def test_files(tmp_path: Path, keys: str, algorithm: Algorithm) -> None:
+    repository = new_repository(
+        str(tmp_path), keys, algorithm, garbage_collection=True, auto_tag_timespan="4 weeks ago"
+    )
+    paths = repository.paths
+    assert repository.head().garbage_collectable
+    configuration = repository.configuration()
+    assert configuration.hash_algorithm is algorithm
+    assert configuration.stratum0 == STRATUM0
+    assert configuration.garbage_collection
+    assert configuration.auto_tag
+    assert configuration.auto_tag_timespan == "4 weeks ago"
+    assert configuration.ttl == 240
+    upstream = configuration.upstream()
+    assert upstream.is_local
+    assert upstream.location == paths.repository_storage(FQRN)
+    assert upstream.temp_dir == os.path.join(upstream.location, "data", "txn")
+    spool = paths.repository_spool(FQRN)
+    assert configuration.get("CVMFS_SPOOL_DIR") == spool
+    with open(os.path.join(spool, "client.local"), "rb") as file:
+        assert file.read() == b""
+    assert os.path.isdir(os.path.join(spool, "tmp"))
+    assert repository.storage.exists(".cvmfs_master_replica")
+    with open(os.path.join(paths.storage, "info/v1/repositories.json"), "rb") as file:
+        listed = json.load(file)
+    assert listed["repositories"] == [{"name": FQRN, "url": f"/cvmfs/{FQRN}"}]
+    assert os.path.exists(os.path.join(paths.storage, "info/v1/meta.json"))
+
+
+def test_key_files(tmp_path: Path, keys: str) -> None:
+    paths = new_repository(str(tmp_path), keys).paths
+    modes = {kind: stat.S_IMODE(os.stat(paths.key_file(FQRN, kind)).st_mode) for kind in ("masterkey", "key", "gw")}
+    assert all(mode & 0o077 == 0 for mode in modes.values()), modes
+    for kind in ("pub", "crt"):
+        assert os.stat(paths.key_file(FQRN, kind)).st_mode & 0o444 == 0o444
+    words = Path(paths.key_file(FQRN, "gw")).read_text().split()
+    assert words[0] == "plain_text"
+    assert len(words) == 3
+    master = MasterKey.load(paths.key_file(FQRN, "masterkey"))
+    assert (master.public,) == tuple(PublicKey.load_all(paths.key_file(FQRN, "pub")))
+
+
+def test_the_gateway_knows_it(tmp_path: Path, keys: str) -> None:
+    """Its own key file opens it, at once and for the whole repository."""
+    paths = new_repository(str(tmp_path), keys).paths
+    access = AccessConfig.load(paths.access_config, paths)
+    assert set(access.repositories) == {FQRN}
+
+
+def test_whitelist(tmp_path: Path, keys: str) -> None:
+    repository = new_repository(str(tmp_path), keys)
+    whitelist = SignedWhitelist.parse(repository.storage.read(".cvmfswhitelist")).whitelist
+    assert whitelist.fqrn == FQRN
+    assert whitelist.lists(Certificate.load(repository.paths.key_file(FQRN, "crt")))
+    later = NOW + 60 * 86400
+    write_whitelist(repository, later)
+    check_chain(repository, later + 86400)
+
+
+def test_options(tmp_path: Path, keys: str) -> None:
+    repository = new_repository(
+        str(tmp_path), keys, volatile=True, auto_tag=False, ttl=60, replicable=False, owner="root", compression="none"
+    )
+    head = check_chain(repository)
+    assert head.ttl == 60
+    assert set(tags(repository)) == {"trunk"}
+    assert not repository.storage.exists(".cvmfs_master_replica")
+    with repository.catalogs.load(head.root_hash) as catalog:
+        assert catalog.property("volatile") == "1"
+        assert catalog.property("TTL") == "60"
+        root = catalog.get("")
+        assert root is not None
+        assert (root.uid, root.gid) == (0, 0)
+    configuration = repository.configuration()
+    assert configuration.volatile
+    assert not configuration.auto_tag
+    assert configuration.get("CVMFS_USER") == "root"
+    assert configuration.compression_algorithm == "none"
+
+
+def test_not_twice(tmp_path: Path, keys: str) -> None:
+    new_repository(str(tmp_path), keys)
+    before = files(str(tmp_path))
+    with pytest.raises(ConfigurationError, match="exists already"):
+        new_repository(str(tmp_path), keys)
+    assert files(str(tmp_path)) == before
+
+
+def test_two_repositories(tmp_path: Path, keys: str) -> None:
+    paths = new_repository(str(tmp_path), keys).paths
+    create_repository("second.example.org", paths, {}, RepositoryOptions(STRATUM0), NOW)
+    with open(paths.access_config, "rb") as file:
+        assert json.load(file) == {"version": 2, "repos": [FQRN, "second.example.org"]}
+    with open(os.path.join(paths.storage, "info/v1/repositories.json"), "rb") as file:
+        assert [item["name"] for item in json.load(file)["repositories"]] == [FQRN, "second.example.org"]
+    assert set(AccessConfig.load(paths.access_config, paths).repositories) == {FQRN, "second.example.org"}
+    check_chain(new_repository(str(tmp_path / "third"), keys))
+
+
+def test_access_configuration_that_is_there(tmp_path: Path, keys: str) -> None:
+    """What the operator wrote stays."""
+    paths = SystemPaths(str(tmp_path))
+    os.makedirs(os.path.dirname(paths.access_config))
+    key = {"type": "plain_text", "id": "k", "secret": "s", "admin": True}
+    content = {"version": 2, "repos": [{"domain": FQRN, "keys": [{"id": "k", "path": "/"}]}], "keys": [key]}
+    Path(paths.access_config).write_text(json.dumps(content))
+    new_repository(str(tmp_path), keys)
+    assert json.loads(Path(paths.access_config).read_text()) == content
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"repos": []}', '{"version": 2, "repos": 1}'])
+def test_access_configuration_that_makes_no_sense(tmp_path: Path, keys: str, content: str) -> None:
+    paths = SystemPaths(str(tmp_path))
+    os.makedirs(os.path.dirname(paths.access_config))
+    Path(paths.access_config).write_text(content)
+    with pytest.raises(ConfigurationError):
+        new_repository(str(tmp_path), keys)
+    assert Path(paths.access_config).read_text() == content
+
+
+@pytest.mark.parametrize("failing", [MANIFEST_PATH, ".cvmfsreflog", ".cvmfswhitelist", ".cvmfs_master_replica"])
+def test_interrupted_and_started_again(tmp_path: Path, failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the disk was full in the middle, another run completes what is there, with the same keys."""
+    write = LocalStorage.write
+
+    def full(storage: LocalStorage, path: str, data: bytes) -> None:
+        if path == failing:
+            raise OSError(28, "No space left on device")
+        write(storage, path, data)
+
+    paths = SystemPaths(str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStorage, "write", full)
+        with pytest.raises(OSError, match="No space"):
+            create_repository(FQRN, paths, {}, RepositoryOptions(STRATUM0), NOW)
+    made = files(paths.keys)
+    assert len(made) == 5
+    check_chain(create_repository(FQRN, paths, {}, RepositoryOptions(STRATUM0), NOW + 10))
+    assert files(paths.keys) == made
+
+
+def test_keys_that_are_there_in_part(tmp_path: Path) -> None:
+    """Killed between private key and certificate: the next run makes a pair that fits."""
+    paths = SystemPaths(str(tmp_path))
+    create_repository(FQRN, paths, {}, RepositoryOptions(STRATUM0), NOW)
+    os.unlink(os.path.join(paths.repository_storage(FQRN), MANIFEST_PATH))
+    os.unlink(paths.key_file(FQRN, "crt"))
+    check_chain(create_repository(FQRN, paths, {}, RepositoryOptions(STRATUM0), NOW))
+
+
+def test_imported_keys(tmp_path: Path, keys: str) -> None:
+    paths = new_repository(str(tmp_path), keys).paths
+    given, imported = (
+        {os.path.basename(path): content for path, content in files(folder).items()} for folder in (keys, paths.keys)
+    )
+    assert given == imported
+
+
+def test_certificate_without_its_key(tmp_path: Path, keys: str) -> None:
+    folder = tmp_path / "given"
+    folder.mkdir()
+    for kind in ("masterkey", "crt"):
+        (folder / f"{FQRN}.{kind}").write_bytes(Path(keys, f"{FQRN}.{kind}").read_bytes())
+    with pytest.raises(SigningError, match=f"{FQRN}.key"):
+        new_repository(str(tmp_path / "root"), str(folder))
+
+
+@pytest.mark.parametrize("kinds", [(), ("pub",), ("pub", "crt", "key", "gw")])
+def test_keys_that_cannot_be_imported(tmp_path: Path, keys: str, kinds: tuple[str, ...]) -> None:
+    folder = tmp_path / "given"
+    folder.mkdir()
+    for kind in kinds:
+        (folder / f"{FQRN}.{kind}").write_bytes(Path(keys, f"{FQRN}.{kind}").read_bytes())
+    with pytest.raises(ConfigurationError):
+        new_repository(str(tmp_path / "root"), str(folder))
+    assert not os.path.exists(tmp_path / "root/srv/cvmfs" / FQRN / MANIFEST_PATH)
+
+
+def test_only_the_master_key_is_given(tmp_path: Path, keys: str) -> None:
+    folder = tmp_path / "given"
+    folder.mkdir()
+    (folder / f"{FQRN}.masterkey").write_bytes(Path(keys, f"{FQRN}.masterkey").read_bytes())
+    repository = new_repository(str(tmp_path / "root"), str(folder))
+    check_chain(repository)
+    assert repository.storage.exists(MANIFEST_PATH)
+    keys_of_master = PublicKey.load_all(os.path.join(keys, f"{FQRN}.pub"))
+    head = repository.head()
+    assert head.certificate is not None
+    certificate = repository.objects.get_plain(head.certificate)
+    raw = repository.storage.read(MANIFEST_PATH)
+    moment = datetime.fromtimestamp(NOW, UTC) + timedelta(days=1)
+    assert (
+        verify_chain(repository.storage.read(".cvmfswhitelist"), certificate, raw, keys_of_master, moment, FQRN) == head
+    )
+
+
+def test_unknown_owner(tmp_path: Path, keys: str) -> None:
+    with pytest.raises(ConfigurationError, match="no such user"):
+        new_repository(str(tmp_path), keys, owner="nobody-of-that-name")
+    assert files(str(tmp_path)) == {}
+
+
+@pytest.mark.parametrize("fqrn", ["a.b", "software.example.org", "x-1.y_2.z3", "A.Example.org"])
+def test_names(fqrn: str) -> None:
+    assert check_fqrn(fqrn) == fqrn
+
+
+@pytest.mark.parametrize(
+    "fqrn",
+    ["", "a", "a.", ".a", "a..b", "a/b.c", "../a.b", "a.b\n", "a b.c", "-a.b", "ä.b", "a.b/", "a." + "b" * 64, "\0.a"],
+)
+def test_no_names(tmp_path: Path, fqrn: str) -> None:
+    with pytest.raises(ConfigurationError, match="not a fully qualified"):
+        check_fqrn(fqrn)
+    with pytest.raises(ConfigurationError):
+        create_repository(fqrn, SystemPaths(str(tmp_path)), {}, RepositoryOptions(STRATUM0), NOW)
+    assert os.listdir(tmp_path) == []
