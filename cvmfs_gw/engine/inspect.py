@@ -14,11 +14,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from cvmfs_gw.engine.rowdiff import CatalogDiff, RowPaths, all_rows
+from cvmfs_gw.engine.rowdiff import CatalogDiff, Row, RowPaths, all_rows
 from cvmfs_gw.engine.rules import Rules
 from cvmfs_gw.engine.tree import CatalogTree, Node
 from cvmfs_objstore.formats.catalog import Catalog, NestedRef
-from cvmfs_objstore.formats.entry import FLAG_BIND_MOUNTPOINT, FLAG_MOUNTPOINT, NESTING_FLAGS, Counters, Entry
+from cvmfs_objstore.formats.entry import FLAG_BIND_MOUNTPOINT, FLAG_MOUNTPOINT, NESTING_FLAGS, Counters, Entry, PathKey
 
 _WRONG_LINKS: Final = (
     f"SELECT 1 FROM catalog d WHERE d.flags & {FLAG_BIND_MOUNTPOINT | 3} = 1"
@@ -30,7 +30,7 @@ _WRONG_GROUPS: Final = (
     " HAVING count(*) != max(hardlinks & 0xFFFFFFFF) OR count(*) != min(hardlinks & 0xFFFFFFFF)"
     " OR count(DISTINCT parent_1) > 1 LIMIT 1"
 )
-_WRONG_SINGLES: Final = "SELECT 1 FROM catalog WHERE NOT flags & 1 AND hardlinks >> 32 = 0 AND hardlinks != 1 LIMIT 1"
+_MOUNTPOINTS: Final = f"SELECT count(*) FROM catalog WHERE flags & {FLAG_MOUNTPOINT}"
 
 
 class Inspector:
@@ -50,7 +50,8 @@ class Inspector:
         """What the catalog at *path* and those below add up to; None if it says something else itself."""
         node = self._result.node_of(path)
         before = self._base.node_of(path) if old is not None else None
-        own = self._own(node) if before is None else self._changed_own(before, node)
+        touched = _Touched()
+        own = self._own(node, touched) if before is None else self._changed_own(before, node, touched)
         below = replace(before.below) if before is not None else Counters()
         own.nested = len(node.nested)
         for mountpoint, ref in node.nested.items():
@@ -68,51 +69,78 @@ class Inspector:
                 below.add(self._base.node_of(mountpoint).accounted, -1)
         if self._rules is not None:
             self._rules.check_catalog(path, own.entries)
-        if own != node.own or below != node.below or _has_wrong_links(node.catalog):
+        if own != node.own or below != node.below or touched.is_wrong(node):
             return None
         own.add(below)
         return own
 
-    def _own(self, node: Node) -> Counters:
+    def _own(self, node: Node, touched: _Touched) -> Counters:
         paths = RowPaths(node.catalog, node.mountpoint)
         for directories in (True, False):
             for row in all_rows(node.catalog, directories=directories):
-                self._check(node, paths.child(row.key, row.parent, row.entry.name), row.key, row.entry)
+                self._take(node, paths, row, touched)
         return node.catalog.count_rows()
 
-    def _changed_own(self, before: Node, node: Node) -> Counters:
+    def _changed_own(self, before: Node, node: Node, touched: _Touched) -> Counters:
         own = replace(before.own)
         paths = RowPaths(node.catalog, node.mountpoint)
-        files = self._base.files_of(before, self._result, node)
-        diff = CatalogDiff(before.catalog, node.catalog, files)
-
-        def chunk_count(catalog: Catalog, key: tuple[int, int], entry: Entry) -> int:
-            return len(catalog.chunks_of_key(key)) if entry.is_chunked else 0
-
+        diff = CatalogDiff(before.catalog, node.catalog, self._base.files_of(before, self._result, node))
         try:
             for row in diff.removed():
-                own.count(row.entry, chunk_count(before.catalog, row.key, row.entry), -1)
+                touched.note(row.entry)
+                own.count(row.entry, _chunk_count(before.catalog, row.key, row.entry), -1)
             for directories in (True, False):
                 for row in diff.added(directories=directories):
-                    self._check(node, paths.child(row.key, row.parent, row.entry.name), row.key, row.entry)
-                    own.count(row.entry, chunk_count(node.catalog, row.key, row.entry))
+                    self._take(node, paths, row, touched)
+                    own.count(row.entry, _chunk_count(node.catalog, row.key, row.entry))
                 for row, old in diff.modified(directories=directories):
-                    self._check(node, paths.child(row.key, row.parent, row.entry.name), row.key, row.entry)
-                    own.count(old, chunk_count(before.catalog, row.key, old), -1)
-                    own.count(row.entry, chunk_count(node.catalog, row.key, row.entry))
+                    self._take(node, paths, row, touched)
+                    touched.note(old)
+                    own.count(old, _chunk_count(before.catalog, row.key, old), -1)
+                    own.count(row.entry, _chunk_count(node.catalog, row.key, row.entry))
         finally:
             diff.close()
         return own
 
-    def _check(self, node: Node, path: str, key: tuple[int, int], entry: Entry) -> None:
+    def _take(self, node: Node, paths: RowPaths, row: Row, touched: _Touched) -> None:
+        """Check a row that is new or changed."""
+        path = paths.child(row.key, row.parent, row.entry.name)
+        touched.note(row.entry)
         if self._rules is not None:
-            chunks = node.catalog.chunks_of_key(key) if entry.is_chunked else ()
-            self._rules.check_entry(path, entry, chunks)
+            chunks = node.catalog.chunks_of_key(row.key) if row.entry.is_chunked else ()
+            self._rules.check_entry(path, row.entry, chunks)
 
 
-def _has_wrong_links(catalog: Catalog) -> bool:
-    queries = (_WRONG_LINKS, _WRONG_GROUPS, _WRONG_SINGLES)
-    return any(catalog.connection.execute(query).fetchone() is not None for query in queries)
+class _Touched:
+    """What kinds of links the rows that changed have to do with: only those need to be counted again."""
+
+    def __init__(self) -> None:
+        self._directories = self._groups = self._wrong_single = False
+
+    def note(self, entry: Entry) -> None:
+        """A row that changed, as it was or as it is."""
+        if entry.is_directory:
+            self._directories = True
+        elif entry.hardlink_group:
+            self._groups = True
+        elif entry.hardlinks != 1:
+            self._wrong_single = True
+
+    def is_wrong(self, node: Node) -> bool:
+        """Whether a link count or a mountpoint of the catalog is not what it must be."""
+
+        def finds(query: str) -> bool:
+            return node.catalog.connection.execute(query).fetchone() is not None
+
+        if self._directories:
+            mountpoints = node.catalog.connection.execute(_MOUNTPOINTS).fetchone()[0]
+            if mountpoints != len(node.nested) or finds(_WRONG_LINKS):
+                return True
+        return self._wrong_single or (self._groups and finds(_WRONG_GROUPS))
+
+
+def _chunk_count(catalog: Catalog, key: PathKey, entry: Entry) -> int:
+    return len(catalog.chunks_of_key(key)) if entry.is_chunked else 0
 
 
 def _same_directory(parent: Catalog, child: Catalog, mountpoint: str) -> bool:

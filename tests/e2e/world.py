@@ -1,0 +1,378 @@
+"""A gateway with its web server and repositories as their users see them, and publishers and clients around it.
+
+The server is the console script, run by a user that may do nothing, in a mount namespace of its own. Publishers and
+clients are the deployed CernVM-FS programs, each in its own :class:`~tests.e2e.machines.Machine`. All talk over
+loopback, on ports that were free.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+import cvmfs_gw
+from tests.e2e.machines import ENVIRONMENT, CommandFailed, Finished, Machine, run_command
+from tests.e2e.snapshot import Tree, differences, snapshot
+
+NOBODY: Final = 65534
+_DEADLINE_S: Final = 30.0
+
+
+def wait_for(what: str, condition: Callable[[], bool], seconds: float = _DEADLINE_S) -> None:
+    """Poll *condition* until it holds; fails, naming *what*, when that takes too long."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {seconds:.0f} s in vain: {what}")
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    """A TCP port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _closed_folders() -> dict[str, list[str]]:
+    """Folders that the unprivileged user cannot pass, each with what it needs below."""
+    closed: dict[str, list[str]] = {}
+    for needed in {sys.prefix, sys.base_prefix, str(Path(cvmfs_gw.__file__).parents[1])}:
+        for folder in reversed(Path(needed).parents):
+            if not folder.stat().st_mode & stat.S_IXOTH:
+                closed.setdefault(str(folder), []).append(needed)
+                break
+    return closed
+
+
+def unprivileged(command: list[str]) -> list[str]:
+    """*command*, to be run by a user without any rights, in a mount namespace of its own.
+
+    That user must reach interpreter and sources: where they lie in somebody's closed home directory, it is covered, in
+    that namespace, by an open one that holds nothing else.
+    """
+    script = ["mount -t tmpfs -o mode=755 tmpfs /mnt"]
+    closed = _closed_folders()
+    for needed in closed.values():
+        script += [f"mkdir -p '/mnt{path}'; mount --bind '{path}' '/mnt{path}'" for path in needed]
+    for folder, needed in closed.items():
+        script.append(f"mount -t tmpfs -o mode=755 tmpfs '{folder}'")
+        script += [f"mkdir -p '{path}'; mount --bind '/mnt{path}' '{path}'" for path in needed]
+    script.append('exec "$@"')
+    rights = ["--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs", "--pdeathsig=TERM"]
+    user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", *rights]
+    space = ["unshare", "--mount", "--propagation", "private"]
+    return [*space, "bash", "-euc", "\n".join(script), "server", *user, *command]
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository of the server, and what its publishers need to know."""
+
+    fqrn: str
+    web: str
+    gateway: str
+    folder: Path
+    """The server's ``--root``."""
+
+    @property
+    def storage(self) -> Path:
+        return self.folder / "srv/cvmfs" / self.fqrn
+
+    def key(self, kind: str) -> bytes:
+        return (self.folder / "etc/cvmfs/keys" / f"{self.fqrn}.{kind}").read_bytes()
+
+    @property
+    def revision(self) -> int:
+        """The published revision, as the web server tells it."""
+        with urllib.request.urlopen(f"{self.web}/.cvmfspublished", timeout=30) as reply:
+            lines = bytes(reply.read()).partition(b"--\n")[0].decode().splitlines()
+        return next(int(line[1:]) for line in lines if line.startswith("S"))
+
+
+class World:
+    """One server and everything around it; a context manager that leaves nothing behind."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self.folder = Path(tempfile.mkdtemp(prefix="cvmfs-e2e-"))
+        self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        self.folder.chmod(0o755)
+        self.root = self.folder / "root"
+        self.root.mkdir()
+        os.chown(self.root, NOBODY, NOBODY)
+        self.port, self.web_port = free_port(), free_port()
+        self._server: subprocess.Popen[bytes] | None = None
+        self._client: Machine | None = None
+        self._mounts = 0
+
+    def __enter__(self) -> World:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and self.log.exists():
+            print(f"--- the server's log\n{self.log.read_text(errors='replace')[-20_000:]}")
+        self._stack.close()
+
+    # -- server
+
+    @property
+    def log(self) -> Path:
+        """What the server said."""
+        return self.folder / "server.log"
+
+    @property
+    def gateway(self) -> str:
+        return f"http://127.0.0.1:{self.port}/api/v1"
+
+    def program(self, *arguments: str) -> Finished:
+        """Run ``cvmfs-gw`` on the server."""
+        return run_command(unprivileged([*self._program(), *arguments]), name=f"cvmfs-gw {' '.join(arguments)}")
+
+    def _program(self) -> list[str]:
+        return [str(Path(sys.executable).parent / "cvmfs-gw"), "--root", str(self.root)]
+
+    def mkfs(self, fqrn: str, *options: str) -> Repository:
+        """Make a repository on the server. Before :meth:`serve`."""
+        web = f"http://127.0.0.1:{self.web_port}/cvmfs/{fqrn}"
+        self.program("mkfs", "-w", web, "--ttl", "1", *options, fqrn)
+        return Repository(fqrn, web, self.gateway, self.root)
+
+    def serve(self, *options: str) -> None:
+        """Start the server; returns when it answers."""
+        where = ["--host", "127.0.0.1", "--port", str(self.port), "--web-port", str(self.web_port)]
+        with self.log.open("ab") as log:
+            server = subprocess.Popen(
+                unprivileged([*self._program(), "serve", *where, *options]),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=ENVIRONMENT,
+                cwd="/",
+            )
+        self._server = server
+        self._stack.callback(self.stop)
+        wait_for("the server answers", self._answers)
+
+    def _answers(self) -> bool:
+        assert self._server is not None
+        if self._server.poll() is not None:
+            raise CommandFailed(f"the server ended\n{self.log.read_text(errors='replace')}")
+        try:
+            with urllib.request.urlopen(f"{self.gateway}/repos", timeout=5) as reply:
+                return bool(reply.status == 200)
+        except (urllib.error.URLError, ConnectionError):
+            return False
+
+    def kill(self) -> None:
+        """Kill the server, as a crash would."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Stop the server the way a service manager does."""
+        self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._server is None:
+            return
+        server, self._server = self._server, None
+        server.send_signal(number)
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+    # -- machines
+
+    def machine(self, name: str, binds: Mapping[str, str] | None = None) -> Machine:
+        """A machine that lives as long as this world."""
+        return self._stack.enter_context(Machine(name, binds))
+
+    def publisher(self, name: str, repository: Repository, *options: str, settings: str = "") -> Publisher:
+        """A machine that publishes to *repository*. *options* are those of ``cvmfs_server mkfs``."""
+        return Publisher(self.machine(name), repository, options, settings)
+
+    @property
+    def client(self) -> Machine:
+        """The machine in which repositories are mounted and checked."""
+        if self._client is None:
+            self._client = self.machine("client", {"/mnt/server": str(self.root)})
+        return self._client
+
+    def mounted(self, repository: Repository) -> Tree:
+        """What a client sees that mounts *repository* with an empty cache."""
+        client, fqrn = self.client, repository.fqrn
+        self._mounts += 1
+        place = f"/mnt/{self._mounts}"
+        client.write(f"{place}.pub", repository.key("pub"))
+        settings = {
+            "CVMFS_SERVER_URL": repository.web,
+            "CVMFS_PUBLIC_KEY": f"{place}.pub",
+            "CVMFS_HTTP_PROXY": "DIRECT",
+            "CVMFS_CACHE_BASE": f"{place}.cache",
+            "CVMFS_SHARED_CACHE": "no",
+            "CVMFS_RELOAD_SOCKETS": f"{place}.cache",
+            "CVMFS_QUOTA_LIMIT": "2000",
+            "CVMFS_CLAIM_OWNERSHIP": "no",
+            "CVMFS_MAGIC_XATTRS_VISIBILITY": "never",
+            "CVMFS_USYSLOG": f"{place}.log",
+        }
+        client.write(f"{place}.conf", "".join(f"{key}={value}\n" for key, value in settings.items()))
+        client.shell(
+            f"mkdir {place} {place}.cache && cvmfs2 -o config={place}.conf,allow_other,fsname=cvmfs2 {fqrn} {place}"
+        )
+        try:
+            return snapshot(client.path(place))
+        finally:
+            client.shell(f"umount {place} || umount -l {place}; rm -rf {place}.cache")
+
+    # -- checks
+
+    def verify(self, repository: Repository, expected: Tree, *, nanoseconds: bool = False) -> None:
+        """The repository is whole, and a new client sees exactly *expected*."""
+        self.check(repository)
+        seen = self.mounted(repository)
+        wrong = differences(expected, seen, nanoseconds=nanoseconds)
+        assert not wrong, "\n".join(["a client sees something else than what was published:", *wrong[:40]])
+
+    def check(self, repository: Repository) -> None:
+        """``cvmfs_swissknife`` finds nothing wrong with catalogs, objects and reflog."""
+        fqrn = repository.fqrn
+        self.client.write(f"/mnt/{fqrn}.pub", repository.key("pub"))
+        checksum = f"/mnt/server/var/spool/cvmfs/{fqrn}/reflog.chksum"
+        checked = self.client.run(
+            "cvmfs_swissknife", "check", "-c", "-l", "2", "-r", repository.web, "-N", fqrn, "-t", "/tmp",
+            "-k", f"/mnt/{fqrn}.pub", "-R", checksum,
+        )  # fmt: skip
+        assert "no problems found" in checked.output, checked
+        self.client.run("cvmfs_swissknife", "scrub", "-r", f"/mnt/server/srv/cvmfs/{fqrn}/data")
+
+    def importer(self, name: str, repository: Repository) -> Machine:
+        """A machine that took the repository's storage over with ``cvmfs_server import``, as the server's own would."""
+        fqrn, storage = repository.fqrn, f"/srv/cvmfs/{repository.fqrn}"
+        machine = self.machine(name, {storage: str(repository.storage)})
+        for kind in ("masterkey", "key", "crt", "pub"):
+            machine.write(f"/srv/keys/{fqrn}.{kind}", repository.key(kind), 0o600)
+        owner = pwd.getpwuid(NOBODY).pw_name
+        source = ("-w", repository.web, "-u", f"local,{storage}/data/txn,{storage}", "-k", "/srv/keys")
+        machine.run("cvmfs_server", "import", "-o", owner, "-p", *source, fqrn)
+        with machine.path(f"/etc/cvmfs/repositories.d/{fqrn}/server.conf").open("a") as file:
+            file.write("CVMFS_GARBAGE_COLLECTION=true\n")
+        return machine
+
+    def adopt_reflog(self, machine: Machine, repository: Repository) -> None:
+        """Take the checksum of the reflog from an importing machine that has changed it."""
+        name = f"var/spool/cvmfs/{repository.fqrn}/reflog.chksum"
+        (repository.folder / name).write_bytes(machine.path(f"/{name}").read_bytes())
+
+    def nested_catalogs(self, repository: Repository) -> set[str]:
+        """Where the nested catalogs are, as ``cvmfs_swissknife`` tells."""
+        fqrn = repository.fqrn
+        command = (
+            "cvmfs_swissknife",
+            "lsrepo",
+            "-r",
+            repository.web,
+            "-n",
+            fqrn,
+            "-k",
+            f"/mnt/{fqrn}.pub",
+            "-l",
+            "/tmp",
+        )
+        return set(self.client.run(*command).output.splitlines()) - {"/"}
+
+    def objects(self, repository: Repository, suffix: str) -> int:
+        """How many objects of that kind the storage holds."""
+        return sum(1 for path in repository.storage.glob("data/??/*") if path.name.endswith(suffix))
+
+
+class Publisher:
+    """A machine with the deployed publisher's programs, set up for one repository through the gateway."""
+
+    def __init__(self, machine: Machine, repository: Repository, options: tuple[str, ...], settings: str) -> None:
+        self.machine = machine
+        self.repository = repository
+        self.fqrn = fqrn = repository.fqrn
+        for kind in ("pub", "crt", "gw"):
+            machine.write(f"/srv/keys/{fqrn}.{kind}", repository.key(kind), 0o600)
+        upstream = f"gw,/srv/cvmfs/{fqrn}/data/txn,{repository.gateway}"
+        machine.run(
+            "cvmfs_server",
+            "mkfs",
+            "-o",
+            "root",
+            "-k",
+            "/srv/keys",
+            "-u",
+            upstream,
+            "-w",
+            repository.web,
+            *options,
+            fqrn,
+        )
+        with machine.path(f"/etc/cvmfs/repositories.d/{fqrn}/server.conf").open("a") as file:
+            file.write(f"CVMFS_INCLUDE_XATTRS=true\n{settings}")
+
+    @property
+    def top(self) -> Path:
+        """The repository's directory in the machine, as the host sees it. Writable in a transaction."""
+        return self.machine.path(f"/cvmfs/{self.fqrn}")
+
+    def begin(self, subpath: str = "", *, expect: int | None = 0) -> Finished:
+        """``cvmfs_server transaction`` on *subpath* (``a/b``)."""
+        target = f"{self.fqrn}/{subpath}" if subpath else self.fqrn
+        return self.machine.run("cvmfs_server", "transaction", target, expect=expect)
+
+    def commit(self, *options: str, expect: int | None = 0) -> Finished:
+        """``cvmfs_server publish``."""
+        return self.machine.run("cvmfs_server", "publish", *options, self.fqrn, expect=expect)
+
+    def abort(self) -> Finished:
+        """``cvmfs_server abort``."""
+        return self.machine.run("cvmfs_server", "abort", "-f", self.fqrn)
+
+    def publish(self, change: Callable[[Path], object], subpath: str = "", *options: str) -> Tree:
+        """One transaction on *subpath* in which *change* works on the repository; returns what the tree was made."""
+        self.begin(subpath)
+        change(self.top)
+        tree = snapshot(self.top)
+        self.commit(*options)
+        return tree
+
+    def ingest(self, *options: str, expect: int | None = 0) -> Finished:
+        """``cvmfs_server ingest``."""
+        return self.machine.run("cvmfs_server", "ingest", *options, self.fqrn, expect=expect)
+
+    def enter(self, script: str, *, commit: bool = False) -> Finished:
+        """Run *script* in the repository in a shell of ``cvmfs_publish enter``, then ``cvmfs_publish commit``."""
+        machine, fqrn = self.machine, self.fqrn
+        trust = f"CVMFS_SERVER_URL={self.repository.web}\nCVMFS_PUBLIC_KEY=/etc/cvmfs/keys/{fqrn}.pub\n"
+        machine.write(f"/etc/cvmfs/config.d/{fqrn}.conf", trust)
+        machine.path(f"/srv/cvmfs/{fqrn}/data/txn").mkdir(parents=True, exist_ok=True)  # for its temporary files
+        lines = ["#!/bin/bash", "set -eu", f"cd /cvmfs/{fqrn}", script]
+        if commit:
+            lines += ["cd /", f"exec cvmfs_publish commit {fqrn}"]
+        machine.write("/srv/script", "\n".join(lines) + "\n", 0o755)
+        where = ("--transaction", "--repo-config", "/etc/cvmfs/repositories.d", fqrn)
+        return machine.run("cvmfs_publish", "enter", *where, "--", "/srv/script")

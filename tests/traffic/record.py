@@ -1,0 +1,446 @@
+"""Record what the deployed publishers say to a gateway, for :mod:`tests.traffic.test_replay`.
+
+::
+
+    python -m tests.traffic.record              # all sessions, into tests/traffic/fixtures
+    python -m tests.traffic.record busy ingest  # these
+    python -m tests.traffic.record --list
+
+Needs what the end-to-end tests need: the CernVM-FS programs and root. Each session has a server and a repository of
+its own. Publishers reach the gateway through a proxy that notes every request and reply. A session is kept only if a
+mounted client then sees the tree that the publishers published, and ``cvmfs_swissknife`` finds no fault.
+
+A session is a function below: it prepares the repository, calls :meth:`Stage.record`, lets publishers work, and returns
+the tree that must come of it. All of its commits must be based on the revision that it began with: a later one has
+another hash whenever it is made. Keep contents small: a fixture should stay below 300 kB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import sys
+import tarfile
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, unquote
+
+import aiohttp
+from aiohttp import web
+
+from cvmfs_gw.gateway.authorization import Key, sign
+from tests.e2e import content
+from tests.e2e.machines import missing
+from tests.e2e.snapshot import Node, Tree, grafted, loosened, snapshot
+from tests.e2e.world import Publisher, Repository, World
+from tests.traffic.session import FIXTURES, ROOT, Exchange, Session, Signed, read_initial
+
+_KEPT_HEADERS: Final = ("Content-Type", "Expect", "User-Agent")
+_SENT_HEADERS: Final = ("Authorization", "Message-Size", "Content-Type", "User-Agent")
+
+
+class Recorder:
+    """A reverse proxy in front of the gateway at *upstream* (``http://host:port``), in a thread of its own."""
+
+    def __init__(self, upstream: str, key: Key) -> None:
+        self.recording = False
+        self.exchanges: list[Exchange] = []
+        self._upstream, self._key = upstream, key
+        self._tokens: list[str] = []
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="recorder")
+        self._thread.start()
+        if not self._ready.wait(30):
+            raise TimeoutError("the proxy did not start")
+
+    def close(self) -> None:
+        """Stop the proxy."""
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        app = web.Application(client_max_size=1 << 30)
+        app.router.add_route("*", "/{path:.*}", self._pass_on)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        async with aiohttp.ClientSession(auto_decompress=False) as self._session:
+            self._ready.set()
+            await self._stop.wait()
+            await runner.cleanup()
+
+    async def _pass_on(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        headers = {name: request.headers[name] for name in _SENT_HEADERS if name in request.headers}
+        url = self._upstream + request.raw_path
+        async with self._session.request(request.method, url, data=body, headers=headers) as reply:
+            raw = await reply.read()
+            if self.recording:
+                self._note(request, body, reply.status, json.loads(raw))
+            return web.Response(status=reply.status, body=raw, content_type=reply.content_type)
+
+    def _note(self, request: web.Request, body: bytes, status: int, reply: dict[str, Any]) -> None:
+        token = reply.get("session_token")
+        if isinstance(token, str) and token not in self._tokens:
+            self._tokens.append(token)
+        head, pack = body, None
+        if "Message-Size" in request.headers:
+            size = int(request.headers["Message-Size"])
+            head, pack = body[:size], body[size:]
+        exchange = Exchange(
+            method=request.method,
+            path=self._anonymous(request.raw_path),
+            signed=self._signed(request, body, head),
+            headers={name: request.headers[name] for name in _KEPT_HEADERS if name in request.headers},
+            text=self._anonymous(head.decode()),
+            pack=pack,
+            status=status,
+            reply=json.loads(self._anonymous(json.dumps(reply))),
+        )
+        self.exchanges.append(exchange)
+
+    def _signed(self, request: web.Request, body: bytes, head: bytes) -> Signed:
+        claimed = request.headers.get("Authorization")
+        if claimed is None:
+            return ""
+        token = unquote(request.raw_path.rpartition("/")[2]).encode()
+        candidates: list[tuple[Signed, bytes]] = [("token", token), ("head", head), ("body", body)]
+        for what, message in candidates:
+            if sign(self._key, message) == claimed:
+                return "body" if what == "head" and head == body else what
+        raise AssertionError(f"{request.method} {request.path}: signed in a way that nobody knows")
+
+    def _anonymous(self, text: str) -> str:
+        for number, token in enumerate(self._tokens, 1):
+            text = text.replace(token, f"<token {number}>").replace(quote(token, safe=""), f"<token {number}>")
+        return text
+
+
+class Stage:
+    """What a session is played on."""
+
+    def __init__(self, world: World, repository: Repository, recorder: Recorder, folder: Path) -> None:
+        self.world, self.repository, self.recorder, self.folder = world, repository, recorder, folder
+        self.initial: dict[str, bytes] = {}
+        self._proxied = dataclasses.replace(repository, gateway=f"{recorder.url}/api/v1")
+
+    def publisher(self, name: str, settings: str = "") -> Publisher:
+        """A machine that publishes through the proxy."""
+        return self.world.publisher(name, self._proxied, settings=settings)
+
+    def record(self) -> None:
+        """Here the session begins. Nobody may hold a lease."""
+        replacing = {str(self.world.root): ROOT, f"http://127.0.0.1:{self.world.web_port}": "http://localhost"}
+        self.initial = read_initial(self.world.root, self.repository.fqrn, replacing)
+        self.recorder.recording = True
+
+    def archive(self, fill: content.Change) -> Path:
+        """A tar archive of what *fill* puts into an empty directory."""
+        source = Path(tempfile.mkdtemp(dir=self.folder))
+        fill(source)
+        with tarfile.open(f"{source}.tar", "w") as archive:
+            for place in sorted(source.iterdir()):
+                archive.add(place, place.name)
+        return Path(f"{source}.tar")
+
+
+Scene = Callable[[Stage], Tree]
+
+
+def _few(top: Path) -> None:
+    for folder in ("left", "right", "right/inner"):
+        content.put(top / folder / "file", f"in {folder}", moment=1)
+    content.put(top / "left/.cvmfscatalog", b"", moment=2)
+
+
+def new_tree(stage: Stage) -> Tree:
+    """A first publish with entries of every kind."""
+    alpha = stage.publisher("alpha")
+    stage.record()
+    return alpha.publish(content.varied)
+
+
+def changes(stage: Stage) -> Tree:
+    """Entries of every kind changed, renamed and removed."""
+    alpha = stage.publisher("alpha")
+    alpha.publish(content.varied)
+    stage.record()
+    return alpha.publish(content.varied_again)
+
+
+def replacements(stage: Stage) -> Tree:
+    """Every kind of entry replaced by the next one, under a lease on the directory that they are in."""
+    alpha = stage.publisher("alpha")
+    kinds = list(content.KINDS)
+
+    def plant(top: Path) -> None:
+        (top / "swap").mkdir()
+        for kind in kinds:
+            content.KINDS[kind](top / f"swap/{kind}")
+
+    def replace(top: Path) -> None:
+        for number, kind in enumerate(kinds):
+            content.remove(top / f"swap/{kind}")
+            content.KINDS[kinds[number - 4]](top / f"swap/{kind}")
+
+    alpha.publish(plant)
+    stage.record()
+    return alpha.publish(replace, "swap")
+
+
+def _plant_nested(top: Path) -> None:
+    for folder in ("a", "a/b", "a/b/c", "d", "d/e"):
+        content.put(top / folder / "file", f"in {folder}", moment=1)
+    content.each(("a", "a/b/c", "d"), lambda folder: content.put(folder / ".cvmfscatalog", b""))(top)
+
+
+def nested_catalogs(stage: Stage) -> Tree:
+    """Nested catalogs made and dissolved, one in the other."""
+    alpha = stage.publisher("alpha")
+
+    def turn(top: Path) -> None:
+        content.each(("a", "a/b/c"), lambda folder: (folder / ".cvmfscatalog").unlink())(top)
+        content.each(("a/b", "d/e"), lambda folder: content.put(folder / ".cvmfscatalog", b""))(top)
+
+    alpha.publish(_plant_nested)
+    stage.record()
+    return alpha.publish(turn)
+
+
+def below_nested(stage: Stage) -> Tree:
+    """A change deep below nested catalogs, under a lease that begins in one of them."""
+    alpha = stage.publisher("alpha")
+    tree = alpha.publish(_plant_nested)
+    stage.record()
+    return grafted(tree, "a/b", alpha.publish(lambda top: content.put(top / "a/b/c/more", "more", moment=3), "a/b"))
+
+
+def outside(stage: Stage) -> Tree:
+    """Changes beside those below the lease's path, which are not the publisher's to make and are passed over."""
+    alpha = stage.publisher("alpha")
+    tree = alpha.publish(_few)
+
+    def trespass(top: Path) -> None:
+        content.put(top / "right/inner/new", "rightful", moment=3)
+        content.put(top / "right/file", "changed beside it", moment=3)
+        content.put(top / "left/new", "in a nested catalog beside it", moment=3)
+        content.put(top / "top/file", "above it", moment=3)
+
+    stage.record()
+    return grafted(tree, "right/inner", alpha.publish(trespass, "right/inner"))
+
+
+# Small chunks, for the sake of the fixtures.
+_CHUNK_SIZES: Final = "CVMFS_MIN_CHUNK_SIZE=8192\nCVMFS_AVG_CHUNK_SIZE=16384\nCVMFS_MAX_CHUNK_SIZE=32768\n"
+_LARGE: Final = content.noise(1, 96 << 10)
+
+
+def chunked_new(stage: Stage) -> Tree:
+    """A file in many chunks."""
+    alpha = stage.publisher("alpha", _CHUNK_SIZES)
+    alpha.publish(_few)
+    stage.record()
+    return alpha.publish(lambda top: content.put(top / "large", _LARGE, moment=4))
+
+
+def chunked_changed(stage: Stage) -> Tree:
+    """A file in many chunks that grows in the middle, and one that is cut down to a single object."""
+    alpha = stage.publisher("alpha", _CHUNK_SIZES)
+
+    def plant(top: Path) -> None:
+        content.put(top / "grows", _LARGE, moment=4)
+        content.put(top / "shrinks", _LARGE, moment=4)
+
+    def edit(top: Path) -> None:
+        content.put(top / "grows", _LARGE[: 40 << 10] + b"inserted" + _LARGE[40 << 10 :], moment=5)
+        content.put(top / "shrinks", _LARGE[:1000], moment=5)
+
+    alpha.publish(plant)
+    stage.record()
+    return alpha.publish(edit)
+
+
+def ingest(stage: Stage) -> Tree:
+    """An archive with links, a nested catalog and a hard link, into a directory that is not there yet."""
+    alpha = stage.publisher("alpha")
+    tree = alpha.publish(_few)
+
+    def fill(source: Path) -> None:
+        content.put(source / "bin/run", "#!/bin/sh\n", mode=0o755, moment=6)
+        (source / "link").symlink_to("bin/run")
+        content.stamp(source / "link", 7)
+        content.KINDS["nested2"](source / "nested")
+        content.put(source / "twins/one", "linked", moment=8)
+        (source / "twins/two").hardlink_to(source / "twins/one")
+
+    archive = stage.archive(fill)
+    alpha.machine.write("/srv/archive.tar", archive.read_bytes())
+    stage.record()
+    alpha.ingest("-t", "/srv/archive.tar", "-b", "right/1.0")
+    added = {f"right/1.0/{path}": node for path, node in snapshot(archive.with_suffix("")).items() if path}
+    return tree | added | {"right/1.0": Node(0o040755, 0, 0, None)}
+
+
+def _delete(stage: Stage, gone: str) -> Tree:
+    alpha = stage.publisher("alpha")
+    tree = alpha.publish(_few)
+    stage.record()
+    alpha.ingest("-d", gone)
+    above = gone.rpartition("/")[0]
+    return grafted(tree, gone, {}) | {above: loosened(tree[above])}
+
+
+def ingest_delete_file(stage: Stage) -> Tree:
+    """``ingest -d`` of a file, whose own path is leased."""
+    return _delete(stage, "right/file")
+
+
+def ingest_delete_directory(stage: Stage) -> Tree:
+    """``ingest -d`` of a directory."""
+    return _delete(stage, "right/inner")
+
+
+def ingest_delete_nested(stage: Stage) -> Tree:
+    """``ingest -d`` of a nested catalog."""
+    return _delete(stage, "left")
+
+
+def publish_commit(stage: Stage) -> Tree:
+    """``cvmfs_publish enter`` with ``cvmfs_publish commit``."""
+    alpha = stage.publisher("alpha")
+    tree = alpha.publish(_few)
+    top = alpha.machine.path("/srv/stage")
+    content.put(top / "entered/file", "from the inside", moment=9)
+    content.put(top / "entered/.cvmfscatalog", b"", moment=9)
+    content.stamp(top / "entered", 10)
+    stage.record()
+    alpha.enter("cp -a /srv/stage/. .\nrm -r right/inner", commit=True)
+    added = {path: node for path, node in snapshot(top).items() if path}
+    return grafted(tree, "right/inner", {}) | added | {"right": loosened(tree["right"])}
+
+
+def aborted(stage: Stage) -> Tree:
+    """A transaction that is given up."""
+    alpha = stage.publisher("alpha")
+    tree = alpha.publish(_few)
+    stage.record()
+    alpha.begin("left")
+    content.put(alpha.top / "left/never", "to be seen")
+    alpha.abort()
+    return tree
+
+
+def busy(stage: Stage) -> Tree:
+    """Leases above, at and below another one are refused; one beside it is granted."""
+    alpha, beta = stage.publisher("alpha"), stage.publisher("beta")
+    tree = alpha.publish(_few)
+    stage.record()
+    alpha.begin("right")
+    for path in ("", "right", "right/inner"):
+        assert beta.begin(path, expect=None).code == 16
+    tree = grafted(tree, "left", beta.publish(lambda top: content.put(top / "left/beside", "x", moment=11), "left"))
+    content.put(alpha.top / "right/late", "y", moment=12)
+    tree = grafted(tree, "right", snapshot(alpha.top))
+    alpha.commit()
+    return tree
+
+
+def side_by_side(stage: Stage) -> Tree:
+    """Two publishers who both worked on the same base: the second commit is merged, in nested catalogs, too."""
+    alpha, beta = stage.publisher("alpha"), stage.publisher("beta")
+    tree = alpha.publish(_few)
+    stage.record()
+    alpha.begin("left")
+    beta.begin("right")
+    content.put(alpha.top / "left/new", "by alpha", moment=13)
+    content.put(alpha.top / "left/sub/.cvmfscatalog", b"", moment=13)
+    content.put(beta.top / "right/new", "by beta", moment=14)
+    content.put(beta.top / "right/inner/.cvmfscatalog", b"", moment=14)
+    left, right = snapshot(alpha.top), snapshot(beta.top)
+    beta.commit()
+    alpha.commit()
+    return grafted(grafted(tree, "left", left), "right", right)
+
+
+SCENES: Final[dict[str, Scene]] = {
+    scene.__name__.replace("_", "-"): scene
+    for scene in (
+        new_tree,
+        changes,
+        replacements,
+        nested_catalogs,
+        below_nested,
+        outside,
+        chunked_new,
+        chunked_changed,
+        ingest,
+        ingest_delete_file,
+        ingest_delete_directory,
+        ingest_delete_nested,
+        publish_commit,
+        aborted,
+        busy,
+        side_by_side,
+    )
+}
+
+
+def record(name: str) -> Session:
+    """Play one session and check that it came to what it was to come to."""
+    fqrn = f"{name}.example.org"
+    with World() as world, tempfile.TemporaryDirectory() as folder:
+        repository = world.mkfs(fqrn)
+        world.serve()
+        _, key, secret = repository.key("gw").split()
+        recorder = Recorder(world.gateway.removesuffix("/api/v1"), Key(key.decode(), secret))
+        try:
+            stage = Stage(world, repository, recorder, Path(folder))
+            tree = SCENES[name](stage)
+        finally:
+            recorder.close()
+        world.verify(repository, tree)
+        return Session(
+            about=" ".join((SCENES[name].__doc__ or "").split()),
+            recorded_with=world.client.run("cvmfs2", "--version").output.strip(),
+            fqrn=fqrn,
+            revision=repository.revision,
+            catalogs=sorted(path[1:] for path in world.nested_catalogs(repository)),
+            tree=tree,
+            exchanges=recorder.exchanges,
+            initial=stage.initial,
+        )
+
+
+def main() -> int:
+    """Record the sessions that the command line names."""
+    parser = argparse.ArgumentParser(prog="tests.traffic.record", description="Record publishers' sessions.")
+    parser.add_argument("names", nargs="*", metavar="SESSION", help="default: all")
+    parser.add_argument("--list", action="store_true", help="say what there is")
+    arguments = parser.parse_args()
+    if arguments.list:
+        for name, scene in SCENES.items():
+            print(f"{name:24} {(scene.__doc__ or '').strip()}")
+        return 0
+    if unknown := set(arguments.names) - set(SCENES):
+        parser.error(f"no such session: {', '.join(sorted(unknown))}")
+    if reason := missing():
+        print(reason, file=sys.stderr)
+        return 1
+    FIXTURES.mkdir(exist_ok=True)
+    for name in arguments.names or SCENES:
+        path = FIXTURES / f"{name}.zip"
+        session = record(name)
+        session.save(path)
+        print(f"{name:24} {len(session.exchanges):3} requests {path.stat().st_size / 1000:6.1f} kB", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
