@@ -56,7 +56,12 @@ async def commit_lease(request: web.Request) -> web.Response:
     key = service(request).access.authorize(authorization(request), token(request).encode())
     wanted = decode(body, CommitRequest).body()
     outcome = await service(request).commit(token(request), wanted, key)
-    return reply({"status": "ok", "final_revision": outcome.final_revision})
+    answer: dict[str, Any] = {"status": "ok", "final_revision": outcome.final_revision}
+    if outcome.tag_name:
+        answer["tag_name"] = outcome.tag_name
+    if outcome.missing_objects:
+        answer["missing_objects"] = outcome.missing_objects
+    return reply(answer)
 
 
 async def renew_lease(request: web.Request) -> web.Response:

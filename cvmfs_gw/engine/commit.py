@@ -10,18 +10,21 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import Final
 
+from cvmfs_gw.engine.balance import Weights
 from cvmfs_gw.engine.catalogs import CatalogCache
 from cvmfs_gw.engine.commit_api import CommitOutcome, CommitRequest
-from cvmfs_gw.engine.errors import EngineError, MergeError, StorageError
-from cvmfs_gw.engine.merge import Merged, MergeRequest, merge
+from cvmfs_gw.engine.errors import EngineError, MergeError, PathViolation, StorageError
+from cvmfs_gw.engine.merge import Merged, MergeRequest, check_ancestors, merge
 from cvmfs_gw.engine.publish import Publication, TagChanges
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.engine.rules import Rules
 from cvmfs_gw.engine.statistics import record_publish
+from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_gw.serverconf import ServerConf
 from cvmfs_objstore.errors import FormatError, ObjectStoreError
 from cvmfs_objstore.formats.catalog import Catalog
+from cvmfs_objstore.formats.entry import parent_path
 from cvmfs_objstore.hashes import ContentHash
 
 _log = logging.getLogger(__name__)
@@ -66,6 +69,19 @@ class Engine:
         except (EngineError, ObjectStoreError, OSError) as error:
             _log.debug("%s: cannot read ahead: %s", fqrn, error)  # the commit will say what is wrong
 
+    def check_lease(self, fqrn: str, lease_path: str) -> None:
+        """Refuse a path below something that is no directory; see the protocol."""
+        if not parent_path(lease_path):
+            return  # right below the root, or the root itself
+        try:
+            repository = self.repository(fqrn)
+            with closing(CatalogTree(repository.catalogs, repository.head().root_hash)) as tree:
+                check_ancestors(tree, lease_path, may_be_made=True)
+        except PathViolation:
+            raise
+        except (EngineError, ObjectStoreError, OSError) as error:
+            _log.warning("%s: cannot look at %s: %s", fqrn, lease_path, error)  # a commit will say what is wrong
+
     def commit(self, request: CommitRequest) -> CommitOutcome:
         """See :meth:`cvmfs_gw.engine.commit_api.CommitEngine.commit`."""
         repository = self.repository(request.fqrn)
@@ -102,11 +118,16 @@ class Engine:
         )
         with closing(Publication(repository, head, tags, now, request.new_root)) as publication:
             if (done := publication.done) is not None:
-                return CommitOutcome(done.revision, done.root_hash, done.tag_name)
-            wanted = MergeRequest(
-                request.new_root, request.old_root, head.root_hash, request.lease_path, request.create_ancestors
-            )
+                return CommitOutcome(done.revision, done.root_hash, done.tag_name, done.missing_objects)
             configuration = repository.configuration()
+            wanted = MergeRequest(
+                request.new_root,
+                request.old_root,
+                head.root_hash,
+                request.lease_path,
+                request.create_ancestors,
+                _weights(configuration),
+            )
             rules = Rules(configuration, repository.objects, strict_objects=self._strict_objects)
             merged = merge(
                 repository.catalogs,
@@ -117,7 +138,7 @@ class Engine:
                 rules,
                 repository.journal,
             )
-            manifest = publication.publish(merged.root, merged.revision, merged.ttl)
+            manifest = publication.publish(merged.root, merged.revision, merged.ttl, rules.missing)
         self._record(repository, request, merged, now)
         for collision in merged.collisions[:_MAX_LOGGED_COLLISIONS]:
             _log.warning("%s: changed on both sides, %s: %s", request.fqrn, collision.outcome, collision.path or "/")
@@ -130,7 +151,7 @@ class Engine:
             request.lease_path or "/",
             (time.monotonic() - started) * 1000,
         )
-        return CommitOutcome(manifest.revision, manifest.root_hash, publication.tag_name)
+        return CommitOutcome(manifest.revision, manifest.root_hash, publication.tag_name, rules.missing)
 
     def _record(self, repository: Repository, request: CommitRequest, merged: Merged, now: float) -> None:
         """Enter the publish in the statistics, which must not fail it: it is done."""
@@ -152,6 +173,12 @@ class Engine:
             self.repository(fqrn).recover()
         except ObjectStoreError as error:
             raise StorageError(f"{fqrn}: {error}") from error
+
+
+def _weights(configuration: ServerConf) -> Weights | None:
+    if not configuration.autocatalogs:
+        return None
+    return Weights(configuration.autocatalogs_max_weight, configuration.autocatalogs_min_weight)
 
 
 def set_root_properties(root: Catalog, configuration: ServerConf) -> None:

@@ -67,6 +67,8 @@ class CommitOutcome:
     final_revision: int
     root_hash: ContentHash
     tag_name: str = ""
+    missing_objects: int = 0
+    """Objects that changed entries refer to and that are not in the storage (they may come later)."""
 
 
 class CommitEngine(Protocol):
@@ -74,6 +76,12 @@ class CommitEngine(Protocol):
 
     def prepare(self, fqrn: str, catalogs: tuple[ContentHash, ...]) -> None:
         """Told of catalogs that were uploaded: a commit will want them soon. Never raises. Called from any thread."""
+
+    def check_lease(self, fqrn: str, lease_path: str) -> None:
+        """Raise :exc:`~cvmfs_gw.engine.errors.PathViolation` if nothing could ever be published at *lease_path*.
+
+        An ancestor that is missing is no reason, as it may be made. Called from any thread.
+        """
 
     def commit(self, request: CommitRequest) -> CommitOutcome:
         """Merge, tag, sign and publish; durable on return. Raises :exc:`~cvmfs_gw.engine.errors.EngineError`.

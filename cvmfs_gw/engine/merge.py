@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
+from cvmfs_gw.engine.balance import Weights, balance
 from cvmfs_gw.engine.catalogs import CatalogStore
 from cvmfs_gw.engine.diff import TreeDiff
 from cvmfs_gw.engine.errors import PathViolation
@@ -45,6 +46,8 @@ class MergeRequest:
     present: ContentHash
     scope: str
     create_ancestors: bool
+    weights: Weights | None = None
+    """Of automatic nested catalogs; None: there are none."""
 
 
 def merge(
@@ -67,10 +70,12 @@ def merge(
         true_base = result.root.catalog.previous_revision or request.claimed_base
         base = stack.enter_context(closing(CatalogTree(catalogs, true_base)))
         tree = stack.enter_context(closing(CatalogTree(catalogs, request.present)))
-        _check_ancestors(tree, request)
+        check_ancestors(tree, request.scope, may_be_made=request.create_ancestors)
         transaction = Transaction(tree, result.get)
         diff = TreeDiff(base, result, tree, request.scope, rules)
         transaction.apply(stack.enter_context(closing(diff.changes())))
+        if request.weights is not None:
+            balance(tree, request.weights, request.scope, catalogs.objects, now)
         # Nobody will ask for the publisher's catalogs again, and there may be a lot of them.
         for opened in (result, base):
             opened.close()
@@ -81,13 +86,16 @@ def merge(
         return Merged(root, catalog.revision, ttl, tuple(stored), tuple(transaction.collisions), transaction.counts)
 
 
-def _check_ancestors(tree: CatalogTree, request: MergeRequest) -> None:
-    """Each proper ancestor of the lease path must be a directory, or missing where it may be made."""
-    path = parent_path(request.scope)
+def check_ancestors(tree: CatalogTree, lease_path: str, *, may_be_made: bool) -> None:
+    """Each proper ancestor of the lease path must be a directory, or missing where it *may_be_made*.
+
+    Raises :exc:`PathViolation`.
+    """
+    path = parent_path(lease_path)
     while path:
         entry = tree.get(path)
-        if entry is None and not request.create_ancestors:
-            raise PathViolation(f"{path} is not there, so nothing can be published at {request.scope}")
+        if entry is None and not may_be_made:
+            raise PathViolation(f"{path} is not there, so nothing can be published at {lease_path}")
         if entry is not None and not entry.is_directory:
-            raise PathViolation(f"{path} is no directory, so nothing can be published at {request.scope}")
+            raise PathViolation(f"{path} is no directory, so nothing can be published at {lease_path}")
         path = parent_path(path)

@@ -72,6 +72,7 @@ class Outcome:
     revision: int
     root_hash: ContentHash
     tag_name: str
+    missing_objects: int
 
 
 class Publication:
@@ -111,8 +112,8 @@ class Publication:
         text = self._history.property(_OUTCOME_PREFIX + self._source.bare) if self._source else None
         if text is None:
             return None
-        revision, root, tag_name = text.split(" ", 2)
-        return Outcome(int(revision), ContentHash.parse(root, Suffix.CATALOG), tag_name)
+        revision, root, missing, tag_name = text.split(" ", 3)
+        return Outcome(int(revision), ContentHash.parse(root, Suffix.CATALOG), tag_name, int(missing))
 
     def _final_tag_name(self) -> str:
         tags, name = self._tags, self._tags.name
@@ -143,11 +144,13 @@ class Publication:
         )
         for _, key in known[: max(0, len(known) - _OUTCOMES_KEPT + 1)]:
             self._history.set_property(key, None)
-        text = f"{outcome.revision} {outcome.root_hash.bare} {outcome.tag_name}"
+        text = f"{outcome.revision} {outcome.root_hash.bare} {outcome.missing_objects} {outcome.tag_name}"
         self._history.set_property(_OUTCOME_PREFIX + source.bare, text)
 
-    def publish(self, root: NestedRef, revision: int, ttl: int | None) -> Manifest:
+    def publish(self, root: NestedRef, revision: int, ttl: int | None, missing_objects: int = 0) -> Manifest:
         """Make *root* the head: tag database, certificate, reflog and, last, the manifest; returns the new head.
+
+        *missing_objects* is remembered with the outcome.
 
         The source goes into the reflog as well: nobody names it any more, but a collector must find it.
         """
@@ -156,7 +159,7 @@ class Publication:
         published = max(int(self._now), head.published)
         self._change_tags(root, revision)
         if self._source is not None:
-            self._remember_outcome(self._source, Outcome(revision, root.hash, self.tag_name))
+            self._remember_outcome(self._source, Outcome(revision, root.hash, self.tag_name, missing_objects))
         history = self._store_history(algorithm)
         # Replicas unpack and compress certificates again under the same name, so the encoder must be the stock one.
         certificate = repository.objects.add(self.certificate.pem, algorithm, Suffix.CERTIFICATE, deflate=deflate)

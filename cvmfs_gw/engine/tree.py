@@ -128,6 +128,10 @@ class CatalogTree:
 
         return visit(self.root)
 
+    def changed_nodes(self) -> Iterator[Node]:
+        """Open catalogs that differ from what they were opened from, nested ones first."""
+        return (node for node in self._nodes() if node.changed)
+
     # -- reading
 
     def node_of(self, directory: str) -> Node:

@@ -7,7 +7,7 @@ Source: the reference's flags (with underscores) and file; ``num_receivers``, ``
 ports are read and mean nothing here, as there are no receiver processes.
 
 Divergence: a ``user.json`` that is there but cannot be read stops the start; the reference silently takes the
-defaults. ``enable_key_endpoint`` is known to later releases only.
+defaults. ``enable_key_endpoint`` is known to later releases only; ``strict_objects`` and ``fsync`` are ours.
 """
 
 from __future__ import annotations
@@ -40,6 +40,10 @@ class Config:
     receiver_path: str = "/usr/bin/cvmfs_receiver"
     mock_receiver: bool = False
     enable_key_endpoint: bool = False
+    strict_objects: bool = False
+    """Refuse commits that refer to objects which are not in the storage."""
+    fsync: bool = True
+    """Wait for the disk before a commit is acknowledged."""
 
     @property
     def max_lease_ms(self) -> int:
@@ -78,6 +82,8 @@ class Config:
             receiver_path=_text(stated, "receiver_path", defaults.receiver_path),
             mock_receiver=_flag(stated, "mock_receiver", defaults.mock_receiver),
             enable_key_endpoint=_flag(stated, "enable_key_endpoint", defaults.enable_key_endpoint),
+            strict_objects=_flag(stated, "strict_objects", defaults.strict_objects),
+            fsync=_flag(stated, "fsync", defaults.fsync),
         )
 
 

@@ -3,7 +3,8 @@
 A lease whose time runs out while an upload or a commit of its own is running stays alive until that has ended. If it
 then has to go on (more packs follow, the commit failed or was cut off), it gets :data:`GRACE_MS` more.
 
-Everything is kept in memory and written through to the database before a call returns. Reading (:meth:`LeaseBook.get`,
+Everything is kept in memory and written through to the database before a call returns; it survives a power cut after
+:meth:`LeaseBook.sync`. Reading (:meth:`LeaseBook.get`,
 :meth:`LeaseBook.active`) touches only memory, so that it never waits for a disk.
 
 Divergence: in the reference, a lease that expires during a commit or upload loses the work, a lease that lived through
@@ -48,6 +49,16 @@ class Lease:
     protocol: int = 2
     hostname: str = ""
     granted_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseView:
+    """A lease, its state, what its packs have brought, and how many are coming in right now."""
+
+    lease: Lease
+    state: State
+    uploads: UploadStatistics
+    running: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +138,10 @@ class LeaseBook:
             database.close()
             raise
 
+    def sync(self) -> None:
+        """Return when every change that was made so far would survive a power cut; raises ``OSError``."""
+        self._database.sync()
+
     def close(self) -> None:
         with self._changing:
             self._database.close()
@@ -142,6 +157,12 @@ class LeaseBook:
         """All leases that are alive."""
         with self._memory:
             return [entry.lease for entry in self._entries.values() if entry.alive(now)]
+
+    def views(self, now: int) -> list[LeaseView]:
+        """All leases that are alive, and what is going on with them."""
+        with self._memory:
+            alive = [entry for entry in self._entries.values() if entry.alive(now)]
+            return [LeaseView(entry.lease, entry.state, entry.uploads, entry.running) for entry in alive]
 
     def state(self, token: str) -> State:
         """Where the lease is in its life; FREE for a token that is unknown."""

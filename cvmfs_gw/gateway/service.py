@@ -25,6 +25,7 @@ from cvmfs_gw.gateway.access import Access
 from cvmfs_gw.gateway.authorization import Key
 from cvmfs_gw.gateway.committer import CommitBody, Committer, Listener
 from cvmfs_gw.gateway.config import Config
+from cvmfs_gw.gateway.durability import GroupCommit
 from cvmfs_gw.gateway.errors import (
     CertificateNotFound,
     GatewayError,
@@ -121,7 +122,8 @@ class GatewayService:
         self._enabled = dict.fromkeys(access.config.repositories, True)
         self._leases.record_repositories(self._enabled)
         self._changes = ThreadPoolExecutor(1, "gw-leases")
-        self._prepare = engine.prepare
+        self._prepare, self._check_lease = engine.prepare, engine.check_lease
+        self._durability = GroupCommit(leases.sync)
         self._uploads = ThreadPoolExecutor(max(4, os.cpu_count() or 1), "gw-upload")
         self._committer = Committer(engine, leases, self._change, self._check_owner, clock)
         self.on_committed: list[Listener] = self._committer.on_committed
@@ -224,7 +226,10 @@ class GatewayService:
     # --- leases ------------------------------------------------------------------------------------------------
 
     async def new_lease(self, path: str, key: Key, *, protocol: int, hostname: str) -> GrantedLease:
-        """Grant a lease on ``<fqrn>/<path>`` to a client that speaks up to *protocol*; raises :exc:`GatewayError`."""
+        """Grant a lease on ``<fqrn>/<path>`` to a client that speaks up to *protocol*.
+
+        Raises :exc:`GatewayError`, and :exc:`EngineError` for a path where nothing could ever be published.
+        """
         if protocol < MIN_PROTOCOL:
             raise IncompatibleVersion(f"incompatible request version: {protocol}, min version: {MIN_PROTOCOL}")
         lease_path = LeasePath.parse(path)
@@ -233,6 +238,8 @@ class GatewayService:
         if not self._enabled.get(lease_path.fqrn, True):
             raise RepositoryDisabled
         self.access.config.check(key.id, lease_path)
+        if lease_path.path.count("/") > 1:  # what lies right below the root has no ancestor to look at
+            await asyncio.to_thread(self._check_lease, lease_path.fqrn, lease_path.path)
         lease = await self._change(
             lambda: self._leases.acquire(
                 lease_path,
@@ -264,7 +271,8 @@ class GatewayService:
         """Raises :exc:`InvalidLease`, :exc:`KeyNotAllowed`, :exc:`CommitInProgress`."""
         # a lease whose time is up can be dropped, too: that is what a late publisher does
         self._check_owner(self._leases.get(_checked(token)), key)
-        await self._change(self._leases.cancel, token)
+        # after a power cut the lease may be back, until its time is up
+        await self._change_lazily(self._leases.cancel, token)
 
     async def cancel_by_path(self, path: str) -> list[Lease]:
         """Cancel every lease at and below ``<fqrn>/<path>``; raises :exc:`GatewayError`."""
@@ -297,7 +305,7 @@ class GatewayService:
                 loop.run_in_executor(self._uploads, self._prepare, lease.path.fqrn, tuple(receiver.catalogs))
         finally:
             # shielded, so that a connection that breaks does not leave the lease pinned for ever
-            await asyncio.shield(self._change(lambda: self._leases.end_upload(token, self._clock(), brought)))
+            await asyncio.shield(self._change_lazily(lambda: self._leases.end_upload(token, self._clock(), brought)))
         return brought
 
     # --- commits -----------------------------------------------------------------------------------------------
@@ -329,7 +337,13 @@ class GatewayService:
     # --- inside ------------------------------------------------------------------------------------------------
 
     async def _change(self, function: Callable[..., T], *arguments: object) -> T:
-        """Call *function* in the thread that changes leases."""
+        """Call *function* in the thread that changes leases; returns when the change is durable."""
+        result = await self._change_lazily(function, *arguments)
+        await self._durability.durable()
+        return result
+
+    async def _change_lazily(self, function: Callable[..., T], *arguments: object) -> T:
+        """The same for a change that a power cut may undo, and that nothing but a power cut undoes."""
         return await asyncio.get_running_loop().run_in_executor(self._changes, function, *arguments)
 
     async def _head_of(self, fqrn: str) -> Head | None:
@@ -364,6 +378,7 @@ class GatewayService:
         self._committer.close()
         self._uploads.shutdown()
         self._changes.shutdown()
+        self._durability.close()
         self._leases.close()
 
 

@@ -67,6 +67,8 @@ class PackReceiver:
         """The catalogs that the pack brought, whether they were new or not."""
         self._added = self._duplicated = self._catalogs = 0
         self._bytes = self._catalog_bytes = 0
+        self.received = 0
+        """Bytes of the pack that were taken in so far; may be read from any thread."""
 
     def feed(self, chunks: Iterable[bytes | memoryview]) -> None:
         """Take the next bytes of the pack."""
@@ -74,10 +76,16 @@ class PackReceiver:
             for chunk in chunks:
                 for event in self._parser.feed(chunk):
                     self._take(event)
+                self.received += len(chunk)
         except ObjectPackError as error:
             raise BadPack(str(error)) from error
         except OSError as error:
             raise StoreFailure(error.strerror or type(error).__name__) from error
+
+    @property
+    def objects(self) -> int:
+        """How many objects are stored, or were there, so far."""
+        return self._added + self._duplicated
 
     def finish(self) -> UploadStatistics:
         """The body has ended; returns what the pack has brought."""

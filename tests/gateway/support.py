@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 
 from cvmfs_gw.engine.commit_api import CommitOutcome, CommitRequest
+from cvmfs_gw.engine.errors import PathViolation
 from cvmfs_gw.gateway.authorization import Key, sign
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_objstore.formats.objectpack import PackBuilder, header_digest
@@ -78,6 +79,7 @@ class FakeEngine:
 
     requests: list[CommitRequest] = field(default_factory=list)
     failures: list[BaseException] = field(default_factory=list)
+    not_leasable: set[str] = field(default_factory=set)
     gate: threading.Event | None = None
     running: int = 0
     most_running: int = 0
@@ -94,6 +96,10 @@ class FakeEngine:
 
     def prepare(self, fqrn: str, catalogs: tuple[ContentHash, ...]) -> None:
         pass
+
+    def check_lease(self, fqrn: str, lease_path: str) -> None:
+        if lease_path in self.not_leasable:
+            raise PathViolation(f"nothing can be published at {lease_path}")
 
     def commit(self, request: CommitRequest) -> CommitOutcome:
         with self._lock:

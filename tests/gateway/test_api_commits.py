@@ -44,7 +44,7 @@ async def test_commit(api: Api, engine: FakeEngine, clock: Clock) -> None:
         delete_tags="old  older",
         novelty=None,
     )
-    assert reply == {"status": "ok", "final_revision": 1}
+    assert reply == {"status": "ok", "final_revision": 1, "tag_name": "v1"}
     (request,) = engine.requests
     assert (request.fqrn, request.lease_path) == (FQRN, "/a/b")
     assert (request.old_root, request.new_root) == (OLD, NEW)

@@ -296,3 +296,10 @@ async def test_listing_and_leasing_do_not_wait_for_commits(api: Api, engine: Fak
     assert gone[1]["reason"] == "commit in progress"
     engine.gate.set()
     assert (await commit)["status"] == "ok"
+
+
+async def test_lease_below_something_that_is_no_directory(api: Api, engine: FakeEngine) -> None:
+    engine.not_leasable.add("/a/file/x")
+    reply = await api.lease(f"{FQRN}/a/file/x")
+    assert (reply["status"], reply["reason"]) == ("error", "path_violation")
+    assert (await api.lease(f"{FQRN}/a/file"))["status"] == "ok"

@@ -1,0 +1,92 @@
+"""Waiting for a path instead of polling it: first come, first served.
+
+A request that may wait stands in line. It is tried again when a lease ends, when the one that is in its way runs out,
+and when somebody before it has left. Nobody is served before somebody who came earlier and wants a path that overlaps,
+whether they wait or not: else those who poll would win over and over again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from cvmfs_gw.gateway.errors import PathBusy
+from cvmfs_gw.gateway.leasepath import LeasePath
+from cvmfs_gw.gateway.leases import MIN_REMAINING_MS, Lease
+
+MAX_WAIT_S: Final = 600.0
+"""Longest wait that is granted, in seconds: HTTP clients and proxies give up some time, too."""
+LOOK_S: Final = 1.0
+"""How often it is looked whether a client that waits is still there, in seconds."""
+
+
+class _Waiter:
+    __slots__ = ("path", "woken")
+
+    def __init__(self, path: LeasePath) -> None:
+        self.path = path
+        self.woken = asyncio.Event()
+
+
+class WaitingLine:
+    """Those who wait for a lease. To be used from one event loop only."""
+
+    def __init__(self) -> None:
+        self._line: list[_Waiter] = []
+
+    def __len__(self) -> int:
+        return len(self._line)
+
+    async def acquire(
+        self,
+        path: LeasePath,
+        acquire: Callable[[], Awaitable[Lease]],
+        wait_s: float,
+        gone: Callable[[], bool] = lambda: False,
+    ) -> Lease:
+        """What *acquire* returns, tried until it does not raise :exc:`PathBusy` any more, for up to *wait_s* seconds.
+
+        Raises the last :exc:`PathBusy` when time is up, or when the client is *gone*.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + min(wait_s, MAX_WAIT_S)
+        waiter = _Waiter(path)
+        self._line.append(waiter)
+        try:
+            while True:
+                waiter.woken.clear()
+                busy = PathBusy(MIN_REMAINING_MS)
+                if self._is_first(waiter) and not gone():
+                    try:
+                        return await acquire()
+                    except PathBusy as error:
+                        busy = error
+                left = until - loop.time()
+                if left <= 0 or gone():
+                    raise busy
+                await _wait(waiter.woken, min(left, LOOK_S, busy.remaining_ms / 1000))
+        finally:
+            self._line.remove(waiter)
+            self.wake()
+
+    def wake(self) -> None:
+        """A lease has ended: let those who wait try again."""
+        for waiter in self._line:
+            waiter.woken.set()
+
+    def _is_first(self, waiter: _Waiter) -> bool:
+        for other in self._line:
+            if other is waiter:
+                return True
+            if other.path.overlaps(waiter.path):
+                return False
+        raise AssertionError("not in line")
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass
