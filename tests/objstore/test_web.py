@@ -81,6 +81,20 @@ async def test_files(client: Client, path: str) -> None:
             assert head.headers[name] == headers[name]
 
 
+@pytest.mark.parametrize(
+    ("manifest", "age"),
+    [(b"Cx\nD240\nS1\n--\n", 61), (b"Cx\nD15\nS1\n--\n", 15), (b"D0\n", 0), (b"x\nxD5\n", 61), (b"", 61)],
+)
+async def test_the_manifest_is_cached_for_no_longer_than_clients_poll(manifest: bytes, age: int) -> None:
+    storage = MemoryStorage()
+    storage.write(".cvmfspublished", manifest)
+    async with TestClient(TestServer(web_app(lambda fqrn: storage))) as client:
+        for method in ("GET", "HEAD"):
+            async with client.request(method, f"{BASE}/.cvmfspublished") as reply:
+                assert reply.headers["Cache-Control"] == f"max-age={age}"
+                assert await reply.read() == (manifest if method == "GET" else b"")
+
+
 async def test_info(client: Client) -> None:
     async with client.get("/cvmfs/info/v1/repositories.json") as reply:
         assert reply.status == 200
