@@ -13,7 +13,8 @@ import stat
 from dataclasses import dataclass
 from typing import Final
 
-from cvmfs_gw.engine.tree import CatalogTree, Node
+from cvmfs_gw.engine.node import Node
+from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_objstore.compression import Compression, deflate
 from cvmfs_objstore.formats.entry import FLAG_FILE, FLAG_MOUNTPOINT, Entry, is_below, storage_flags
 from cvmfs_objstore.hashes import Algorithm

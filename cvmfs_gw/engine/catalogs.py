@@ -104,12 +104,13 @@ class CatalogStore:
             raise MergeError(f"catalog {ref}: {error}") from error
 
     def store(self, catalog: Catalog, algorithm: Algorithm, journal: Journal | None = None) -> NestedRef:
-        """Store a catalog and say what it became; *journal* is told its name before."""
+        """Store a catalog and say what it became; *journal* is told its name before, unless it is there already."""
         data = catalog.dump()
         # Catalogs hold their own revision and time, so no two are alike and nothing is lost by a faster encoder.
         stored = deflate_fast(data)
         ref = ContentHash.of(stored, algorithm, Suffix.CATALOG)
-        if journal is not None:
+        # A publisher may have uploaded the very same, made from the same root in the same second: not ours to undo.
+        if journal is not None and not self.objects.has(ref):
             journal.note(ref)
         self.objects.put(ref, stored)
         self._cache.put(self._number, ref, data)

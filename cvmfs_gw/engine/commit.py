@@ -86,6 +86,13 @@ class Engine:
         """See :meth:`cvmfs_gw.engine.commit_api.CommitEngine.commit`."""
         repository = self.repository(request.fqrn)
         try:
+            with repository.exclusive():
+                return self._commit_or_undo(repository, request)
+        except OSError as error:
+            raise StorageError(f"{request.fqrn}: {error}") from error
+
+    def _commit_or_undo(self, repository: Repository, request: CommitRequest) -> CommitOutcome:
+        try:
             return self._commit(repository, request)
         except EngineError:
             self._undo(repository)
@@ -170,7 +177,9 @@ class Engine:
     def recover(self, fqrn: str) -> None:
         """Put right what a killed process left behind. Only at start; raises :exc:`EngineError` or ``OSError``."""
         try:
-            self.repository(fqrn).recover()
+            repository = self.repository(fqrn)
+            with repository.exclusive():
+                repository.recover()
         except ObjectStoreError as error:
             raise StorageError(f"{fqrn}: {error}") from error
 

@@ -89,6 +89,8 @@ def create_repository(
     Killed in the middle, it leaves a repository without a manifest, which another run completes with the same keys.
     """
     check_fqrn(fqrn)
+    if options.ttl <= 0:
+        raise ConfigurationError(f"not a time that clients could wait for, in seconds: {options.ttl}")
     location = paths.repository_storage(fqrn)
     if os.path.exists(os.path.join(location, ".cvmfspublished")):
         raise ConfigurationError(f"{fqrn} exists already, in {location}")

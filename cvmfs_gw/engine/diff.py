@@ -21,10 +21,11 @@ from typing import Final
 
 from cvmfs_gw.engine.changes import Change, Drop, Graft, Nest, Put, Remove, Unnest
 from cvmfs_gw.engine.inspect import Inspector
+from cvmfs_gw.engine.node import Node
 from cvmfs_gw.engine.rowdiff import CatalogDiff, Row, RowPaths, all_rows, linked_rows
 from cvmfs_gw.engine.rules import Rules
 from cvmfs_gw.engine.transaction import same_content
-from cvmfs_gw.engine.tree import CatalogTree, Node
+from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_objstore.formats.catalog import Catalog, NestedRef
 from cvmfs_objstore.formats.entry import (
     FLAG_BIND_MOUNTPOINT,

@@ -14,9 +14,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from cvmfs_gw.engine.node import Node
 from cvmfs_gw.engine.rowdiff import CatalogDiff, Row, RowPaths, all_rows
 from cvmfs_gw.engine.rules import Rules
-from cvmfs_gw.engine.tree import CatalogTree, Node
+from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_objstore.formats.catalog import Catalog, NestedRef
 from cvmfs_objstore.formats.entry import FLAG_BIND_MOUNTPOINT, FLAG_MOUNTPOINT, NESTING_FLAGS, Counters, Entry, PathKey
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -19,6 +20,7 @@ from cvmfs_objstore.errors import ObjectStoreError
 from cvmfs_objstore.formats.catalog import NestedRef
 from cvmfs_objstore.formats.history import UNDO_TAGS, History, Tag
 from cvmfs_objstore.formats.manifest import Manifest
+from cvmfs_objstore.formats.reflog import Reflog
 from cvmfs_objstore.hashes import Algorithm, ContentHash, Suffix
 
 DEFAULT_TTL: Final = 240
@@ -79,12 +81,20 @@ class Publication:
     """One publish, from the head that it replaces to the new one. Use once, from one thread."""
 
     def __init__(
-        self, repository: Repository, head: Manifest, tags: TagChanges, now: float, source: ContentHash | None = None
+        self,
+        repository: Repository,
+        head: Manifest,
+        tags: TagChanges,
+        now: float,
+        source: ContentHash | None = None,
+        *,
+        reflog: Reflog | None = None,
     ) -> None:
         """Read and check all that the publish needs. *now* is in seconds since the epoch.
 
         *source* is the publisher's root catalog that the new one will be made from. Where it was published already,
-        :attr:`done` says what became of it, and there is nothing left to do.
+        :attr:`done` says what became of it, and there is nothing left to do. *reflog* takes the place of the
+        repository's, which is not looked at then.
 
         Raises :exc:`MissingReflog`, :exc:`TagError`, :exc:`SigningError`, :exc:`ConfigurationError`.
         """
@@ -100,7 +110,7 @@ class Publication:
             return
         self.certificate, self._key = repository.signing_keys()
         self.tag_name = self._final_tag_name()
-        self._reflog = repository.reflog(head)
+        self._reflog = repository.reflog(head) if reflog is None else reflog
 
     def close(self) -> None:
         """Free what was read."""
@@ -147,39 +157,73 @@ class Publication:
         text = f"{outcome.revision} {outcome.root_hash.bare} {outcome.missing_objects} {outcome.tag_name}"
         self._history.set_property(_OUTCOME_PREFIX + source.bare, text)
 
-    def publish(self, root: NestedRef, revision: int, ttl: int | None, missing_objects: int = 0) -> Manifest:
+    def publish(
+        self,
+        root: NestedRef,
+        revision: int,
+        ttl: int | None,
+        missing_objects: int = 0,
+        edit_tags: Callable[[History, Tag], None] | None = None,
+    ) -> Manifest:
         """Make *root* the head: tag database, certificate, reflog and, last, the manifest; returns the new head.
 
-        *missing_objects* is remembered with the outcome.
+        *missing_objects* is remembered with the outcome. *edit_tags* changes the tag database, given the new head's
+        tag, in place of what the :class:`TagChanges` say.
 
         The source goes into the reflog as well: nobody names it any more, but a collector must find it.
         """
-        repository, head = self._repository, self._head
-        algorithm = root.hash.algorithm
-        published = max(int(self._now), head.published)
-        self._change_tags(root, revision)
+        tags = self._tags
+        tag = Tag(self.tag_name, root.hash, revision, int(self._now), tags.description, root.size, tags.channel)
+        (edit_tags or self._change_tags)(self._history, tag)
         if self._source is not None:
             self._remember_outcome(self._source, Outcome(revision, root.hash, self.tag_name, missing_objects))
-        history = self._store_history(algorithm)
-        # Replicas unpack and compress certificates again under the same name, so the encoder must be the stock one.
-        certificate = repository.objects.add(self.certificate.pem, algorithm, Suffix.CERTIFICATE, deflate=deflate)
-        repository.storage.sync()
-        for ref in (root.hash, self._source, certificate, history, head.meta_info):
-            if ref is not None:
-                self._reflog.add(ref, int(self._now))
         manifest = replace(
-            head,
+            self._head,
             root_hash=root.hash,
             root_size=root.size,
             revision=revision,
             ttl=ttl or DEFAULT_TTL,
-            garbage_collectable=repository.configuration().garbage_collection,
+            garbage_collectable=self._repository.configuration().garbage_collection,
             has_alt_catalog_path=False,
             micro_catalog=None,
-            fqrn=repository.fqrn,
+            fqrn=self._repository.fqrn,
+            published=max(int(self._now), self._head.published),
+        )
+        return self._swap(manifest, (root.hash, self._source), new_history=True)
+
+    def amend(
+        self,
+        edit_tags: Callable[[History], None] | None = None,
+        edit_reflog: Callable[[Reflog], None] | None = None,
+    ) -> Manifest:
+        """Keep the root catalog and its revision, and change tags or reflog; sign again. Returns the new head.
+
+        Clients do not notice: for them, a manifest with the revision that they have is no news.
+        """
+        if edit_tags is not None:
+            edit_tags(self._history)
+        if edit_reflog is not None:
+            edit_reflog(self._reflog)
+        return self._swap(self._head, (self._head.root_hash,), new_history=edit_tags is not None)
+
+    def _swap(self, manifest: Manifest, refs: Iterable[ContentHash | None], *, new_history: bool) -> Manifest:
+        repository, head = self._repository, self._head
+        algorithm = manifest.root_hash.algorithm
+        history = head.history
+        if new_history:
+            if history is not None:
+                self._history.set_property("previous_revision", history.bare)
+            history = self._store_history(algorithm)
+        # Replicas unpack and compress certificates again under the same name, so the encoder must be the stock one.
+        certificate = repository.objects.add(self.certificate.pem, algorithm, Suffix.CERTIFICATE, deflate=deflate)
+        repository.storage.sync()
+        for ref in (*refs, certificate, history, head.meta_info):
+            if ref is not None:
+                self._reflog.add(ref, int(self._now))
+        manifest = replace(
+            manifest,
             certificate=certificate,
             history=history,
-            published=published,
             reflog_hash=repository.store_reflog(self._reflog, algorithm),
         )
         repository.storage.write(MANIFEST_PATH, manifest.signed(self._key))
@@ -194,19 +238,13 @@ class Publication:
         self._repository.objects.put(name, stored)
         return name
 
-    def _change_tags(self, root: NestedRef, revision: int) -> None:
-        history = self._history
+    def _change_tags(self, history: History, tag: Tag) -> None:
         for name in self._tags.delete:
             history.remove(name)
         if self._tags.auto_threshold:
-            for tag in list(history.tags()):
-                if tag.name.startswith(GENERIC_PREFIX) and tag.timestamp < self._tags.auto_threshold:
-                    history.remove(tag.name)
-        tag = Tag(
-            self.tag_name, root.hash, revision, int(self._now), self._tags.description, root.size, self._tags.channel
-        )
+            for old in list(history.tags()):
+                if old.name.startswith(GENERIC_PREFIX) and old.timestamp < self._tags.auto_threshold:
+                    history.remove(old.name)
         if tag.name:
             history.put(tag)
         history.move_undo_tags(tag)
-        if self._head.history is not None:
-            history.set_property("previous_revision", self._head.history.bare)

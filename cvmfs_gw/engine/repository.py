@@ -6,11 +6,13 @@ import logging
 import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Final
 
 from cvmfs_gw.engine.catalogs import CatalogCache, CatalogStore
 from cvmfs_gw.engine.errors import ConfigurationError, MissingReflog, SigningError, StorageError
 from cvmfs_gw.engine.journal import Journal
+from cvmfs_gw.engine.locking import exclusive
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_gw.serverconf import ServerConf, ServerConfError
 from cvmfs_objstore.errors import FormatError, InvalidHash, KeyFileError, ObjectNotFound
@@ -74,6 +76,10 @@ class Repository:
             return ServerConf.load(self.paths.server_conf(self.fqrn), self.fqrn)
         except ServerConfError as error:
             raise ConfigurationError(str(error)) from error
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Be the only one who changes the repository, also of other processes. Every change happens inside of it."""
+        return exclusive(self.paths, self.fqrn)
 
     # -- head
 

@@ -6,7 +6,8 @@ in the order of what weighs more:
 * what the changes do not mention stays as it is in the present tree;
 * where both sides changed an entry, the changes win (their author holds the lease), and it is noted as a collision;
 * a directory is not removed while it holds entries that the author of the changes never saw;
-* a directory that the author puts something in, and that others removed, comes back as the author had it.
+* a directory that the author puts something in, and that others removed, comes back as the author had it;
+* where the file that marks a nested catalog comes or goes, so does the nested catalog, whatever others did to either.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import assert_never
 
 from cvmfs_gw.engine.changes import UNKNOWN, Base, Change, Drop, Graft, Nest, Put, Remove, Unnest
 from cvmfs_gw.engine.errors import MergeError
+from cvmfs_gw.engine.sources import CATALOG_MARKER
 from cvmfs_gw.engine.statistics import PublishCounts
 from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_objstore.formats.entry import FLAG_BIND_MOUNTPOINT, NESTING_FLAGS, Entry, parent_path
@@ -34,9 +36,15 @@ class Collision:
 
 
 def same_content(one: Entry, other: Entry) -> bool:
-    """Whether two entries are the same but for link data and nesting, which belong to the tree they are in."""
+    """Whether two entries are the same but for link data and nesting, which belong to the tree they are in.
+
+    Two things change that nobody has changed, by work further down, and do not count: a directory's size, which is that
+    on the publisher's own disk, and nanoseconds that were not known and then read as none.
+    """
     mask = ~NESTING_FLAGS
-    return one._replace(hardlinks=0, flags=one.flags & mask) == other._replace(hardlinks=0, flags=other.flags & mask)
+    size = one.size if one.is_directory and other.is_directory else other.size
+    one = one._replace(hardlinks=0, flags=one.flags & mask, mtimens=one.mtimens or 0)
+    return one == other._replace(hardlinks=0, flags=other.flags & mask, size=size, mtimens=other.mtimens or 0)
 
 
 class Transaction:
@@ -52,6 +60,8 @@ class Transaction:
         """Directories known to be there."""
         self._fresh: set[str] = set()
         """Directories made by this transaction, so with nothing in them but what it put there."""
+        self._marked: set[str] = set()
+        """Directories whose marker of a nested catalog came or went."""
 
     def apply(self, changes: Iterable[Change]) -> None:
         """Apply *changes* in order (see :mod:`cvmfs_gw.engine.changes`); raises :exc:`MergeError`."""
@@ -73,6 +83,8 @@ class Transaction:
                     self.tree.drop(change.path)
                 case _:
                     assert_never(change)
+        for directory in sorted(self._marked):
+            self._follow_marker(directory)
 
     def _note(self, path: str, present: Entry | None, base: Base, outcome: str) -> None:
         """Note a collision if the present entry is not what the changes were made against."""
@@ -101,6 +113,8 @@ class Transaction:
                 self.collisions.append(Collision(path, "replaced with what others put in it"))
             old = self._empty(path)
         self.tree.put(path, entry, change.chunks, old, change.bind, change.keys)
+        if entry.name == CATALOG_MARKER:
+            self._marked.add(parent)
         self.counts.count(old, entry)
         if entry.is_directory:
             self._directories.add(path)
@@ -131,7 +145,19 @@ class Transaction:
             return
         self._note(path, old, change.base, "removed")
         self.tree.remove(path, old)
+        if old.name == CATALOG_MARKER:
+            self._marked.add(parent_path(path))
         self.counts.count(old, None)
+
+    def _follow_marker(self, directory: str) -> None:
+        """Make the directory a nested catalog if it is marked as one, and part of its parent's if it is not."""
+        entry = self.tree.get(directory) if directory else None
+        if entry is None or not entry.is_directory or entry.flags & FLAG_BIND_MOUNTPOINT:
+            return
+        if self.tree.get(f"{directory}/{CATALOG_MARKER}") is not None:
+            self.tree.nest(directory)
+        else:
+            self.tree.unnest(directory)
 
     def _ensure_directory(self, path: str) -> None:
         """Have a directory at *path*, made after the source of the changes where the present tree has none."""

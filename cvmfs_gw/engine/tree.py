@@ -16,7 +16,9 @@ from typing import Final
 from cvmfs_gw.engine.catalogs import CatalogStore
 from cvmfs_gw.engine.errors import MergeError
 from cvmfs_gw.engine.journal import Journal
-from cvmfs_objstore.formats.catalog import Catalog, NestedRef, Row
+from cvmfs_gw.engine.links import NEW_DIRECTORY_LINKS, Links
+from cvmfs_gw.engine.node import Node
+from cvmfs_objstore.formats.catalog import Catalog, NestedRef
 from cvmfs_objstore.formats.entry import (
     FLAG_BIND_MOUNTPOINT,
     FLAG_DIRECTORY,
@@ -32,64 +34,7 @@ from cvmfs_objstore.formats.entry import (
 )
 from cvmfs_objstore.hashes import Algorithm, ContentHash
 
-_NEW_DIRECTORY_LINKS: Final = 2
 _NO_HASH: Final = "0" * 40
-_ROWS_AT_ONCE: Final = 10000
-
-
-class Node:
-    """One open catalog of the tree."""
-
-    __slots__ = (
-        "_catalog",
-        "_pending",
-        "accounted",
-        "below",
-        "changed",
-        "children",
-        "mountpoint",
-        "nested",
-        "own",
-        "parent",
-        "ref",
-    )
-
-    def __init__(self, mountpoint: str, catalog: Catalog, parent: Node | None, ref: NestedRef | None) -> None:
-        self.mountpoint = mountpoint
-        self._catalog = catalog
-        self._pending: list[Row] = []
-        self.parent = parent
-        self.ref = ref
-        """What it was opened from; None if it is new."""
-        self.nested = catalog.nested()
-        self.children: dict[str, Node] = {}
-        self.own, self.below = catalog.counters()
-        self.accounted = self.total() if ref is not None else Counters()
-        self.changed = ref is None
-
-    @property
-    def catalog(self) -> Catalog:
-        """The catalog with everything that was put into it."""
-        if self._pending:
-            self._write_pending()
-        return self._catalog
-
-    def put_new(self, row: Row) -> None:
-        """Insert, some time soon, a row of an entry without chunks that the catalog does not have yet."""
-        self._pending.append(row)
-        if len(self._pending) >= _ROWS_AT_ONCE:
-            self._write_pending()
-
-    def _write_pending(self) -> None:
-        self._catalog.put_new_rows(self._pending)
-        self._pending.clear()
-
-    def total(self) -> Counters:
-        """What the catalog and those below it add up to, apart from open ones that have changed."""
-        result = Counters()
-        result.add(self.own)
-        result.add(self.below)
-        return result
 
 
 class CatalogTree:
@@ -100,10 +45,7 @@ class CatalogTree:
         plain_size = len(catalogs.plain(root))
         self.root = self._open("", NestedRef(root, plain_size), None)
         self._by_directory: dict[str, Node] = {}
-        self._link_changes: dict[str, int] = {}
-        self._groups: dict[tuple[str, int], int] = {}
-        self._touched_groups: set[tuple[str, int]] = set()
-        self._last_group: dict[str, int] = {}
+        self._links = Links()
 
     def _open(self, mountpoint: str, ref: NestedRef, parent: Node | None) -> Node:
         catalog = self._catalogs.load(ref.hash)
@@ -121,12 +63,7 @@ class CatalogTree:
     def _nodes(self) -> Iterator[Node]:
         """Open catalogs, nested ones before those that they are nested in."""
 
-        def visit(node: Node) -> Iterator[Node]:
-            for child in node.children.values():
-                yield from visit(child)
-            yield node
-
-        return visit(self.root)
+        return self.root.subtree()
 
     def changed_nodes(self) -> Iterator[Node]:
         """Open catalogs that differ from what they were opened from, nested ones first."""
@@ -170,7 +107,7 @@ class CatalogTree:
             return None if self.root.changed else self.root.ref
         node = self.node_of(parent_path(path))
         child = node.children.get(path)
-        if child is not None and any(below.changed for below in _subtree(child)):
+        if child is not None and any(below.changed for below in child.subtree()):
             return None
         return node.nested.get(path)
 
@@ -214,16 +151,16 @@ class CatalogTree:
         if flags & FLAG_DIRECTORY:
             if old is not None and old.is_directory:
                 flags |= old.flags & NESTING_FLAGS
-                links = _NEW_DIRECTORY_LINKS if old.flags & FLAG_BIND_MOUNTPOINT else old.hardlinks
+                links = NEW_DIRECTORY_LINKS if old.flags & FLAG_BIND_MOUNTPOINT else old.hardlinks
             else:
-                links = _NEW_DIRECTORY_LINKS
-                self._add_links(parent, 1)
+                links = NEW_DIRECTORY_LINKS
+                self._links.add_subdirectory(parent)
             if flags & FLAG_BIND_MOUNTPOINT:
                 links = entry.hardlinks  # it counts what is shown there
         else:
             if old is not None and old.is_directory:
                 self._forget_directory(path)
-            links = self._file_links(node, parent, entry) if entry.hardlink_group else 1
+            links = self._links.file_links(node, parent, entry) if entry.hardlink_group else 1
         if flags != entry.flags or links != entry.hardlinks:
             entry = entry._replace(flags=flags, hardlinks=links)
         node.own.count(entry, len(chunks))
@@ -232,7 +169,7 @@ class CatalogTree:
             node.put_new(Catalog.row(path, entry, *keys) if keys else Catalog.row(path, entry))
             return
         if old is not None:
-            self._note_group(parent, old)
+            self._links.note_group(parent, old)
             node.own.count(old, len(node.catalog.chunks(path)) if old.is_chunked else 0, -1)
             if old.flags & FLAG_BIND_MOUNTPOINT:
                 node.catalog.remove_nested(path, "bind_mountpoints")
@@ -274,7 +211,7 @@ class CatalogTree:
         node.catalog.remove(path)
         if old.flags & FLAG_BIND_MOUNTPOINT:
             node.catalog.remove_nested(path, "bind_mountpoints")
-        self._note_group(parent, old)
+        self._links.note_group(parent, old)
         node.changed = True
 
     def remove_tree(self, path: str) -> None:
@@ -291,55 +228,17 @@ class CatalogTree:
         self.remove(path, old)
 
     def _forget_directory(self, path: str) -> None:
-        self._add_links(parent_path(path), -1)
-        self._link_changes.pop(path, None)
+        self._links.forget_directory(path)
         self._by_directory.pop(path, None)
-
-    def _add_links(self, directory: str, change: int) -> None:
-        self._link_changes[directory] = self._link_changes.get(directory, 0) + change
-
-    # -- hard links
-
-    def _file_links(self, node: Node, directory: str, entry: Entry) -> int:
-        """The ``hardlinks`` column for an entry that comes from another catalog: its group under a number of ours."""
-        source = (directory, entry.hardlink_group)
-        group = self._groups.get(source)
-        if group is None:
-            last = self._last_group.get(node.mountpoint)
-            group = (node.catalog.max_hardlink_group() if last is None else last) + 1
-            self._groups[source] = self._last_group[node.mountpoint] = group
-        self._touched_groups.add((directory, group))
-        return entry.with_links(1, group).hardlinks
-
-    def _note_group(self, directory: str, old: Entry) -> None:
-        if not old.is_directory and old.hardlink_group:
-            self._touched_groups.add((directory, old.hardlink_group))
 
     def settle(self) -> None:
         """Write the link counts that changes so far amount to."""
-        for directory, group in self._touched_groups:
-            self.node_of(directory).catalog.renumber_hardlink_group(directory, group)
-        self._touched_groups.clear()
-        self._groups.clear()
-        self._last_group.clear()
+        self._links.settle_groups(self.node_of)
         self.settle_directories()
 
     def settle_directories(self) -> None:
         """Write the link counts of directories, and leave alone hard link groups that may not be complete yet."""
-        for directory, change in self._link_changes.items():
-            if change:
-                self._change_links(directory, change)
-        self._link_changes.clear()
-
-    def _change_links(self, directory: str, change: int) -> None:
-        inner = self.node_of(directory)
-        entry = inner.catalog.get(directory)
-        if entry is None:
-            raise MergeError(f"no directory {directory or '/'}")
-        links = max(_NEW_DIRECTORY_LINKS, entry.linkcount + change)
-        for node in {inner, self.node_of(parent_path(directory))}:
-            node.catalog.set_links(directory, links)
-            node.changed = True
+        self._links.settle_directories(self.node_of)
 
     # -- nesting
 
@@ -401,10 +300,10 @@ class CatalogTree:
         child = parent.children.get(path)
         parent.below.add(child.accounted if child else self._total_of(parent.nested[path]), -1)
         if child is not None:
-            for node in list(_subtree(child)):
+            for node in list(child.subtree()):
                 node.catalog.close()
         self._unregister(parent, path)
-        parent.catalog.set_links(path, _NEW_DIRECTORY_LINKS)
+        parent.catalog.set_links(path, NEW_DIRECTORY_LINKS)
 
     def _unregister(self, parent: Node, path: str) -> None:
         parent.nested.pop(path)
@@ -496,9 +395,3 @@ class CatalogTree:
         parent.nested[node.mountpoint] = ref
         parent.catalog.set_nested(node.mountpoint, ref)
         parent.changed = True
-
-
-def _subtree(node: Node) -> Iterator[Node]:
-    yield node
-    for child in node.children.values():
-        yield from _subtree(child)

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -28,6 +29,7 @@ from cvmfs_objstore.formats.history import History
 from cvmfs_objstore.formats.keychain import PublicKey
 from cvmfs_objstore.formats.reflog import REFLOG_PATH, Reflog
 from cvmfs_objstore.hashes import Algorithm, ContentHash, Suffix
+from tests.engine.repositories import publisher_root, put
 from tests.engine.trees import NOW, Item, make_entry, read
 
 FQRN: Final = "faults.example.org"
@@ -223,3 +225,28 @@ def test_vanished_staging_folder(tmp_path_factory: pytest.TempPathFactory) -> No
     os.rmdir(os.path.join(world.paths.repository_storage(FQRN), "data", "txn"))
     assert world.commit(world.request) == 3
     world.check_clean()
+
+
+def test_undo_leaves_what_a_publisher_uploaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit that makes the very catalog that was uploaded, byte by byte, and fails, does not take it away."""
+    world = World(str(tmp_path))
+    engine, repository = Engine(world.paths, {}, clock=lambda: NOW), world.repository()
+    base = world.before.root_hash
+    result = publisher_root(repository, base, [put("/a/x", Item(Kind.SYMLINK, 1))], NOW)
+    request = CommitRequest(FQRN, "/a/x", base, result)
+
+    def nested(root: ContentHash) -> ContentHash:
+        with repository.catalogs.load(root) as catalog:
+            return catalog.nested()["/a"].hash
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", fail)
+        with pytest.raises(EngineError):
+            engine.commit(request)
+    assert repository.objects.has(nested(result))
+    outcome = engine.commit(request)
+    assert outcome.final_revision == 3
+    assert nested(outcome.root_hash) == nested(result), "or this test shows nothing"

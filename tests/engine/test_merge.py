@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +14,7 @@ from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_objstore.formats.entry import Kind
 from cvmfs_objstore.hashes import Algorithm, ContentHash
 from tests.engine.strategies import Tree, directories, edits, merge, trees
-from tests.engine.trees import NOW, Item, new_store, plant, read
+from tests.engine.trees import NOW, Item, make_entry, new_store, plant, read
 
 
 def commit(
@@ -107,3 +109,39 @@ def test_changes_outside_of_the_lease_are_ignored() -> None:
     store = new_store()
     old, new = (plant(store, tree.model) for tree in (base, result))
     assert set(read(store, commit(store, old, new, old, "/a")).model) == {"", "/a", "/b", "/a/x"}
+
+
+def test_what_comes_with_work_further_down_is_no_change() -> None:
+    """Publishers store the size that a directory has on their own disk, and 0 for nanoseconds that are not known."""
+    base = _tree("/d/", "/d/e/")
+    store = new_store()
+    with closing(CatalogTree(store, plant(store, base.model))) as tree:
+        entry = tree.get("/d")
+        assert entry is not None
+        tree.put("/d", entry._replace(mtimens=None), (), entry)
+        old = tree.store(NOW, Algorithm.SHA1)[0].hash
+        tree.put("/d", entry._replace(mtimens=0, size=60), (), entry)
+        tree.put("/d/e/new", *make_entry("/d/e/new", Item(Kind.FILE, 1)), None)
+        result = tree.store(NOW, Algorithm.SHA1)[0].hash
+    present = plant(store, base.model | {"/d": Item(Kind.DIRECTORY, 7)})
+    found = read(store, commit(store, old, result, present))
+    assert found.model["/d"] == Item(Kind.DIRECTORY, 7)
+    assert "/d/e/new" in found.model
+
+
+def test_nested_catalogs_follow_their_markers() -> None:
+    """A marker put back makes a nested catalog again; one that goes from a directory that stays takes it along."""
+    marked = _tree("/a/", "/a/.cvmfscatalog", "/a/x", nested=("/a",))
+    touched = Tree(marked.model | {"/a/.cvmfscatalog": Item(Kind.FILE, 9)}, marked.mountpoints)
+    dissolved = _tree("/a/", "/a/x")
+    store = new_store()
+    old, new, now = (plant(store, tree.model, tree.mountpoints) for tree in (marked, touched, dissolved))
+    found = read(store, commit(store, old, new, now))
+    assert found.model == touched.model
+    assert found.mountpoints == {"/a"}
+
+    added = Tree(marked.model | {"/a/new": Item(Kind.FILE, 9)}, marked.mountpoints)
+    old, new, now = (plant(store, tree.model, tree.mountpoints) for tree in (marked, _tree(), added))
+    found = read(store, commit(store, old, new, now))
+    assert set(found.model) == {"", "/a", "/a/new"}
+    assert not found.mountpoints

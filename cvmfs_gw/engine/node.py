@@ -1,0 +1,72 @@
+"""One open catalog of a tree that is being changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from cvmfs_objstore.formats.catalog import Catalog, NestedRef, Row
+from cvmfs_objstore.formats.entry import Counters
+
+_ROWS_AT_ONCE: Final = 4000
+
+
+class Node:
+    """One open catalog of the tree."""
+
+    __slots__ = (
+        "_catalog",
+        "_pending",
+        "accounted",
+        "below",
+        "changed",
+        "children",
+        "mountpoint",
+        "nested",
+        "own",
+        "parent",
+        "ref",
+    )
+
+    def __init__(self, mountpoint: str, catalog: Catalog, parent: Node | None, ref: NestedRef | None) -> None:
+        self.mountpoint = mountpoint
+        self._catalog = catalog
+        self._pending: list[Row] = []
+        self.parent = parent
+        self.ref = ref
+        """What it was opened from; None if it is new."""
+        self.nested = catalog.nested()
+        self.children: dict[str, Node] = {}
+        self.own, self.below = catalog.counters()
+        self.accounted = self.total() if ref is not None else Counters()
+        self.changed = ref is None
+
+    @property
+    def catalog(self) -> Catalog:
+        """The catalog with everything that was put into it."""
+        if self._pending:
+            self._write_pending()
+        return self._catalog
+
+    def put_new(self, row: Row) -> None:
+        """Insert, some time soon, a row of an entry without chunks that the catalog does not have yet."""
+        self._pending.append(row)
+        if len(self._pending) >= _ROWS_AT_ONCE:
+            self._write_pending()
+
+    def _write_pending(self) -> None:
+        self._catalog.put_new_rows(self._pending)
+        self._pending.clear()
+
+    def subtree(self) -> Iterator[Node]:
+        """This node and the open ones below it, nested ones before those that they are nested in."""
+        for child in self.children.values():
+            yield from child.subtree()
+        yield self
+
+    def total(self) -> Counters:
+        """What the catalog and those below it add up to, apart from open ones that have changed."""
+        result = Counters()
+        result.add(self.own)
+        result.add(self.below)
+        return result
