@@ -3,7 +3,7 @@
 ::
 
     path                                type                        may be cached for
-    .cvmfs*                             application/x-cvmfs         61 seconds
+    .cvmfs*                             application/x-cvmfs         61 seconds; the manifest for its TTL, if shorter
     info/v1/*.json                      application/json            61 seconds
     stats/*                             application/octet-stream    61 seconds
     data/<2 hex>/<38 hex>[-algo][C..P]  application/octet-stream    3 days
@@ -45,6 +45,10 @@ MUTABLE_AGE: Final = 61
 
 OBJECT_AGE: Final = 3 * 24 * 3600
 """Seconds for which a proxy may keep an object."""
+
+MANIFEST: Final = ".cvmfspublished"
+_MANIFEST_HEAD: Final = 4096
+_TTL: Final = re.compile(rb"^D([0-9]{1,9})$", re.MULTILINE)
 
 _OBJECT: Final = re.compile(r"data/[0-9a-f]{2}/[0-9a-f]{38}(-rmd160|-shake128)?[A-Z]?")
 _ROOT_FILE: Final = re.compile(r"\.cvmfs[A-Za-z0-9_.-]*")
@@ -134,6 +138,8 @@ class _Server:
             return _not_found()
         if isinstance(found, str):
             return _ObjectResponse(found, chunk_size=PIECE, headers=headers)
+        if path == MANIFEST:
+            headers = headers | {"Cache-Control": f"max-age={await asyncio.to_thread(_manifest_age, found)}"}
         return await _send(request, found, headers)
 
     def _find(self, fqrn: str, path: str, is_object: bool) -> BinaryIO | str | None:
@@ -212,6 +218,17 @@ def _bounds(wanted: re.Match[str], size: int) -> tuple[int, int]:
     start = int(first)
     end = min(int(last) + 1, size) if last else size
     return start, end
+
+
+def _manifest_age(file: BinaryIO) -> int:
+    """For how many seconds the manifest in *file* may be cached, which is left at its start.
+
+    Never longer than clients are told to poll. A client that is notified fetches the manifest through its proxies; the
+    copy that one of them has kept is what the notification is wasted on.
+    """
+    ttl = _TTL.search(file.read(_MANIFEST_HEAD))
+    file.seek(0)
+    return min(MUTABLE_AGE, int(ttl[1])) if ttl is not None else MUTABLE_AGE
 
 
 def _headers(kind: str, age: int) -> dict[str, str]:

@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace, paths: SystemPaths) -> int:
     fqrn = check_fqrn(arguments.fqrn)
     web = f"http://{arguments.host}:{arguments.web_port}/cvmfs/{fqrn}"
     if not os.path.exists(os.path.join(paths.repository_storage(fqrn), ".cvmfspublished")):
-        create_repository(fqrn, paths, os.environ, RepositoryOptions(stratum0=web), time.time())
+        create_repository(fqrn, paths, {}, RepositoryOptions(stratum0=web), time.time())
         print(f"Made the repository {fqrn} below {paths.root}", flush=True)
     config = Config.load(paths, {"port": arguments.port})
     set_up_logging(config)

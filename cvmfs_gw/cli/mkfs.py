@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from typing import TYPE_CHECKING
 
@@ -59,7 +58,7 @@ def run(arguments: argparse.Namespace, paths: SystemPaths) -> int:
         keys=arguments.keys,
         replicable=not arguments.no_replicas,
     )
-    create_repository(fqrn, paths, os.environ, options, time.time())
+    create_repository(fqrn, paths, {}, options, time.time())
     print(f"Made {fqrn}:")
     print(f"  storage      {paths.repository_storage(fqrn)}")
     print(f"  keys         {paths.key_file(fqrn, '{masterkey,pub,key,crt,gw}')}")

@@ -38,6 +38,9 @@ class LocalContent:
                     break
                 chunks.append(Chunk(offset, length, name.digest))
                 offset += length
+            if not chunks:  # it was emptied meanwhile, and a file without chunks needs a hash
+                name, _ = self._store(iter(()), Suffix.NONE)
+                return StoredContent(0, flags, name.digest, ())
         return StoredContent(offset, flags, None, tuple(chunks))
 
     def _store(self, pieces: Iterator[bytes], suffix: Suffix) -> tuple[ContentHash, int]:

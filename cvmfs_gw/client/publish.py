@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from cvmfs_gw.client.content import LocalContent
-from cvmfs_gw.client.errors import ClientError, UntrustedRepository
+from cvmfs_gw.client.errors import ClientError, GatewayUnreachable, UntrustedRepository
 from cvmfs_gw.client.gateway import GatewayClient
 from cvmfs_gw.client.remote import RemoteStorage
 from cvmfs_gw.engine.catalogs import CatalogStore
@@ -23,7 +23,7 @@ from cvmfs_gw.engine.transaction import Transaction
 from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_gw.gateway.authorization import Key
 from cvmfs_objstore.compression import Compression
-from cvmfs_objstore.errors import ObjectStoreError
+from cvmfs_objstore.errors import ObjectNotFound, ObjectStoreError
 from cvmfs_objstore.formats.chain import verify_chain
 from cvmfs_objstore.formats.entry import Entry
 from cvmfs_objstore.formats.keychain import PublicKey
@@ -70,8 +70,14 @@ class Progress:
 
 
 def read_head(storage: RemoteStorage, fqrn: str, public_keys: bytes, now: float) -> Manifest:
-    """The repository's manifest, every signature on the way to it verified; raises :exc:`UntrustedRepository`."""
-    raw = storage.read(".cvmfspublished")
+    """The repository's manifest, every signature on the way to it verified.
+
+    Raises :exc:`UntrustedRepository`, and :exc:`GatewayUnreachable` where there is no repository.
+    """
+    try:
+        raw = storage.read(".cvmfspublished")
+    except ObjectNotFound as error:
+        raise GatewayUnreachable(f"no repository {fqrn} there: {error}") from error
     try:
         manifest = SignedManifest.parse(raw).manifest
         if manifest.certificate is None:
@@ -145,12 +151,18 @@ def _packs(local: LocalStorage) -> Iterator[PackBuilder]:
 
 
 def _lease_path(tree: CatalogTree, target: str) -> str:
-    """*target*, or the highest directory above it that does not exist yet and so will be made with it."""
+    """*target*, or the highest directory above it that does not exist yet and so will be made with it.
+
+    Raises :exc:`ClientError` if something on the way is there and no directory.
+    """
     existing = nearest_directory(tree, target)
     if existing == target:
         return target
     rest = target[len(existing) + 1 :]
-    return f"{existing}/{rest.partition('/')[0]}"
+    lease = f"{existing}/{rest.partition('/')[0]}"
+    if lease != target and tree.get(lease) is not None:
+        raise ClientError(f"{lease} is no directory, so nothing can be published at {target}")
+    return lease
 
 
 def _parents_as(model: Entry | None) -> Callable[[str], Entry | None]:

@@ -94,15 +94,12 @@ class Engine:
     def _commit_or_undo(self, repository: Repository, request: CommitRequest) -> CommitOutcome:
         try:
             return self._commit(repository, request)
-        except EngineError:
+        except Exception as error:
             self._undo(repository)
-            raise
-        except (FormatError, sqlite3.Error) as error:
-            self._undo(repository)
-            raise MergeError(f"{request.fqrn}: a catalog that cannot be read: {error}") from error
-        except (ObjectStoreError, OSError) as error:
-            self._undo(repository)
-            raise StorageError(f"{request.fqrn}: {error}") from error
+            translated = _as_engine_error(request.fqrn, error)
+            if translated is error:
+                raise
+            raise translated from error
 
     @staticmethod
     def _undo(repository: Repository) -> None:
@@ -123,7 +120,8 @@ class Engine:
             request.auto_tag_threshold,
             request.delete_tags,
         )
-        with closing(Publication(repository, head, tags, now, request.new_root)) as publication:
+        source, repeated = request.new_root, request.repeated
+        with closing(Publication(repository, head, tags, now, source, repeated=repeated)) as publication:
             if (done := publication.done) is not None:
                 return CommitOutcome(done.revision, done.root_hash, done.tag_name, done.missing_objects)
             configuration = repository.configuration()
@@ -182,6 +180,17 @@ class Engine:
                 repository.recover()
         except ObjectStoreError as error:
             raise StorageError(f"{fqrn}: {error}") from error
+
+
+def _as_engine_error(fqrn: str, error: Exception) -> Exception:
+    """What a commit raises for *error*: itself where nobody foresaw it."""
+    if isinstance(error, EngineError):
+        return error
+    if isinstance(error, (FormatError, sqlite3.Error, RecursionError)):
+        return MergeError(f"{fqrn}: a catalog that cannot be read: {error}")
+    if isinstance(error, (ObjectStoreError, OSError)):
+        return StorageError(f"{fqrn}: {error}")
+    return error
 
 
 def _weights(configuration: ServerConf) -> Weights | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -34,6 +35,7 @@ _BAD_IN_TAG: Final = re.compile(r"[\s\x00-\x1f\x7f]")
 _CHANNEL_LIMIT: Final = 1 << 31
 _OUTCOME_PREFIX: Final = "cvmfs_gw.outcome."
 _OUTCOMES_KEPT: Final = 32
+_PREVIOUS: Final = "previous_revision"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +90,14 @@ class Publication:
         now: float,
         source: ContentHash | None = None,
         *,
+        repeated: bool = False,
         reflog: Reflog | None = None,
     ) -> None:
         """Read and check all that the publish needs. *now* is in seconds since the epoch.
 
         *source* is the publisher's root catalog that the new one will be made from. Where it was published already,
-        :attr:`done` says what became of it, and there is nothing left to do. *reflog* takes the place of the
-        repository's, which is not looked at then.
+        :attr:`done` says what became of it, and there is nothing left to do; with *repeated* it is looked for in all
+        that was ever published. *reflog* takes the place of the repository's, which is not looked at then.
 
         Raises :exc:`MissingReflog`, :exc:`TagError`, :exc:`SigningError`, :exc:`ConfigurationError`.
         """
@@ -104,7 +107,7 @@ class Publication:
         self._tags = tags
         self._source = source
         self._history = load_history(repository, head)
-        self.done = self._recorded_outcome()
+        self.done = self._recorded_outcome(self._history) or (self._earlier_outcome() if repeated else None)
         if self.done is not None:
             self.tag_name = self.done.tag_name
             return
@@ -118,12 +121,33 @@ class Publication:
         if self.done is None:
             self._reflog.close()
 
-    def _recorded_outcome(self) -> Outcome | None:
-        text = self._history.property(_OUTCOME_PREFIX + self._source.bare) if self._source else None
+    def _recorded_outcome(self, history: History) -> Outcome | None:
+        text = history.property(_OUTCOME_PREFIX + self._source.bare) if self._source else None
         if text is None:
             return None
         revision, root, missing, tag_name = text.split(" ", 3)
         return Outcome(int(revision), ContentHash.parse(root, Suffix.CATALOG), tag_name, int(missing))
+
+    def _earlier_outcome(self) -> Outcome | None:
+        """What became of the source where so much was published since that the present tag database has forgotten it.
+
+        The reflog tells at once if it was published at all, and each tag database names the one before it.
+        """
+        with closing(self._repository.reflog(self._head)) as reflog:
+            if self._source is None or self._source not in reflog:
+                return None
+        previous = self._history.property(_PREVIOUS)
+        while previous is not None:
+            try:
+                name = ContentHash.parse(previous, Suffix.HISTORY)
+                plain = self._repository.objects.get_plain(name, max_size=_MAX_HISTORY)
+            except ObjectStoreError:
+                return None  # collected
+            with closing(History.load(plain)) as history:
+                if (found := self._recorded_outcome(history)) is not None:
+                    return found
+                previous = history.property(_PREVIOUS)
+        return None
 
     def _final_tag_name(self) -> str:
         tags, name = self._tags, self._tags.name
@@ -147,12 +171,8 @@ class Publication:
         return name
 
     def _remember_outcome(self, source: ContentHash, outcome: Outcome) -> None:
-        known = sorted(
-            (int(value.split(" ")[0]), key)
-            for key, value in self._history.properties().items()
-            if key.startswith(_OUTCOME_PREFIX)
-        )
-        for _, key in known[: max(0, len(known) - _OUTCOMES_KEPT + 1)]:
+        known = [key for key in self._history.properties() if key.startswith(_OUTCOME_PREFIX)]  # oldest first
+        for key in known[: max(0, len(known) - _OUTCOMES_KEPT + 1)]:
             self._history.set_property(key, None)
         text = f"{outcome.revision} {outcome.root_hash.bare} {outcome.missing_objects} {outcome.tag_name}"
         self._history.set_property(_OUTCOME_PREFIX + source.bare, text)
@@ -212,7 +232,7 @@ class Publication:
         history = head.history
         if new_history:
             if history is not None:
-                self._history.set_property("previous_revision", history.bare)
+                self._history.set_property(_PREVIOUS, history.bare)
             history = self._store_history(algorithm)
         # Replicas unpack and compress certificates again under the same name, so the encoder must be the stock one.
         certificate = repository.objects.add(self.certificate.pem, algorithm, Suffix.CERTIFICATE, deflate=deflate)

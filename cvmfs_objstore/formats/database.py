@@ -150,8 +150,11 @@ class Database:
             self.connection.execute(sql, (key, to_bytes(str(value))))
 
     def properties(self) -> dict[str, str]:
-        """All properties, as text."""
-        return {str(key): str(value) for key, value in self.connection.execute("SELECT key, value FROM properties")}
+        """All properties, as text, in the order in which they were set first."""
+        return {
+            str(key): str(value)
+            for key, value in self.connection.execute("SELECT key, value FROM properties ORDER BY rowid")
+        }
 
     def columns(self, table: str) -> set[str]:
         """Column names of *table*; empty if there is no such table."""
