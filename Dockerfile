@@ -27,6 +27,7 @@ EXPOSE 4929 8080
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
   CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:4929/api/v1', timeout=2)"]
-# The process is its own PID 1: it starts no other and stops on SIGTERM when what is in flight is done.
+# PID 1 is a small parent that holds the sockets, starts the server again should it die, reaps, and passes SIGTERM on; the
+# server stops when what is in flight is done.
 ENTRYPOINT ["cvmfs-gw"]
 CMD ["serve", "--host", "0.0.0.0"]

@@ -34,6 +34,11 @@ class SystemPaths:
         return self._below("etc/cvmfs/gateway/user.json")
 
     @property
+    def notify_config(self) -> str:
+        """Webhooks, and keys of those who publish notifications."""
+        return self._below("etc/cvmfs/notify/config.json")
+
+    @property
     def keys(self) -> str:
         """The folder of all repositories' keys."""
         return self._below("etc/cvmfs/keys")

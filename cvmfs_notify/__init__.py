@@ -15,7 +15,12 @@
     supervisor  the parent that keeps listening sockets open while workers come and go
     client      subscribe and publish from the other side
     webhook     tell a CI system
-    config, server, websocket, relay, cli: the stand-alone server
+    config      the stand-alone server: its settings
+    remote      ... trust in repositories that lie elsewhere
+    server      ... its routes, and how uvicorn serves them
+    websocket   ... the route for clients of its predecessor
+    relay       ... which says again what other servers say
+    cli         ... the command line
 
 Imports nothing of ours but itself and the manifest and signature formats of the object store.
 """

@@ -3,7 +3,7 @@
 ::
 
     publish(event) ── newer? ──▶ newest[fqrn] = event ──▶ slot of each subscriber = event ──▶ wake, if it was empty
-    take()         ── what is in a slot, the one that was filled first, at most once
+    take()         ── what is in the slots, in the order of publication, each at most once
 
 A subscriber gets of each repository an ever newer revision, the last one always; those that a newer one overtook while
 the subscriber was busy it does not get. Nobody waits for anybody: a slot is overwritten, never filled up.
@@ -68,14 +68,16 @@ class Subscription:
         return bool(self._slots)
 
     def take(self) -> Event | None:
-        """The event in the slot that was filled first, which is empty then; None if all are."""
+        """The event with the lowest number of all slots, whose slot is empty then; None if all are."""
         if not self._slots:
             return None
         return self._slots.pop(next(iter(self._slots)))
 
     def _put(self, event: Event) -> None:
         was_empty = not self._slots
-        # a slot that is overwritten keeps its place, so that a busy repository cannot starve the others
+        # A slot that is overwritten goes to the end of the queue: events leave in the order of their numbers, so that
+        # who comes back with the last number it had has missed nothing before that.
+        self._slots.pop(event.fqrn, None)
         self._slots[event.fqrn] = event
         if was_empty:
             self._wake()
@@ -140,19 +142,21 @@ class Broker:
         """
         subscription = Subscription(topics, wake)
         if topics is None:
-            known = sorted(self._newest.values(), key=lambda event: event.number)
+            known = list(self._newest.values())
             self._to_all[subscription] = None
         else:
-            known = [self._newest[fqrn] for fqrn in sorted(topics) if fqrn in self._newest]
+            known = [self._newest[fqrn] for fqrn in topics if fqrn in self._newest]
             for fqrn in topics:
                 self._by_topic.setdefault(fqrn, {})[subscription] = None
+        known.sort(key=lambda event: event.number)
         # a number that was never given is of another sequence, and says nothing
         seen = after if after is not None and after <= self._number else 0
         subscription._slots.update({event.fqrn: event for event in known if event.number > seen})
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """Remove a subscriber; doing so twice does no harm."""
+        """Remove a subscriber and empty its slots; doing so twice does no harm."""
+        subscription._slots.clear()
         if subscription.topics is None:
             self._to_all.pop(subscription, None)
             return

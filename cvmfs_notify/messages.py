@@ -105,7 +105,8 @@ def parse_subscription(data: bytes) -> str:
         wanted = msgspec.json.decode(data, type=_SubscriptionJson)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidSubscription(printable(str(error))) from None
-    return next(iter(topics([wanted.repository]) or {EVERYTHING}))
+    topics([wanted.repository])
+    return wanted.repository
 
 
 def format_subscription(repository: str) -> bytes:

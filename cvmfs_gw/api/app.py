@@ -8,55 +8,59 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
-from cvmfs_gw.api import gc, leases, payloads, repos, root
+from cvmfs_gw.api import gc, leases, metrics, notifications, openapi, payloads, repos, root, status
+from cvmfs_gw.api.bodies import CLOSE
 from cvmfs_gw.api.context import SERVICE
-from cvmfs_gw.api.logs import AccessLogger, mask_url
+from cvmfs_gw.api.logs import mask_url
 from cvmfs_gw.api.messages import reply
+from cvmfs_gw.api.observe import RUNNING, Running, observe
+from cvmfs_gw.api.runner import Runner
 from cvmfs_gw.engine.errors import EngineError
 from cvmfs_gw.gateway.errors import GatewayError, describe
 from cvmfs_gw.gateway.protocol import API_ROOT, MAX_JSON_BODY
 from cvmfs_gw.gateway.service import GatewayService
+from cvmfs_notify.hub import NotificationHub
 
 log = logging.getLogger(__name__)
-
-READ_BUFFER = 1 << 20
-"""How much of a payload is read ahead of the threads that store it, in bytes for each connection."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def make_app(service: GatewayService) -> web.Application:
-    """The application. It does not own *service*: whoever made it starts and closes it."""
-    app = web.Application(middlewares=[errors], client_max_size=MAX_JSON_BODY)
+def make_app(
+    service: GatewayService, hub: NotificationHub | None = None, publish_keys: Mapping[str, bytes] | None = None
+) -> web.Application:
+    """The application. It does not own *service* and *hub*: whoever made them starts and closes them."""
+    app = web.Application(middlewares=[observe, errors], client_max_size=MAX_JSON_BODY)
     app[SERVICE] = service
-    for module in (root, repos, leases, payloads, gc):
+    app[RUNNING] = Running()
+    status.install(app)
+    for module in (root, repos, leases, payloads, gc, metrics, status, openapi):
         app.add_routes(module.routes(API_ROOT))
+    if hub is not None:
+        app[metrics.SUBSCRIBERS] = lambda: hub.subscribers
+        notifications.install(app, hub, API_ROOT, publish_keys)
     return app
 
 
-def make_runner(app: web.Application) -> web.AppRunner:
-    """What serves *app*, with the settings that payloads and publishers need; signals are the caller's.
-
-    Request bodies are taken as they come: a ``Content-Encoding`` is not undone.
-    """
-    return web.AppRunner(
-        app,
-        access_log_class=AccessLogger,
-        access_log=log,
-        read_bufsize=READ_BUFFER,
-        auto_decompress=False,
-        handler_cancellation=False,
-        keepalive_timeout=75.0,
-    )
+def make_runner(app: web.Application, shutdown_timeout: float = 60.0) -> web.AppRunner:
+    """What serves *app*; *shutdown_timeout* is how long requests in flight may take at the end, in seconds."""
+    return Runner(app, shutdown_timeout, log)
 
 
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn whatever a route raises into JSON."""
+    response = await _answer(request, handler)
+    if CLOSE in request:
+        response.force_close()
+    return response
+
+
+async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except (GatewayError, EngineError) as error:

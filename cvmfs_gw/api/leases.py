@@ -10,15 +10,15 @@ from cvmfs_gw.api.context import authorization, json_body, service, token, url_p
 from cvmfs_gw.api.messages import CommitRequest, NewLeaseRequest, RenewRequest, decode, number, reply
 from cvmfs_gw.gateway.errors import InvalidBody, InvalidLease, MissingPath
 from cvmfs_gw.gateway.gotime import format_time
-from cvmfs_gw.gateway.leases import Lease
+from cvmfs_gw.gateway.leases import Lease, LeaseView
 
 _MAX_REVISION: Final = 2**31 - 1
 """The ``revision`` of a lease reply is a 32-bit number; a larger one is left out."""
 
 
 async def list_leases(request: web.Request) -> web.Response:
-    leases = service(request).leases()
-    return reply({"status": "ok", "data": {str(lease.path): _shown(lease) for lease in leases}})
+    now, views = service(request).now_ms(), service(request).lease_views()
+    return reply({"status": "ok", "data": {str(view.lease.path): describe_lease(view, now) for view in views}})
 
 
 async def get_lease(request: web.Request) -> web.Response:
@@ -39,6 +39,8 @@ async def new_lease(request: web.Request) -> web.Response:
         key,
         protocol=number(wanted.api_version, "api_version"),
         hostname=wanted.hostname or _peer(request),
+        wait_s=_wait_s(request, wanted),
+        gone=lambda: request.transport is None or request.transport.is_closing(),
     )
     answer: dict[str, Any] = {
         "status": "ok",
@@ -108,6 +110,27 @@ def _shown(lease: Lease) -> dict[str, str]:
     if lease.hostname:
         shown["hostname"] = lease.hostname
     return shown
+
+
+def describe_lease(view: LeaseView, now: int) -> dict[str, str | int]:
+    """The same with what helps people to decide whom to ask: ages in seconds, sizes in bytes."""
+    lease = view.lease
+    shown: dict[str, str | int] = {**_shown(lease)}
+    if lease.granted_ms:  # not known of a lease that another program has granted
+        shown["age"] = max(now - lease.granted_ms, 0) // 1000
+    shown["expires_in"] = max(lease.expires_ms - now, 0) // 1000
+    shown["state"] = "committing" if view.committing else "open"
+    shown["uploading"] = view.running
+    shown["objects"] = view.uploads.objects_added + view.uploads.objects_duplicated
+    shown["bytes"] = view.uploads.bytes_added
+    return shown
+
+
+def _wait_s(request: web.Request, wanted: NewLeaseRequest) -> float:
+    seconds = number(request.headers.get("Lease-Wait") or wanted.wait or 0, "wait")
+    if seconds < 0:
+        raise InvalidBody("wait is negative")
+    return float(seconds)
 
 
 def _peer(request: web.Request) -> str:

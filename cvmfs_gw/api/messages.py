@@ -28,6 +28,8 @@ class NewLeaseRequest(msgspec.Struct, frozen=True):
     path: str
     api_version: str | int
     hostname: str | None = None
+    wait: str | int | None = None
+    """Seconds to wait for a path that is busy; also as the header ``Lease-Wait``. Deployed publishers never ask."""
 
 
 class CommitRequest(msgspec.Struct, frozen=True):

@@ -11,64 +11,19 @@ end, and then answered.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Coroutine
-from typing import Any, Final
-
-import aiohttp
 from aiohttp import web
 
+from cvmfs_gw.api.bodies import Body
 from cvmfs_gw.api.context import authorization, service
 from cvmfs_gw.api.messages import PayloadHead, decode, number, reply
 from cvmfs_gw.gateway.authorization import Key
-from cvmfs_gw.gateway.errors import BadPack, InvalidBody, InvalidMessageSize
+from cvmfs_gw.gateway.errors import InvalidMessageSize
 from cvmfs_gw.gateway.protocol import MAX_DRAIN_UNSIGNED, MAX_PAYLOAD, MAX_PAYLOAD_HEAD
-
-IDLE_S: Final = 900.0
-"""How long a publisher may send nothing in the middle of a payload, in seconds."""
-
-
-class _Body:
-    """A request's body, read in order. No wait for the network lasts longer than :data:`IDLE_S`."""
-
-    def __init__(self, request: web.Request) -> None:
-        self._content = request.content
-        self._stuck = False
-
-    async def exactly(self, size: int) -> bytes:
-        """The next *size* bytes; raises :exc:`InvalidBody` if there are fewer."""
-        try:
-            return await self._patiently(self._content.readexactly(size))
-        except asyncio.IncompleteReadError:
-            raise InvalidBody("shorter than message-size") from None
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """What is left, in pieces as they come."""
-        while chunk := await self._patiently(self._content.readany()):
-            yield chunk
-
-    async def drain(self, limit: int) -> None:
-        """Read what is left and throw it away, up to *limit* bytes."""
-        with contextlib.suppress(BadPack, OSError, aiohttp.ClientError):
-            while not self._stuck and limit > 0:
-                chunk = await self._patiently(self._content.readany())
-                if not chunk:
-                    return
-                limit -= len(chunk)
-
-    async def _patiently(self, read: Coroutine[Any, Any, bytes]) -> bytes:
-        try:
-            async with asyncio.timeout(IDLE_S):
-                return await read
-        except TimeoutError:
-            self._stuck = True
-            raise BadPack("the publisher stopped sending") from None
 
 
 async def submit(request: web.Request) -> web.Response:
     """``POST /payloads/<token>``, and ``POST /payloads`` with the token in the head."""
-    body = _Body(request)
+    body = Body(request)
     key: Key | None = None
     try:
         head_bytes = await body.exactly(_message_size(request))

@@ -1,7 +1,8 @@
 """The running process: gateway and, where asked for, the web server of the repositories, in one event loop.
 
 Start: read the configuration, remove what an earlier process left half written, open the lease database, listen. Stop
-(SIGTERM, SIGINT): listen no longer, let requests in flight and commits come to their end, close the database.
+(SIGTERM, SIGINT): listen no longer, cut the event streams, let requests in flight and commits come to their end, close
+the databases. Sockets that were inherited stay open elsewhere, see :mod:`cvmfs_gw.api.supervisor`.
 """
 
 from __future__ import annotations
@@ -10,18 +11,30 @@ import asyncio
 import logging
 import os
 import signal
+import socket
+import ssl
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
 
 from cvmfs_gw.api.app import make_app, make_runner
+from cvmfs_gw.api.notifications import Announcer, RepositoryAnchors
+from cvmfs_gw.api.tls import TlsFiles
 from cvmfs_gw.engine.commit import Engine
 from cvmfs_gw.engine.errors import EngineError
 from cvmfs_gw.gateway.config import Config
 from cvmfs_gw.gateway.errors import ConfigError
 from cvmfs_gw.gateway.service import GatewayService, Head
 from cvmfs_gw.paths import SystemPaths
+from cvmfs_notify.config import NotifyConfig
+from cvmfs_notify.errors import NotifyConfigError
+from cvmfs_notify.hub import NotificationHub
+from cvmfs_notify.sockets import BACKLOG, Sockets, raise_file_limit
+from cvmfs_notify.store import EventStore
+from cvmfs_notify.supervisor import Parent
+from cvmfs_notify.webhook import run_all
 from cvmfs_objstore.errors import ObjectStoreError
 from cvmfs_objstore.web import web_app
 
@@ -29,6 +42,15 @@ log = logging.getLogger(__name__)
 
 SHUTDOWN_S = 60.0
 """How long requests in flight may take when the process is asked to stop, in seconds."""
+SWITCH_S = 0.001
+"""For how long a thread that commits or stores may keep the interpreter from the event loop, in seconds."""
+GATEWAY = "gateway"
+WEB = "web"
+"""What inherited sockets are called; also in ``FileDescriptorName=`` of a systemd socket unit."""
+NOTIFICATIONS = "notifications.db"
+"""The newest notification of each repository, beside the lease database."""
+RESERVED_FILES = 512
+"""File descriptors that subscribers cannot use up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +62,14 @@ class Listen:
     web_port: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What a process has inherited: listening sockets, and the parent that holds them if it is one of ours."""
+
+    sockets: Sockets
+    parent: Parent | None = None
+
+
 async def serve(
     config: Config,
     paths: SystemPaths,
@@ -48,12 +78,17 @@ async def serve(
     ready: Callable[[], None] = lambda: None,
     *,
     durable: bool = True,
+    worker: Worker | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT. *ready* is called when both servers listen.
 
+    A *worker* accepts from its inherited sockets instead of those of *listen*, and also ends when its parent does.
+
     Raises :exc:`~cvmfs_gw.gateway.errors.ConfigError` and ``OSError``.
     """
-    engine = Engine(paths, environment, durable=durable)
+    notify_config = _notify_config(paths)
+    tls = TlsFiles(config.tls_certificate, config.tls_key) if config.tls_certificate else None
+    engine = Engine(paths, environment, durable=durable and config.fsync, strict_objects=config.strict_objects)
     os.makedirs(config.work_dir, exist_ok=True)
     service = GatewayService.open(
         config,
@@ -62,34 +97,82 @@ async def serve(
         stores=lambda fqrn: engine.repository(fqrn).objects,
         head=lambda fqrn: _head(engine, fqrn),
     )
-    await asyncio.to_thread(_clean, engine, list(service.access.config.repositories))
+    await asyncio.to_thread(_recover, engine, list(service.access.config.repositories))
+    # for so long a thread that computes lets others wait, each time that they need the interpreter
+    sys.setswitchinterval(SWITCH_S)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(_reload(service)))
-    runners = [make_runner(make_app(service))]
-    ports = [listen.port]
+    loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(_reload(service, tls)))
+    parent = worker.parent if worker is not None else None
+    if parent is not None:
+        loop.add_reader(parent.socket, stop.set)
+    hub = NotificationHub(
+        EventStore(os.path.join(config.work_dir, NOTIFICATIONS)),
+        RepositoryAnchors(engine, paths),
+        max_subscribers=max(raise_file_limit() - RESERVED_FILES, RESERVED_FILES),
+    )
+    announcer = Announcer(hub, engine)
+    service.on_committed.append(announcer.committed)
+    runners = [make_runner(make_app(service, hub, notify_config.keys), SHUTDOWN_S)]
+    ports = [(GATEWAY, listen.port)]
     if listen.web_port is not None:
-        runners.append(web.AppRunner(web_app(paths.storage), access_log=None))
-        ports.append(listen.web_port)
+        runners.append(web.AppRunner(web_app(paths.storage), access_log=None, shutdown_timeout=SHUTDOWN_S))
+        ports.append((WEB, listen.web_port))
     await service.start()
+    webhooks = loop.create_task(run_all(hub, notify_config.webhooks))
+    watch = loop.create_task(tls.watch()) if tls is not None else None
     try:
-        for runner, port in zip(runners, ports, strict=True):
+        for runner, (name, port) in zip(runners, ports, strict=True):
             await runner.setup()
-            await web.TCPSite(runner, listen.host, port, shutdown_timeout=SHUTDOWN_S, reuse_address=True).start()
+            sockets = (worker.sockets if worker is not None else {}).get(name)
+            context = tls.context if tls is not None and name == GATEWAY else None
+            for site in _sites(runner, listen.host, port, sockets, context):
+                await site.start()
         log.info("gateway listens on port %d", listen.port)
         ready()
+        if parent is not None:
+            parent.ready()
+        await announcer.catch_up(service.access.config.repositories)
         await stop.wait()
         log.info("stopping")
     finally:
+        if parent is not None:
+            loop.remove_reader(parent.socket)
         for runner in runners:
             await runner.cleanup()
         await service.close()
+        await hub.close()
+        webhooks.cancel()
+        if watch is not None:
+            watch.cancel()
+        await asyncio.gather(webhooks, *([watch] if watch is not None else []), return_exceptions=True)
 
 
-async def _reload(service: GatewayService) -> None:
+def _notify_config(paths: SystemPaths) -> NotifyConfig:
     try:
+        return NotifyConfig.load(paths.notify_config)
+    except NotifyConfigError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _sites(
+    runner: web.AppRunner,
+    host: str | None,
+    port: int,
+    sockets: list[socket.socket] | None,
+    tls: ssl.SSLContext | None,
+) -> list[web.BaseSite]:
+    if sockets:
+        return [web.SockSite(runner, s, ssl_context=tls, backlog=BACKLOG) for s in sockets]
+    return [web.TCPSite(runner, host, port, ssl_context=tls, reuse_address=True, backlog=BACKLOG)]
+
+
+async def _reload(service: GatewayService, tls: TlsFiles | None) -> None:
+    try:
+        if tls is not None:
+            await asyncio.to_thread(tls.reload)
         await service.reload()
         log.info("keys and repositories read again")
     except ConfigError as error:
@@ -101,16 +184,13 @@ def _head(engine: Engine, fqrn: str) -> Head | None:
         head = engine.repository(fqrn).head()
     except (EngineError, ObjectStoreError, OSError):
         return None  # the lease is granted all the same: a commit will say what is wrong
-    return Head(head.revision, head.root_hash)
+    return Head(head.revision, head.root_hash, head.published)
 
 
-def _clean(engine: Engine, fqrns: list[str]) -> None:
-    """Remove staged files of an earlier process."""
+def _recover(engine: Engine, fqrns: list[str]) -> None:
+    """Put right what an earlier process left behind. A repository that is out of order does not stop the others."""
     for fqrn in fqrns:
         try:
-            removed = engine.repository(fqrn).storage.clean()
+            engine.recover(fqrn)
         except (EngineError, OSError) as error:
             log.warning("%s: %s", fqrn, error)
-            continue
-        if removed:
-            log.info("%s: removed %d files that were left half written", fqrn, removed)

@@ -12,10 +12,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cvmfs_gw.cli import demo, mkfs, publish, serve
+from cvmfs_gw.cli import admin, check, demo, mkfs, publish, serve
 from cvmfs_gw.client.errors import ClientError
 from cvmfs_gw.engine.errors import EngineError
-from cvmfs_gw.gateway.errors import ConfigError
+from cvmfs_gw.gateway.errors import GatewayError
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_objstore.errors import ObjectStoreError
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="prefix of every system path (default: $CVMFS_GW_ROOT or /)",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (mkfs, serve, publish, demo):
+    for module in (mkfs, serve, publish, admin, check, demo):
         module.add_parser(commands)
     arguments = parser.parse_args(argv)
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ClientError as error:
         print(f"cvmfs-gw: {error}", file=sys.stderr)
         return error.exit_code
-    except (EngineError, ConfigError, ObjectStoreError, OSError) as error:
+    except (EngineError, GatewayError, ObjectStoreError, OSError) as error:
         print(f"cvmfs-gw: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import Sequence
+from typing import Final
 
-from cvmfs_gw.api.server import Listen, serve
+from cvmfs_gw.api.server import Listen, Worker, serve
+from cvmfs_gw.api.supervisor import run_server
 from cvmfs_gw.cli.serve import set_up_logging
 from cvmfs_gw.gateway.config import parse_flags
 from cvmfs_gw.gateway.errors import ConfigError
 from cvmfs_gw.paths import SystemPaths
+
+IN_PROCESS: Final = "CVMFS_GW_IN_PROCESS"
+"""If this is set in the environment, there is no parent process that keeps the sockets open."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,11 +24,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = parse_flags(sys.argv[1:] if argv is None else argv, paths)
         set_up_logging(config)
-        asyncio.run(serve(config, paths, os.environ, Listen(None, config.port)))
+        listen = Listen(None, config.port)
+
+        async def start(worker: Worker | None) -> None:
+            await serve(config, paths, os.environ, listen, worker=worker)
+
+        return run_server(start, listen, os.environ, supervised=not os.environ.get(IN_PROCESS))
     except (ConfigError, OSError) as error:
         print(f"cvmfs_gateway: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ Mount:      copy {pub} to /etc/cvmfs/keys/ and put into /etc/cvmfs/config.d/{fqr
               CVMFS_SERVER_URL={web}
               CVMFS_PUBLIC_KEY=/etc/cvmfs/keys/{fqrn}.pub
               CVMFS_HTTP_PROXY=DIRECT
-Watch:      curl -s {web}/.cvmfspublished | head -7 | strings
+Subscribe:  cvmfs-notify watch {gateway} {fqrn}
 Stop:       Ctrl-C
 """
 

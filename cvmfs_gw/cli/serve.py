@@ -1,14 +1,15 @@
-"""``cvmfs-gw serve``: gateway and web server in one process."""
+"""``cvmfs-gw serve``: gateway and web server in one process, and a parent that keeps their sockets open."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
 import os
 from typing import TYPE_CHECKING, Final
 
-from cvmfs_gw.api.server import Listen, serve
+from cvmfs_gw.api.logs import JsonFormatter
+from cvmfs_gw.api.server import Listen, Worker, serve
+from cvmfs_gw.api.supervisor import run_server
 from cvmfs_gw.gateway.config import Config
 from cvmfs_gw.paths import SystemPaths
 
@@ -33,6 +34,7 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--web-port", type=int, default=8080, help="of the repositories (default: %(default)s)")
     parser.add_argument("--no-web", action="store_true", help="another web server serves the repositories")
     parser.add_argument("--no-fsync", action="store_true", help="do not wait for the disk: a power cut loses commits")
+    parser.add_argument("--in-process", action="store_true", help="no parent process that keeps the sockets open")
     parser.set_defaults(run=run)
 
 
@@ -47,12 +49,20 @@ def run(arguments: argparse.Namespace, paths: SystemPaths) -> int:
         if listen.web_port is not None:
             print(f"repositories http://{arguments.host}:{listen.web_port}/cvmfs/", flush=True)
 
-    asyncio.run(serve(config, paths, os.environ, listen, ready, durable=not arguments.no_fsync))
-    return 0
+    async def start(worker: Worker | None) -> None:
+        durable = not arguments.no_fsync
+        await serve(config, paths, os.environ, listen, ready, durable=durable, worker=worker)
+
+    return run_server(start, listen, os.environ, supervised=not arguments.in_process)
 
 
 def set_up_logging(config: Config) -> None:
     """Log as *config* says."""
     timestamps = "%(asctime)s " if config.log_timestamps else ""
     level = _LEVELS.get(config.log_level, logging.INFO)
-    logging.basicConfig(format=f"{timestamps}%(levelname)s %(name)s: %(message)s", level=level, force=True)
+    handler = logging.StreamHandler()
+    if config.log_format == "json":
+        handler.setFormatter(JsonFormatter(timestamps=config.log_timestamps))
+    else:
+        handler.setFormatter(logging.Formatter(f"{timestamps}%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=level, force=True)

@@ -15,6 +15,9 @@ Version 1 (no ``version``)::
 
 A ``.gw`` key file is one line ``plain_text <id> <secret>`` with any white space.
 
+While a key is rotated, two secrets count: the new one, and that of ``"previous_secret"`` beside ``"secret"``, or of a
+second line of the ``.gw`` file with the same id. The reference and publishers look at neither.
+
 Source: the reference's loader, with its corners: ``admin`` counts in the top-level ``keys`` only, the last of two
 equal names wins, the key id ``default`` stands for the repository's own key file, a key without a path opens all.
 
@@ -24,8 +27,9 @@ Divergence: a key's path is compared by component and without trailing slashes; 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -45,21 +49,24 @@ from cvmfs_gw.paths import SystemPaths
 
 KeyPaths = Mapping[str, str]
 """Key id -> the path below which the key may be used, as the file says it."""
-KeyReader = Callable[[str], tuple[str, str]]
-"""File name -> key id and secret."""
+KeyReader = Callable[[str], tuple[str, ...]]
+"""File name -> key id and secret, and the secret before if the key is being rotated."""
 
 _DEFAULT_KEY: Final = "default"
 
 
-def read_key_file(path: str) -> tuple[str, str]:
-    """Key id and secret of a ``.gw`` file; raises :exc:`ConfigError`."""
+def read_key_file(path: str) -> tuple[str, ...]:
+    """Key id and secret of a ``.gw`` file, and the previous secret if there is one; raises :exc:`ConfigError`."""
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             words = file.readline(65536).split()
+            before = file.readline(65536).split()
     except OSError as error:
         raise ConfigError(f"cannot read key file {path}: {error.strerror}") from error
     if len(words) != 3 or words[0] != "plain_text":
         raise ConfigError(f"not a gateway key file (plain_text <id> <secret>): {path}")
+    if len(before) == 3 and before[:2] == words[:2]:
+        return words[1], words[2], before[2]
     return words[1], words[2]
 
 
@@ -69,6 +76,8 @@ class AccessConfig:
 
     repositories: Mapping[str, KeyPaths] = field(default_factory=dict)
     keys: Mapping[str, Key] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+    """The key files that were read."""
 
     @classmethod
     def load(cls, path: str, paths: SystemPaths) -> AccessConfig:
@@ -78,8 +87,14 @@ class AccessConfig:
                 data = file.read()
         except OSError as error:
             raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        files: list[str] = []
+
+        def read_key(name: str) -> tuple[str, ...]:
+            files.append(name)
+            return read_key_file(name)
+
         try:
-            return cls.parse(data, paths, read_key_file)
+            return replace(cls.parse(data, paths, read_key), files=tuple(files))
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
 
@@ -100,8 +115,8 @@ class AccessConfig:
             repositories = _parse_repositories_v2(document.get("repos"))
             for fqrn, grants in repositories.items():
                 if grants.pop(_DEFAULT_KEY, None) is not None:
-                    key_id, secret = read_key(paths.key_file(fqrn, "gw"))
-                    keys.setdefault(key_id, _key(key_id, secret, admin=False))
+                    key_id, *secrets = read_key(paths.key_file(fqrn, "gw"))
+                    keys.setdefault(key_id, _key(key_id, *secrets, admin=False))
                     grants[key_id] = "/"
         for fqrn, grants in repositories.items():
             for granted in grants.values():
@@ -130,6 +145,7 @@ class Access:
         self._config = config
         self._path = path
         self._paths = paths or SystemPaths()
+        self._seen = self._look(config.files)
 
     @classmethod
     def load(cls, path: str, paths: SystemPaths) -> Access:
@@ -138,7 +154,20 @@ class Access:
 
     def reload(self) -> None:
         """Read the files again; raises :exc:`ConfigError` and changes nothing if they cannot be used."""
-        self._config = AccessConfig.load(self._path, self._paths)
+        before = self._look(self._config.files)
+        try:
+            self._config = AccessConfig.load(self._path, self._paths)
+        except ConfigError:
+            self._seen = before  # so that files that cannot be used are not read again and again
+            raise
+        self._seen = self._look(self._config.files)
+
+    def changed(self) -> bool:
+        """Whether a file is another one than when it was read: by name, time, size and inode."""
+        return self._look(self._config.files) != self._seen
+
+    def _look(self, key_files: tuple[str, ...]) -> tuple[object, ...]:
+        return tuple(_look(name) for name in (self._path, *key_files))
 
     @property
     def config(self) -> AccessConfig:
@@ -172,6 +201,14 @@ class Access:
         return key
 
 
+def _look(name: str) -> tuple[int, ...] | None:
+    try:
+        status = os.stat(name)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev
+
+
 # --- the file's parts -----------------------------------------------------------------------------------------
 
 
@@ -184,14 +221,14 @@ def _parse_keys(specs: Any, read_key: KeyReader) -> tuple[dict[str, Key], dict[s
             raise ConfigError("keys: an entry is not an object")
         kind = spec.get("type")
         if kind == "plain_text":
-            key_id, secret = _string(spec, "id"), _string(spec, "secret")
-            if not key_id or not secret:
+            key_id, secrets = _string(spec, "id"), [_string(spec, "secret"), _string(spec, "previous_secret")]
+            if not key_id or not secrets[0]:
                 raise ConfigError("keys: a plain_text key needs an id and a secret")
         elif kind == "file":
-            key_id, secret = read_key(_string(spec, "file_name"))
+            key_id, *secrets = read_key(_string(spec, "file_name"))
         else:
             raise ConfigError(f"keys: unknown key type {kind!r}")
-        keys[key_id] = _key(key_id, secret, spec.get("admin") is True)
+        keys[key_id] = _key(key_id, *secrets, admin=spec.get("admin") is True)
         subpaths[key_id] = _string(spec, "repo_subpath")
     return keys, subpaths
 
@@ -225,8 +262,8 @@ def _parse_repositories_v2(specs: Any) -> dict[str, dict[str, str]]:
     return repositories
 
 
-def _key(key_id: str, secret: str, admin: bool) -> Key:
-    return Key(key_id, secret.encode("utf-8", "surrogateescape"), admin)
+def _key(key_id: str, secret: str, previous: str = "", *, admin: bool) -> Key:
+    return Key(key_id, secret.encode("utf-8", "surrogateescape"), admin, previous.encode("utf-8", "surrogateescape"))
 
 
 def _list(value: Any, what: str) -> list[Any]:

@@ -23,11 +23,13 @@ MAX_HEADER: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A gateway key. Its secret never shows in logs or tracebacks."""
+    """A gateway key. Its secrets never show in logs or tracebacks. While it is rotated it has two of them."""
 
     id: str
     secret: bytes = field(repr=False)
     admin: bool = False
+    previous: bytes = field(default=b"", repr=False)
+    """The secret before this one, which counts as well; empty: none."""
 
 
 _NOBODY: Final = Key("", b"a secret that nobody has")
@@ -59,5 +61,8 @@ def verify(key: Key | None, claimed: bytes, message: bytes) -> bool:
 
     An unknown key (None) costs the same work, so that the time does not tell which ids exist.
     """
-    right = hmac.compare_digest(claimed, mac((key or _NOBODY).secret, message))
-    return right and key is not None
+    key_or_nobody = key or _NOBODY
+    right = hmac.compare_digest(claimed, mac(key_or_nobody.secret, message))
+    # always done, so that the time does not tell either which keys are being rotated
+    right_before = hmac.compare_digest(claimed, mac(key_or_nobody.previous, message))
+    return key is not None and (right or (right_before and bool(key.previous)))

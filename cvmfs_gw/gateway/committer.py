@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -25,6 +26,7 @@ from cvmfs_gw.gateway.authorization import Key
 from cvmfs_gw.gateway.commits import CommitQueue
 from cvmfs_gw.gateway.errors import CommitFailed, CommitInProgress, KeyNotAllowed
 from cvmfs_gw.gateway.leases import BegunCommit, Lease, LeaseBook
+from cvmfs_gw.gateway.metrics import Metrics
 from cvmfs_objstore.hashes import ContentHash
 
 log = logging.getLogger(__name__)
@@ -85,7 +87,9 @@ class Committer:
         change: Change,
         check_owner: Callable[[Lease, Key], None],
         clock: Callable[[], int],
+        metrics: Metrics | None = None,
     ) -> None:
+        self._metrics = metrics or Metrics()
         self.on_committed: list[Listener] = []
         self._engine = engine
         self._leases = leases
@@ -95,6 +99,11 @@ class Committer:
         self._queue = CommitQueue()
         self._running: dict[str, _Running] = {}
         self._announcing: set[asyncio.Task[None]] = set()
+
+    @property
+    def running(self) -> int:
+        """Commits that are at work or wait for their turn."""
+        return len(self._running)
 
     def busy(self, fqrn: str) -> bool:
         """Whether a commit to the repository is running or waiting."""
@@ -140,12 +149,14 @@ class Committer:
         path = begun.lease.path
         request = _request(begun, body)
         try:
-            outcome = await self._queue.run(path.fqrn, lambda: self._engine.commit(request))
+            outcome = await self._queue.run(path.fqrn, self._timed(request))
         except EngineError as error:
+            self._metrics.add("commits_total", repository=path.fqrn, outcome=error.reason)
             log.warning("commit to %s refused: %s: %s", path, error.reason, error)
             await self._change(self._leases.fail_commit, token, old, new, self._clock())
             raise
         except Exception as error:
+            self._metrics.add("commits_total", repository=path.fqrn, outcome="failed")
             log.exception("commit to %s failed", path)
             await self._change(self._leases.fail_commit, token, old, new, self._clock())
             raise CommitFailed from error
@@ -154,11 +165,26 @@ class Committer:
         except Exception:
             # It is published, and the publisher must hear so. Only asking again will not find it.
             log.exception("cannot record the commit to %s, revision %d", path, outcome.final_revision)
+        self._metrics.add("commits_total", repository=path.fqrn, outcome="ok")
         log.info("committed to %s: revision %d", path, outcome.final_revision)
         announcing = asyncio.create_task(self._announce(Committed(path.fqrn, path.path, outcome)))
         self._announcing.add(announcing)
         announcing.add_done_callback(self._announcing.discard)
         return outcome
+
+    def _timed(self, request: CommitRequest) -> Callable[[], CommitOutcome]:
+        """The commit, for a thread; measures from now on how long it waits for its turn and how long it takes."""
+        asked = time.monotonic()
+
+        def commit() -> CommitOutcome:
+            begun = time.monotonic()
+            self._metrics.add("commit_seconds_total", begun - asked, phase="queue")
+            try:
+                return self._engine.commit(request)
+            finally:
+                self._metrics.add("commit_seconds_total", time.monotonic() - begun, phase="engine")
+
+        return commit
 
     def _ended(self, token: str, task: asyncio.Task[CommitOutcome]) -> None:
         del self._running[token]

@@ -6,6 +6,9 @@ even ``--port``; ``receiver_config.size`` and ``receiver_worker_config.executabl
 Source: the reference's flags (with underscores) and file; ``num_receivers``, ``receiver_path`` and the ``pprof``
 ports are read and mean nothing here, as there are no receiver processes.
 
+Ours alone: ``log_format`` (``text``, or ``json`` with the field names of the reference's log), ``tls_certificate`` and
+``tls_key`` (PEM files; both or neither).
+
 Divergence: a ``user.json`` that is there but cannot be read stops the start; the reference silently takes the
 defaults. ``enable_key_endpoint`` is known to later releases only; ``strict_objects`` and ``fsync`` are ours.
 """
@@ -23,6 +26,7 @@ from cvmfs_gw.gateway.errors import ConfigError
 from cvmfs_gw.paths import SystemPaths
 
 MAX_PORT: Final = 65535
+LOG_FORMATS: Final = ("text", "json")
 LOG_LEVELS: Final = ("debug", "info", "warn", "error", "fatal", "panic")
 
 
@@ -40,6 +44,9 @@ class Config:
     receiver_path: str = "/usr/bin/cvmfs_receiver"
     mock_receiver: bool = False
     enable_key_endpoint: bool = False
+    log_format: str = "text"
+    tls_certificate: str = ""
+    tls_key: str = ""
     strict_objects: bool = False
     """Refuse commits that refer to objects which are not in the storage."""
     fsync: bool = True
@@ -71,6 +78,12 @@ class Config:
         stated = {**_legacy(file), **flags}
         if "fe_tcp_port" in file:
             stated["port"] = file["fe_tcp_port"]
+        tls_certificate, tls_key = (_optional(stated, name) for name in ("tls_certificate", "tls_key"))
+        if bool(tls_certificate) != bool(tls_key):
+            raise ConfigError("tls_certificate and tls_key: one without the other")
+        log_format = _text(stated, "log_format", defaults.log_format)
+        if log_format not in LOG_FORMATS:
+            raise ConfigError(f"log_format: not one of {', '.join(LOG_FORMATS)}: {log_format!r}")
         return cls(
             access_config_file=_text(stated, "access_config_file", defaults.access_config_file),
             work_dir=_text(stated, "work_dir", defaults.work_dir),
@@ -82,6 +95,9 @@ class Config:
             receiver_path=_text(stated, "receiver_path", defaults.receiver_path),
             mock_receiver=_flag(stated, "mock_receiver", defaults.mock_receiver),
             enable_key_endpoint=_flag(stated, "enable_key_endpoint", defaults.enable_key_endpoint),
+            log_format=log_format,
+            tls_certificate=tls_certificate,
+            tls_key=tls_key,
             strict_objects=_flag(stated, "strict_objects", defaults.strict_objects),
             fsync=_flag(stated, "fsync", defaults.fsync),
         )
@@ -100,6 +116,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pprof_port", type=int, metavar="N", help="accepted and ignored")
     parser.add_argument("--pprof_port_range_max", type=int, metavar="N", help="accepted and ignored")
     parser.add_argument("--work_dir", metavar="FOLDER", help="where the lease database lies")
+    parser.add_argument("--log_format", choices=LOG_FORMATS, help="default: text")
+    parser.add_argument("--tls_certificate", metavar="FILE", help="serve HTTPS with this chain of certificates (PEM)")
+    parser.add_argument("--tls_key", metavar="FILE", help="and this key (PEM)")
     parser.add_argument("--mock_receiver", **_SWITCH, help="commit nothing, for tests")
 
 
@@ -161,6 +180,13 @@ def _legacy(file: Mapping[str, Any]) -> dict[str, Any]:
 def _text(settings: Mapping[str, Any], name: str, default: str) -> str:
     value = settings.get(name, default)
     if not isinstance(value, str) or not value:
+        raise ConfigError(f"{name}: not a text: {value!r}")
+    return value
+
+
+def _optional(settings: Mapping[str, Any], name: str) -> str:
+    value = settings.get(name, "")
+    if not isinstance(value, str):
         raise ConfigError(f"{name}: not a text: {value!r}")
     return value
 

@@ -317,6 +317,11 @@ class LeaseDatabase:
                 (before_ms,),
             )
 
+    def probe(self) -> None:
+        """Begin a change and take it back; raises ``sqlite3.Error``."""
+        self._db.execute("begin immediate")
+        self._db.execute("rollback")
+
     # --- repositories ------------------------------------------------------------------------------------------
 
     def set_repositories(self, enabled: Mapping[str, bool]) -> None:

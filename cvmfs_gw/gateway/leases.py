@@ -60,6 +60,10 @@ class LeaseView:
     uploads: UploadStatistics
     running: int
 
+    @property
+    def committing(self) -> bool:
+        return self.state is State.COMMITTING
+
 
 @dataclass(frozen=True, slots=True)
 class BegunCommit:
@@ -317,6 +321,11 @@ class LeaseBook:
         """Forget the outcomes of commits that began before *before_ms*."""
         with self._changing:
             self._database.forget_commits(before_ms)
+
+    def probe(self) -> None:
+        """Raises what the database does if it cannot be written."""
+        with self._changing:
+            self._database.probe()
 
     def record_repositories(self, enabled: Mapping[str, bool]) -> None:
         """Keep the reference's table of repositories up to date."""

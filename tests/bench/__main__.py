@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import pkgutil
+import subprocess
 import sys
 
 import tests.bench
 from tests.bench.table import render
+
+HELPERS = frozenset({"client", "listeners"})
+"""Programs that benchmarks run, and that are none themselves."""
 
 
 def main() -> int:
@@ -21,7 +25,7 @@ def main() -> int:
     found = {}
     for info in pkgutil.iter_modules(tests.bench.__path__):
         module = importlib.import_module(f"tests.bench.{info.name}") if info.name != "__main__" else None
-        if hasattr(module, "rows"):
+        if hasattr(module, "rows") or (hasattr(module, "main") and info.name not in HELPERS):
             found[info.name] = module
     if unknown := set(arguments.names) - set(found):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(found)}")
@@ -30,8 +34,13 @@ def main() -> int:
             continue
         title = ((module and module.__doc__) or "").partition("\n")[0]
         print(f"\n{name}: {title}", flush=True)
-        if not arguments.list and module is not None:
+        if arguments.list or module is None:
+            continue
+        if hasattr(module, "rows"):
             print(render(module.rows(arguments.rounds)), flush=True)
+        else:
+            # one that prints by itself, in a process of its own
+            subprocess.run([sys.executable, "-m", f"tests.bench.{name}"], check=False)
     return 0
 
 

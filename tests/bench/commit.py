@@ -58,6 +58,13 @@ class Scenario:
     lease: str
     files: int = 1
 
+    @property
+    def repositories(self) -> list[str]:
+        """One for all rounds, or one for each where a commit would leave a much larger one."""
+        if self.files == 1:
+            return [f"{self.name}.example.org"]
+        return [f"{self.name}{number}.example.org" for number in range(self.rounds + 1)]
+
 
 SCENARIOS: Final = (
     Scenario("small", "one new file, small repository", 1 / 3, 15, ""),
@@ -292,8 +299,9 @@ def run(names: list[str]) -> None:
         targets.append(Target("reference", "/"))
     scenarios = [scenario for scenario in SCENARIOS if not names or scenario.name in names]
     for scenario in scenarios:
-        for target in targets:
-            build(f"{scenario.name}.example.org", target.paths, scenario)
+        for fqrn in scenario.repositories:
+            for target in targets:
+                build(fqrn, target.paths, scenario)
     for target in targets:
         build("writers.example.org", target.paths, SCENARIOS[0])
         gateway = os.path.dirname(target.paths.access_config)
@@ -307,7 +315,7 @@ def run(names: list[str]) -> None:
             times: dict[str, list[float]] = {target.name: [] for target in targets}
             for number in range(scenario.rounds + 1):
                 for target in targets:
-                    taken = target.commit(f"{scenario.name}.example.org", scenario)
+                    taken = target.commit(scenario.repositories[number % len(scenario.repositories)], scenario)
                     if number:  # the first one warms up
                         times[target.name].append(taken)
             show(

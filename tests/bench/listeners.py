@@ -3,13 +3,14 @@
 Reads commands from standard input, one JSON object a line, and answers each with one line:
 
 ``{"publish": "<message>", "expect": n}``  send it; when every subscriber has got n events, or none came for a while
-``{"memory": true}``                       nothing but the numbers so far
+``{"post": ["<message>", ...]}``          send them, one after the other, until one is not answered for some seconds
 
 Uses nothing that is not in the standard library, and epoll itself: it must be faster than what it measures.
 """
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import resource
@@ -21,14 +22,17 @@ from typing import Any, Final
 
 _QUIET_S: Final = 3.0
 """After so many silent seconds nothing more is expected."""
+_ANSWER_S: Final = 5.0
 _AT_ONCE: Final = 64
 
 
 class Listeners:
-    def __init__(self, port: int, count: int, fqrn: str, root: str) -> None:
+    """*silent*: the server says nothing before there is a message, not even that the subscription is accepted."""
+
+    def __init__(self, port: int, count: int, fqrn: str, root: str, silent: bool) -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        self._port, self._root = port, root
+        self._port, self._root, self._silent = port, root, silent
         body = json.dumps({"version": 1, "repository": fqrn}).encode()
         self._request = (
             f"GET {root}/notifications/subscribe HTTP/1.1\r\nHost: localhost\r\nUser-Agent: cvmfs/2.12.0\r\n"
@@ -51,10 +55,10 @@ class Listeners:
                 connection.setblocking(False)
                 self._sockets[connection.fileno()] = connection
                 self._poll.register(connection, select.EPOLLIN)
-            while len(self._opened) < len(self._sockets):
+            while not self._silent and len(self._opened) < len(self._sockets):
                 if not self._turn(_QUIET_S):
                     raise SystemExit("no head of a stream within some seconds")
-        while self._turn(0.3):
+        while self._turn(1.0):
             pass
 
     def _turn(self, timeout: float) -> bool:
@@ -80,6 +84,29 @@ class Listeners:
             if found:
                 self.arrivals += [time.monotonic()] * found
         return bool(ready)
+
+    def add_stuck(self) -> None:
+        """Subscribe once more, with small buffers, and never read."""
+        self._stuck = socket.socket()
+        self._stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        self._stuck.connect(("127.0.0.1", self._port))
+        self._stuck.sendall(self._request)
+
+    def post(self, messages: list[str]) -> dict[str, Any]:
+        """How many of *messages* are taken in before one is not answered within :data:`_ANSWER_S`."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_ANSWER_S)
+        answered = 0
+        try:
+            for message in messages:
+                connection.request("POST", f"{self._root}/notifications/publish", message.encode())
+                connection.getresponse().read()
+                answered += 1
+                self._turn(0)
+        except TimeoutError:
+            pass
+        finally:
+            connection.close()
+        return {"answered": answered}
 
     def publish(self, message: bytes, expect: int) -> dict[str, Any]:
         """Publish and wait for the last delivery; times are in seconds from the sending of the message on."""
@@ -118,13 +145,16 @@ class Listeners:
 
 def main() -> None:
     settings = json.loads(sys.argv[1])
-    listeners = Listeners(settings["port"], settings["count"], settings["fqrn"], settings["root"])
+    listeners = Listeners(settings["port"], settings["count"], settings["fqrn"], settings["root"], settings["silent"])
+    if settings["stuck"]:
+        listeners.add_stuck()
     _say({"connected": settings["count"], "events": listeners.events})
     for line in sys.stdin:
         command = json.loads(line)
-        if "publish" not in command:
-            break
-        _say(listeners.publish(command["publish"].encode(), command["expect"]))
+        if "post" in command:
+            _say(listeners.post(command["post"]))
+        else:
+            _say(listeners.publish(command["publish"].encode(), command["expect"]))
     os._exit(0)  # thousands of sockets need not be closed one by one
 
 

@@ -31,24 +31,34 @@ PAUSE_S: Final = GAP_S + 0.1
 """Between two publications: ours waits so long between two events for the same deployed client, on purpose."""
 ROUNDS_EACH: Final = 4
 """Publications for each of the bench's rounds."""
+STUCK_MESSAGES: Final = 6000
+"""More than the buffers of a connection and the reference's queue hold together."""
 _CONNECT_EARLY: Final = 1000
 """With more subscribers than this, the reference gets its first message when all are connected: it sends it to all of
 them again for each that connects, which takes longer than anybody waits."""
 
 
 class Process:
-    """A process with many subscribers."""
+    """A process with many subscribers. *silent*: the server does not answer them before there is a message."""
 
-    def __init__(self, server: Server, count: int) -> None:
+    def __init__(self, server: Server, count: int, *, silent: bool = False, stuck: bool = False) -> None:
         settings = {"port": server.port, "count": count, "fqrn": FQRN, "root": API_ROOT}
+        settings |= {"silent": silent, "stuck": stuck}
         script = str(Path(__file__).parent / "listeners.py")
         command = [*server.enter, sys.executable, script, json.dumps(settings)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.connected = self._answer()
 
     def publish(self, message: bytes) -> dict[str, Any]:
+        return self._ask({"publish": message.decode(), "expect": 1})
+
+    def post(self, messages: list[bytes]) -> int:
+        """How many are answered before one is not."""
+        return int(self._ask({"post": [message.decode() for message in messages]})["answered"])
+
+    def _ask(self, command: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"publish": message.decode(), "expect": 1}) + "\n")
+        self._process.stdin.write(json.dumps(command) + "\n")
         self._process.stdin.flush()
         return self._answer()
 
@@ -74,8 +84,8 @@ def messages(server: Server) -> Iterator[bytes]:
 
 
 @contextmanager
-def subscribed(server: Server, count: int) -> Iterator[Process]:
-    process = Process(server, count)
+def subscribed(server: Server, count: int, *, silent: bool = False, stuck: bool = False) -> Iterator[Process]:
+    process = Process(server, count, silent=silent and server.name != "ours", stuck=stuck)
     try:
         yield process
     finally:
@@ -90,40 +100,42 @@ def resident_kib(pid: int) -> float:
 def measure(server: Server, count: int, publications: int) -> dict[str, float]:
     """All numbers for one server with *count* subscribers; times in milliseconds."""
     feed = messages(server)
-    with subscribed(server, 1) as first:
-        first.publish(next(feed))  # everything is loaded
-        before = resident_kib(server.pid)
-        if server.name != "ours" and count > _CONNECT_EARLY:
-            # of a repository without a message, nothing is sent while they connect
-            return _measure(server, count, publications, feed, before, fresh=True)
-    return _measure(server, count, publications, feed, before)
-
-
-def _measure(
-    server: Server, count: int, publications: int, feed: Iterator[bytes], before: float, *, fresh: bool = False
-) -> dict[str, float]:
-    with subscribed(server, count) as process:
-        memory = (resident_kib(server.pid) - before) / count
+    before = resident_kib(server.pid)
+    early = server.name == "ours" or count <= _CONNECT_EARLY
+    if early:
+        with subscribed(server, 1, silent=True) as first:
+            first.publish(next(feed))
+        before = resident_kib(server.pid)  # all code is loaded
+    with subscribed(server, count, silent=not early) as process:
         results = []
         for _ in range(publications):
             time.sleep(PAUSE_S)
             results.append(process.publish(next(feed)))
+        memory = (resident_kib(server.pid) - before) / count
         last = sorted(result["last"] * 1000 for result in results)
         return {
             "p50": statistics.median(last),
             "p99": last[min(len(last) - 1, int(len(last) * 0.99))],
-            "acknowledged": max(result["acknowledged"] for result in results) * 1000,
-            "memory": max(memory, (resident_kib(server.pid) - before) / count),
+            "acknowledged": statistics.median(result["acknowledged"] for result in results) * 1000,
+            "slowest": max(result["acknowledged"] for result in results) * 1000,
+            "memory": memory,
             "surplus": float(sum(result["events"] - count for result in results)),
-            "connecting": float(process.connected["events"] - count),
+            "connecting": float(process.connected["events"] - count) if early else 0.0,
             "broken": float(results[-1]["broken"]),
         }
+
+
+def measure_stuck(server: Server) -> float:
+    """Of :data:`STUCK_MESSAGES`, how many are taken in while one subscriber never reads."""
+    with subscribed(server, 1, silent=True, stuck=True) as process:
+        return float(process.post(list(itertools.islice(messages(server), STUCK_MESSAGES))))
 
 
 _ROWS: Final = (
     ("p50", "last delivery, median", "ms"),
     ("p99", "last delivery, p99", "ms"),
-    ("acknowledged", "publisher's answer, slowest", "ms"),
+    ("acknowledged", "publisher's answer, median", "ms"),
+    ("slowest", "publisher's answer, slowest", "ms"),
     ("memory", "memory of each", "KiB"),
     ("surplus", "events more or less than one each", ""),
     ("connecting", "duplicates while they connect", ""),
@@ -154,6 +166,14 @@ def rows(rounds: int, sizes: tuple[int, ...] = SUBSCRIBERS) -> list[Row]:
             target = _TARGETS.get((key, count), "")
             row = Row(f"{count} subscribers: {what}", found[key], theirs.get(key), unit, target, True)
             result.append(row)
+    with ours() as server:
+        stuck = measure_stuck(server)
+    theirs_stuck = None
+    if with_reference:
+        with reference() as server:
+            theirs_stuck = measure_stuck(server)
+    what = f"of {STUCK_MESSAGES} messages taken in while one never reads"
+    result.append(Row(what, stuck, theirs_stuck, "", str(STUCK_MESSAGES)))
     return result
 
 

@@ -47,6 +47,8 @@ class Server:
     pid: int
     root: Path
     enter: tuple[str, ...] = ()
+    web: int = 0
+    """The port of the web server, 0 if there is none."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -114,17 +116,16 @@ def folder(*, memory: bool) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def ours(*options: str, memory: bool = True) -> Iterator[Server]:
+def ours(*options: str, memory: bool = True, web: bool = False) -> Iterator[Server]:
     """This gateway, in one process."""
-    with folder(memory=memory) as root, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-        probe.close()
+    with folder(memory=memory) as root:
+        port, web_port = _free_port(), _free_port() if web else 0
         command = [sys.executable, "-m", "cvmfs_gw", "--root", str(root), "serve", "--host", "127.0.0.1"]
-        command += ["--port", str(port), "--no-web", "--in-process", *options]
+        command += ["--port", str(port), "--in-process", *options]
+        command += ["--web-port", str(web_port)] if web else ["--no-web"]
         with _running(command, root) as process:
             _wait(process, port, ())
-            yield Server("ours", port, process.pid, root)
+            yield Server("ours", port, process.pid, root, web=web_port)
 
 
 @contextlib.contextmanager
@@ -156,6 +157,13 @@ def _running(command: list[str], root: Path) -> Iterator[subprocess.Popen[bytes]
                 process.wait(20)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _child(process: subprocess.Popen[bytes]) -> int:

@@ -32,7 +32,7 @@ def put(path: Path, content: str | bytes, *, mode: int = 0o644, moment: int = 0)
 
 def remove(path: Path) -> None:
     """Remove whatever is there."""
-    if path.is_dir() and not path.is_symlink():
+    if not path.is_symlink() and path.is_dir():
         shutil.rmtree(path)
     else:
         path.unlink()

@@ -182,6 +182,21 @@ def test_same_commit_again(world: World) -> None:
     assert everything(world.repository) == before
 
 
+def test_same_commit_again_after_many_others(world: World) -> None:
+    """A commit that was cut off after it was published, and is asked again when others have published a lot."""
+    new_root = world.publish(world.base, [put("/a/x/new", FILE)])
+    outcome = world.commit(new_root, "/a/x", tag="v1", old_root=world.base)
+    for _ in range(40):
+        world.commit(world.publish(world.head, []), "/b")
+    before = everything(world.repository)
+    again = CommitRequest(FQRN, "/a/x", world.base, new_root, "v1", repeated=True)
+    assert world.engine.commit(again) == outcome
+    assert everything(world.repository) == before
+    # One that was cut off before it was published is published now, of course.
+    other = world.publish(world.head, [put("/a/x/other", FILE)])
+    assert world.engine.commit(CommitRequest(FQRN, "/a/x", world.head, other, repeated=True)).final_revision == 44
+
+
 def test_nothing_changed(world: World) -> None:
     outcome = world.commit(world.publish(world.base, []))
     assert outcome.final_revision == 3

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cvmfs_gw.gateway.access import Access, AccessConfig, read_key_file
-from cvmfs_gw.gateway.authorization import sign
+from cvmfs_gw.gateway.authorization import Key, sign
 from cvmfs_gw.gateway.errors import (
     ConfigError,
     InvalidAuthorizationHeader,
@@ -198,3 +198,40 @@ def test_reload(paths: SystemPaths) -> None:
     write(paths.access_config, {"version": 2})
     access.reload()
     assert not access.config.repositories
+
+
+def test_rotation_and_changed_files(paths: SystemPaths) -> None:
+    key_file = write(paths.key_file("x.org", "gw"), "plain_text id new\nplain_text id old\n")
+    write(
+        paths.access_config,
+        {
+            "version": 2,
+            "repos": ["x.org"],
+            "keys": [{"type": "plain_text", "id": "inline", "secret": "new", "previous_secret": "old"}],
+        },
+    )
+    access = Access.load(paths.access_config, paths)
+    for name in ("id", "inline"):
+        for secret in (b"new", b"old"):
+            assert access.authorize(sign(Key(name, secret), b"message"), b"message").id == name
+        for secret in (b"older", b""):
+            with pytest.raises(InvalidHmac):
+                access.authorize(sign(Key(name, secret), b"message"), b"message")
+    assert not access.changed()
+    write(key_file, "plain_text id new")
+    assert access.changed()
+    access.reload()
+    assert not access.changed()
+    with pytest.raises(InvalidHmac):
+        access.authorize(sign(Key("id", b"old"), b"message"), b"message")
+    write(paths.access_config, "nonsense")
+    assert access.changed()
+    with pytest.raises(ConfigError):
+        access.reload()
+    assert not access.changed()
+    assert access.authorize(sign(Key("id", b"new"), b"message"), b"message").id == "id"
+
+
+def test_a_second_line_for_another_key_means_nothing(paths: SystemPaths) -> None:
+    path = write(paths.key_file("x", "gw"), "plain_text id secret\nplain_text other secret2\n")
+    assert read_key_file(path) == ("id", "secret")

@@ -35,7 +35,7 @@ class Pieces(asyncio.Protocol):
         self.closed.set()
 
 
-@pytest.mark.parametrize("path", ["/api/v1", "/api/v1/repos", "/api/v1/leases", "/api/v1/nowhere", "/"])
+@pytest.mark.parametrize("path", ["/api/v1", "/api/v1/repos", "/api/v1/leases", "/api/v1/nowhere", "/nowhere"])
 async def test_replies_come_in_one_piece(api: Api, path: str) -> None:
     transport, pieces = await asyncio.get_running_loop().create_connection(Pieces, *address(api))
     for _ in range(5):
@@ -109,7 +109,7 @@ async def test_a_breakdown(
     def broken() -> None:
         raise ZeroDivisionError("what nobody should read")
 
-    monkeypatch.setattr(service, "leases", broken)
+    monkeypatch.setattr(service, "lease_views", broken)
     assert await api.call("GET", "/leases") == (500, {"status": "error", "reason": "internal error"})
     assert "what nobody should read" in caplog.text
 

@@ -27,7 +27,8 @@ async def test_grant_show_and_cancel(api: Api, clock: Clock) -> None:
         "expires": "2023-11-15 00:13:20 +0000 UTC",
         "hostname": "host.example.org",
     }
-    assert await api.call("GET", "/leases") == (200, {"status": "ok", "data": {f"{FQRN}/a/b": shown}})
+    more = {"age": 0, "expires_in": 7200, "state": "open", "uploading": 0, "objects": 0, "bytes": 0}
+    assert await api.call("GET", "/leases") == (200, {"status": "ok", "data": {f"{FQRN}/a/b": shown | more}})
     assert await api.call("GET", f"/leases/{token}") == (200, {"data": shown})
 
     status = await api.call("DELETE", f"/leases/{token}", key=KEY, signed=token.encode())

@@ -71,7 +71,11 @@ def test_what_the_reference_reads(database: LeaseDatabase, path: str) -> None:
     assert query(path, "select VersionNumber from SchemaVersion") == [(3,)]
     assert query(path, "select * from Repository order by Name") == [("a.org", "", 1), ("b.org", "", 0)]
     assert query(path, f"select Token from Lease where Repository = '{FQRN}' and Path like '/a%'")
+    assert query(path, "pragma journal_mode") == [("wal",)]
+    database.sync()
+    database.close()
     assert query(path, "pragma journal_mode") == [("delete",)]
+    assert query(path, "select Token from Lease") == [("TOKEN====",)]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,124 @@
+"""What a case is, how it can end, and what is kept of it.
+
+::
+
+    function returns         pass            the requirement is met
+    function raises Deviates deviates        another behaviour, which the case itself knows and says why it is sound
+    NotApplicable            not applicable  this target (or the way it was described) has nothing to try this on
+    anything else            fail            with the exception as evidence
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from conformance.probe import Probe
+
+
+class Verdict(enum.StrEnum):
+    """How a case ended."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    DEVIATES = "deviates as documented"
+    NOT_APPLICABLE = "not applicable"
+
+
+class Failed(AssertionError):
+    """The requirement is not met; the text is the evidence."""
+
+
+class Deviates(Exception):
+    """Not what the reference does, but sound; the text is the reason."""
+
+
+class NotApplicable(Exception):
+    """There is nothing to try this on; the text says why."""
+
+
+Function = Callable[["Probe"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One requirement. ``source`` is where it comes from; a destructive case can kill or wedge a faulty target."""
+
+    id: str
+    requirement: str
+    source: str
+    function: Function = field(repr=False, compare=False)
+    destructive: bool = False
+
+    @property
+    def group(self) -> str:
+        return self.id.partition(".")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How one case ended; ``evidence`` is empty for a pass. ``known`` names the known fault that a failure shows."""
+
+    id: str
+    requirement: str
+    source: str
+    verdict: Verdict
+    seconds: float
+    evidence: str = ""
+    known: str = ""
+
+    @property
+    def group(self) -> str:
+        return self.id.partition(".")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One run against one target. ``benchmarks`` is there after ``bench`` only."""
+
+    target: str
+    about: Mapping[str, str]
+    started: str
+    seconds: float
+    results: tuple[Result, ...]
+    benchmarks: tuple[Mapping[str, Any], ...] = ()
+
+    def count(self, verdict: Verdict) -> int:
+        return sum(result.verdict is verdict for result in self.results)
+
+    @property
+    def unexpected(self) -> list[Result]:
+        """Failures that no known fault explains."""
+        return [result for result in self.results if result.verdict is Verdict.FAIL and not result.known]
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is kept in a file."""
+        return asdict(self) | {"format": 1, "totals": {verdict.value: self.count(verdict) for verdict in Verdict}}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Report:
+        """Read it again; raises ``KeyError``, ``TypeError`` and ``ValueError`` for what is no report."""
+        results = tuple(Result(**(found | {"verdict": Verdict(found["verdict"])})) for found in content["results"])
+        return cls(
+            target=content["target"],
+            about=content["about"],
+            started=content["started"],
+            seconds=content["seconds"],
+            results=results,
+            benchmarks=tuple(content.get("benchmarks", ())),
+        )
+
+
+def expect(condition: object, evidence: str) -> None:
+    """Fail with *evidence* unless *condition* holds."""
+    if not condition:
+        raise Failed(evidence)
+
+
+def equal(found: object, wanted: object, what: str) -> None:
+    """Fail unless both are the same."""
+    if found != wanted:
+        raise Failed(f"{what}: {found!r} instead of {wanted!r}")

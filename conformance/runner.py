@@ -1,0 +1,79 @@
+"""Running cases one after the other: what comes of each, and a word on the terminal while it goes on."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+
+from conformance.model import Case, Deviates, Failed, NotApplicable, Report, Result, Verdict
+from conformance.probe import Probe, restart
+from conformance.target import Target
+
+OFF = "destructive: can kill or wedge a faulty target, run with --destructive"
+
+Progress = Callable[[int, int, Case, Result | None], None]
+"""Told before (None) and after each case: number, how many there are, the case, its result."""
+
+
+def run(
+    target: Target,
+    cases: Sequence[Case],
+    *,
+    destructive: bool = False,
+    known: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Try all *cases*. *known* names the known fault of a target that makes a case fail."""
+    started, moment = time.monotonic(), datetime.now(UTC)
+    results: list[Result] = []
+    for number, (case, probe) in enumerate(zip(cases, Probe.sequence(target), strict=False), 1):
+        if progress:
+            progress(number, len(cases), case, None)
+        if case.destructive and not destructive:
+            result = _result(case, Verdict.NOT_APPLICABLE, 0.0, OFF)
+        else:
+            result = _try(case, probe, (known or {}).get(case.id, ""))
+            if target.restart_command and _maybe_wedged(case, result):
+                restart(target.restart_command)
+        results.append(result)
+        if progress:
+            progress(number, len(cases), case, result)
+    about = {"gateway": target.gateway, "stratum0": target.stratum0, "repository": target.fqrn}
+    return Report(
+        target=target.title,
+        about=about,
+        started=moment.isoformat(timespec="seconds"),
+        seconds=time.monotonic() - started,
+        results=tuple(results),
+    )
+
+
+def _maybe_wedged(case: Case, result: Result) -> bool:
+    return result.verdict is Verdict.FAIL and (case.destructive or result.evidence.startswith("TimeoutError"))
+
+
+def _try(case: Case, probe: Probe, known: str) -> Result:
+    started = time.monotonic()
+    verdict, evidence = Verdict.PASS, ""
+    try:
+        case.function(probe)
+    except Deviates as reason:
+        verdict, evidence = Verdict.DEVIATES, str(reason)
+    except NotApplicable as reason:
+        verdict, evidence = Verdict.NOT_APPLICABLE, str(reason)
+    except Failed as failure:
+        verdict, evidence = Verdict.FAIL, str(failure)
+    except OSError as error:
+        verdict, evidence = Verdict.FAIL, f"{type(error).__name__}: {error}"
+    except Exception:
+        verdict, evidence = Verdict.FAIL, traceback.format_exc(limit=-6)
+    finally:
+        probe.close()
+    seconds = time.monotonic() - started
+    return _result(case, verdict, seconds, evidence, known if verdict is Verdict.FAIL else "")
+
+
+def _result(case: Case, verdict: Verdict, seconds: float, evidence: str = "", known: str = "") -> Result:
+    return Result(case.id, case.requirement, case.source, verdict, seconds, evidence, known)

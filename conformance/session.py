@@ -1,0 +1,130 @@
+"""Recorded sessions: the file that one is kept in, and how its repository is put onto a server.
+
+::
+
+    session.json    what is recorded: requests, replies, and what the repository is to hold in the end
+    packs/<n>       the object pack of request number n
+    initial/...     the server's files before the session: storage, configuration, and keys made for it alone
+
+Nothing in it is secret: tokens are numbered (``<token 1>``), signatures are left out, paths are relative. A recording
+of a site has no ``initial`` and no ``tree``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from conformance.wire import Key
+
+ROOT: Final = "@root@"
+"""Stands for the server's root directory in recorded text files."""
+_MOMENT: Final = (2020, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request and its reply. ``text`` is the body or, with a pack, what is in front of it.
+
+    ``signed`` is what the authorization vouched for: ``body``, ``head`` (the text in front of a pack), ``token`` or "".
+    """
+
+    method: str
+    path: str
+    signed: str
+    headers: Mapping[str, str]
+    text: str
+    pack: bytes | None
+    status: int
+    reply: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A whole session. ``revision``, ``tree`` and ``catalogs`` (nested ones) are what must come of it."""
+
+    about: str
+    recorded_with: str
+    fqrn: str
+    revision: int
+    catalogs: Sequence[str]
+    tree: Mapping[str, Mapping[str, Any]]
+    exchanges: Sequence[Exchange]
+    initial: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+    @property
+    def key(self) -> Key | None:
+        """The publishers' key, if the session has it."""
+        text = self.initial.get(f"etc/cvmfs/keys/{self.fqrn}.gw")
+        if text is None:
+            return None
+        _, name, secret = text.split()
+        return Key(name.decode(), secret)
+
+    @classmethod
+    def load(cls, path: Path) -> Session:
+        """Read a file; raises ``OSError``, ``ValueError``, ``KeyError`` and ``zipfile.BadZipFile``."""
+        with zipfile.ZipFile(path) as archive:
+            content = json.loads(archive.read("session.json"))
+            exchanges = [
+                Exchange(**(recorded | {"pack": archive.read(f"packs/{number}") if recorded["pack"] else None}))
+                for number, recorded in enumerate(content["exchanges"])
+            ]
+            names = [name for name in archive.namelist() if name.startswith("initial/")]
+            initial = {name.removeprefix("initial/"): archive.read(name) for name in names}
+        known = {
+            name: content[name] for name in ("about", "recorded_with", "fqrn", "revision", "catalogs", "tree")
+        }
+        return cls(**known, exchanges=exchanges, initial=initial)
+
+    def save(self, path: Path) -> None:
+        """Write the file; the same session gives the same bytes."""
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+
+            def add(name: str, data: bytes) -> None:
+                archive.writestr(zipfile.ZipInfo(name, _MOMENT), data, zipfile.ZIP_DEFLATED)
+
+            content = {name: getattr(self, name) for name in ("about", "recorded_with", "fqrn", "revision")}
+            content |= {"catalogs": list(self.catalogs), "tree": dict(self.tree)}
+            content["exchanges"] = [asdict(each) | {"pack": each.pack is not None} for each in self.exchanges]
+            add("session.json", json.dumps(content, indent=1, ensure_ascii=True).encode())
+            for number, exchange in enumerate(self.exchanges):
+                if exchange.pack is not None:
+                    add(f"packs/{number}", exchange.pack)
+            for name, data in sorted(self.initial.items()):
+                add(f"initial/{name}", data)
+
+    def unpack(self, root: Path) -> None:
+        """Put the repository onto a server that is not running, below *root*."""
+        for name, data in self.initial.items():
+            if name == "etc/cvmfs/gateway/repo.json":
+                continue
+            path = root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            here = "" if str(root) == "/" else os.fspath(root)
+            path.write_bytes(data.replace(ROOT.encode(), here.encode()) if name.startswith("etc/") else data)
+            if path.suffix in (".key", ".masterkey", ".gw"):
+                path.chmod(0o600)
+        for number in range(256):
+            (root / f"srv/cvmfs/{self.fqrn}/data/{number:02x}").mkdir(parents=True, exist_ok=True)
+        (root / f"srv/cvmfs/{self.fqrn}/data/txn").mkdir(exist_ok=True)
+
+
+def load_all(folder: Path) -> dict[str, Session]:
+    """Every session in a folder by the name of its file."""
+    return {path.stem: Session.load(path) for path in sorted(folder.glob("*.zip"))}
+
+
+def install(folder: Path, root: Path) -> list[str]:
+    """Put the repositories of all sessions onto a server that is not running; returns their names."""
+    names = []
+    for session in load_all(folder).values():
+        if session.initial:
+            session.unpack(root)
+            names.append(session.fqrn)
+    return names

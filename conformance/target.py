@@ -1,0 +1,45 @@
+"""What the suite is told about the gateway that it tries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from conformance.wire import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A gateway and one of its repositories, which the suite fills with rubbish.
+
+    Only the first four are needed; cases that need more are not applicable without.
+    """
+
+    gateway: str
+    stratum0: str
+    fqrn: str
+    key: Key
+    name: str = ""
+    admin_key: Key | None = None
+    other_key: Key | None = None
+    """Another key for the same repository."""
+    restricted_key: Key | None = None
+    """A key for the same repository that is good for ``restricted_path`` (``/a/b``) only."""
+    restricted_path: str = ""
+    foreign_key: Key | None = None
+    """A key that the gateway knows, for another repository."""
+    notify: str = ""
+    """Where notifications are; the gateway itself if empty."""
+    public_key: bytes = b""
+    """The repository's public master key or keys, PEM."""
+    store: Path | None = None
+    """The repository's storage on disk."""
+    sessions: Path | None = None
+    """Recorded sessions, whose repositories have been put onto the target."""
+    restart_command: str = ""
+    """A shell command that restarts the gateway and returns when it listens again."""
+    timeout: float = 60.0
+
+    @property
+    def title(self) -> str:
+        return self.name or self.gateway

@@ -1,0 +1,211 @@
+"""The body of a payload: read from the HTTP server as usual, or, if it is large, straight from the connection.
+
+::
+
+    HTTP server:  socket ─▶ bytes ─▶ parser ─▶ bytes ─▶ queue ─▶ bytes      three copies, a new buffer for each piece
+    straight:     socket ─▶ block                                            none; a few blocks are used again and again
+
+What an HTTP parser does with a body of known length is to count it, so counting is all that is left to do here. The
+connection is closed after the reply, since the server's parser has not seen the body; deployed publishers open a
+connection for each payload anyway.
+
+At most :data:`BLOCKS` blocks are in memory for each body. When all are in use the socket is not read, and the network's
+flow control slows the publisher down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, Final, TypeVar
+
+import aiohttp
+from aiohttp import web
+
+from cvmfs_gw.gateway.errors import BadPack, InvalidBody
+from cvmfs_gw.gateway.uploads import UNFINISHED
+
+IDLE_S: Final = 900.0
+"""How long a publisher may send nothing in the middle of a payload, in seconds."""
+BLOCK: Final = 1 << 20
+"""Bytes in a block: as much as crosses to a thread at once."""
+BLOCKS: Final = UNFINISHED + 2
+"""Blocks for each body: those that a thread has, one that is full and one that is filled."""
+STRAIGHT: Final = 2 * BLOCK
+"""From how many missing bytes on a body is read straight from the connection."""
+CLOSE: Final = web.RequestKey("close", bool)
+"""Set on a request whose connection must be closed after the reply."""
+
+T = TypeVar("T")
+
+
+class Body:
+    """A request's body, read in order. No wait for the network lasts longer than :data:`IDLE_S`."""
+
+    def __init__(self, request: web.Request) -> None:
+        self._request = request
+        self._content = request.content
+        self._read = 0
+        self._stuck = False
+        self._direct: _Direct | None = None
+
+    async def exactly(self, size: int) -> bytes:
+        """The next *size* bytes; raises :exc:`InvalidBody` if there are fewer."""
+        try:
+            data = await self._patiently(self._content.readexactly(size))
+        except asyncio.IncompleteReadError:
+            raise InvalidBody("shorter than message-size") from None
+        self._read += len(data)
+        return data
+
+    async def chunks(self) -> AsyncIterator[bytes | memoryview]:
+        """What is left, in pieces.
+
+        When a piece is asked for, no more than :data:`UNFINISHED` pieces may be in use, the newest ones.
+        """
+        while chunk := await self._next():
+            yield chunk
+            if self._direct is None:
+                self._take_over()
+
+    async def drain(self, limit: int) -> None:
+        """Read what is left and throw it away, up to *limit* bytes."""
+        with contextlib.suppress(BadPack, OSError, aiohttp.ClientError):
+            while not self._stuck and limit > 0:
+                chunk = await self._next()
+                if not chunk:
+                    return
+                limit -= len(chunk)
+
+    async def _next(self) -> bytes | memoryview:
+        if self._direct is not None:
+            return await self._direct.read()
+        chunk = await self._patiently(self._content.readany())
+        self._read += len(chunk)
+        return chunk
+
+    def _take_over(self) -> None:
+        """Read from the connection from here on, if that is worth it and possible."""
+        length, transport = self._request.content_length, self._request.transport
+        if length is None or transport is None or transport.is_closing():
+            return  # a length unknown: chunked
+        if transport.get_extra_info("sslcontext") is not None:
+            return  # it has to be decrypted first, so there is nothing to save
+        # all that the server has read is in its queue, as nothing else has run since
+        if length - self._content.total_bytes < STRAIGHT or self._content.total_bytes != self._read:
+            return
+        self._direct = _Direct(self._request, transport, length - self._read)
+        self._request[CLOSE] = True
+
+    async def _patiently(self, read: Coroutine[Any, Any, T]) -> T:
+        try:
+            async with asyncio.timeout(IDLE_S):
+                return await read
+        except TimeoutError:
+            self._stuck = True
+            raise BadPack("the publisher stopped sending") from None
+
+
+class _Direct(asyncio.BufferedProtocol):
+    """Takes *missing* bytes from the connection, in place of the HTTP server's protocol."""
+
+    def __init__(self, request: web.Request, transport: asyncio.Transport, missing: int) -> None:
+        self._server = request.protocol
+        self._content = request.content
+        self._transport = transport
+        self._missing = missing
+        self._block = memoryview(bytearray(BLOCK))
+        self._filled = 0
+        self._free: list[memoryview] = []
+        self._made = 1
+        self._full: deque[memoryview] = deque()
+        self._lent: deque[memoryview] = deque()  # what was handed out, the latest last
+        self._waiter: asyncio.Future[None] | None = None
+        self._heard = 0.0
+        self._lost: BaseException | None = None
+        self._loop = asyncio.get_running_loop()
+        transport.set_protocol(self)
+        transport.resume_reading()
+
+    # --- the connection's side -----------------------------------------------------------------------------------
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._block[self._filled : self._filled + self._missing]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._filled += nbytes
+        self._missing -= nbytes
+        self._heard = self._loop.time()
+        if self._filled < BLOCK and self._missing:
+            return
+        self._full.append(self._block[: self._filled])
+        self._block = self._block[:0]
+        self._wake()
+        if not self._missing or not self._begin_block():
+            self._transport.pause_reading()
+
+    def eof_received(self) -> None:
+        """The transport closes itself."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = exc or ConnectionResetError("the publisher has gone away")
+        self._wake()
+        self._server.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._server.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._server.resume_writing()
+
+    # --- the reader's side ---------------------------------------------------------------------------------------
+
+    async def read(self) -> memoryview:
+        """The next block, empty at the end.
+
+        Raises :exc:`BadPack` when nothing comes any more, and :exc:`ConnectionError` when nobody is there.
+        """
+        if len(self._lent) > UNFINISHED:
+            self._free.append(self._lent.popleft())
+            if not self._block and self._missing and self._begin_block():
+                self._transport.resume_reading()
+        while not self._full:
+            if not self._missing:
+                self._content.feed_eof()  # the server waits for nothing more
+                return memoryview(b"")
+            if self._lost is not None:
+                raise ConnectionResetError("the publisher has gone away") from self._lost
+            await self._wait()
+        block = self._full.popleft()
+        self._lent.append(memoryview(block.obj))
+        return block
+
+    def _begin_block(self) -> bool:
+        if self._free:
+            self._block = self._free.pop()
+        elif self._made < BLOCKS:
+            self._made += 1
+            self._block = memoryview(bytearray(BLOCK))
+        else:
+            return False
+        self._filled = 0
+        return True
+
+    async def _wait(self) -> None:
+        self._waiter = self._loop.create_future()
+        asked = self._loop.time()
+        try:
+            while not self._waiter.done():
+                since = max(self._heard, asked)
+                await asyncio.wait([self._waiter], timeout=since + IDLE_S - self._loop.time())
+                if not self._waiter.done() and self._loop.time() >= max(self._heard, asked) + IDLE_S:
+                    self._content.feed_eof()
+                    raise BadPack("the publisher stopped sending")
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

@@ -1,0 +1,97 @@
+"""Who may change a repository now: one at a time, of all threads and processes of this machine, in turn.
+
+A gateway commits, an operator tags, a collector sweeps: each takes the repository's lock for as long as it reads the
+head, makes a new one of it and swaps it. Two folders that are always there are locked, so that there are no lock files
+to be left behind, and the kernel lets go when a process dies::
+
+    turn    the repository's folder of configuration   held while waiting for the other one
+    change  its spool folder                           held while changing
+
+Who lets go of *change* and wants it again at once (a collector between two batches) must get the *turn* first, which
+whoever was waiting has already: so nobody starves.
+
+``cvmfs_server`` knows nothing of these; its own marks in the spool folder are respected by :func:`busy_with`, and
+:func:`collecting` sets the one that keeps its collector and its check away.
+
+Source: flock(2); ``in_transaction.lock``, a flag, and ``is_publishing.lock`` and ``is_collecting.lock``, which their
+owners hold locked and then remove.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from cvmfs_gw.paths import SystemPaths
+
+_TRANSACTION: Final = "in_transaction.lock"
+_PUBLISHING: Final = "is_publishing.lock"
+_COLLECTING: Final = "is_collecting.lock"
+
+
+@contextmanager
+def exclusive(paths: SystemPaths, fqrn: str) -> Iterator[None]:
+    """Be the only one who changes the repository *fqrn*; waits for whoever does. Not reentrant. Raises ``OSError``."""
+    spool = paths.repository_spool(fqrn)
+    os.makedirs(spool, exist_ok=True)
+    turn = _open(os.path.dirname(paths.server_conf(fqrn)))
+    try:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        change = _open(spool)
+        try:
+            fcntl.flock(change, fcntl.LOCK_EX)
+            fcntl.flock(turn, fcntl.LOCK_UN)
+            yield
+        finally:
+            os.close(change)
+    finally:
+        os.close(turn)
+
+
+@contextmanager
+def collecting(paths: SystemPaths, fqrn: str) -> Iterator[bool]:
+    """Be the only collector of the repository; yields False, and nothing is locked, if there is another."""
+    path = os.path.join(paths.repository_spool(fqrn), _COLLECTING)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        if not _lock_now(descriptor):
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+    finally:
+        os.close(descriptor)
+
+
+def busy_with(paths: SystemPaths, fqrn: str) -> str:
+    """What ``cvmfs_server`` is about to publish from this machine, in words; ``""`` for nothing."""
+    spool = paths.repository_spool(fqrn)
+    if os.path.exists(os.path.join(spool, _TRANSACTION)):
+        return "a transaction of cvmfs_server is open"
+    try:
+        descriptor = os.open(os.path.join(spool, _PUBLISHING), os.O_RDWR | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    try:
+        return "" if _lock_now(descriptor) else "cvmfs_server is publishing"
+    finally:
+        os.close(descriptor)
+
+
+def _lock_now(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _open(folder: str) -> int:
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,0 +1,45 @@
+"""The repositories as they are right now, for people and for monitoring: revision, age, and room in the store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cvmfs_gw.gateway.service import GatewayService, Head
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryState:
+    """One repository. ``head`` is None where it cannot be read; sizes in bytes, 0 where nobody knows."""
+
+    fqrn: str
+    enabled: bool
+    head: Head | None
+    free_bytes: int = 0
+    size_bytes: int = 0
+
+
+async def survey(gateway: GatewayService) -> list[RepositoryState]:
+    """All of them, in the order of their names. Looks at the disk, in a thread."""
+    names = [(name, view.enabled) for name, view in sorted(gateway.repositories().items())]
+    return await asyncio.to_thread(lambda: [_look(gateway, name, enabled) for name, enabled in names])
+
+
+def _look(gateway: GatewayService, fqrn: str, enabled: bool) -> RepositoryState:
+    try:
+        head = gateway.head(fqrn)
+        # only a store on a local disk has a folder
+        root = getattr(gateway.store(fqrn).storage, "root", None)
+        if root is None:
+            return RepositoryState(fqrn, enabled, head)
+        room = os.statvfs(root)
+        return RepositoryState(fqrn, enabled, head, room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize)
+    except Exception as error:  # of any kind: the others are shown nevertheless
+        log.debug("%s: %s", fqrn, error)
+        return RepositoryState(fqrn, enabled, None)

@@ -1,0 +1,372 @@
+"""Random changes of a repository, a plain model of what they come to, and the published tree read from its catalogs.
+
+The model is a dict, path -> what is there (:data:`tests.e2e.snapshot.Tree`). A change is made on it first, and carried
+out in a publisher's directory afterwards, so that nothing in the model is owed to what is tested.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from cvmfs_gw.engine.catalogs import CatalogStore
+from cvmfs_objstore.compression import Compression
+from cvmfs_objstore.formats.catalog import Catalog
+from cvmfs_objstore.formats.entry import Entry, Kind, unpack_xattrs
+from cvmfs_objstore.hashes import ContentHash
+from tests.e2e import content
+from tests.e2e.snapshot import Node, Tree
+
+MARKER: Final = ".cvmfscatalog"
+NAMES: Final = ("a", "b", "c", "d", "a-b", "a.b", "with space", "ä", "\udcff\udcfe", ".hidden", "'quoted\"")
+LEASED_NAMES: Final = ("a", "b", "c", "d", "a-b", "a.b")
+"""What a lease may be taken on: names that the publishers' own shell code and the gateway's API can carry."""
+MOST: Final = 160
+"""How many entries a tree may have before more goes than comes."""
+DEEPEST: Final = 6
+CHUNKED_FROM: Final = 40_000
+"""Files larger than this are long enough for several chunks, with the settings below."""
+SETTINGS: Final = (
+    "CVMFS_ENABLE_MTIME_NS=true\n"
+    "CVMFS_USE_FILE_CHUNKING=true\n"
+    "CVMFS_MIN_CHUNK_SIZE=8000\nCVMFS_AVG_CHUNK_SIZE=16000\nCVMFS_MAX_CHUNK_SIZE=32000\n"
+)
+
+
+def parent(path: str) -> str:
+    """The directory that *path* is in."""
+    return path.rpartition("/")[0]
+
+
+def inside(path: str, scope: str) -> bool:
+    """Whether *path* is at or below *scope*."""
+    return not scope or path == scope or path.startswith(f"{scope}/")
+
+
+def below(tree: Tree, top: str) -> list[str]:
+    """What *tree* has below *top*, without it."""
+    return [path for path in tree if path != top and inside(path, top)]
+
+
+def folders(tree: Tree, scope: str = "") -> list[str]:
+    """The directories at and below *scope*."""
+    return [path for path, node in tree.items() if node.is_directory and inside(path, scope)]
+
+
+def marked(tree: Tree) -> set[str]:
+    """The directories that are to be nested catalogs."""
+    return {parent(path) for path in tree if "/" in path and path.rpartition("/")[2] == MARKER}
+
+
+def empty() -> Tree:
+    """A tree with nothing in it. Of the root itself the kind alone counts."""
+    return {"": Node(stat.S_IFDIR | 0o755, None, None, None)}
+
+
+def merged(base: Tree, result: Tree, present: Tree, scope: str) -> Tree:
+    """What *present* becomes by what was changed from *base* to *result* at or below *scope*."""
+    out = dict(present)
+
+    def put(path: str, node: Node) -> None:
+        if path:
+            above = parent(path)
+            if above not in out or not out[above].is_directory:
+                put(above, result[above])
+        if not node.is_directory:
+            for gone in below(out, path):
+                del out[gone]
+        out[path] = node
+
+    gone = [path for path in base if path not in result and inside(path, scope)]
+    for path in sorted(gone, reverse=True):
+        if path in out and not below(out, path):
+            del out[path]
+    changed = [path for path in result if inside(path, scope) and base.get(path) != result[path]]
+    for path in sorted(changed, key=lambda path: (not result[path].is_directory, path)):
+        put(path, result[path])
+    return out
+
+
+@dataclass
+class Maker:
+    """Makes entries and changes at random."""
+
+    random: random.Random
+    contents: dict[str, bytes]
+    """All file contents that were ever made, by SHA-1."""
+    whole_seconds: bool = False
+    """Times without nanoseconds, which archives do not keep."""
+
+    # -- entries
+
+    def moment(self) -> int:
+        seconds = content.EPOCH + self.random.randrange(100_000_000)
+        return seconds * 10**9 + (0 if self.whole_seconds else self.random.randrange(1, 10**9))
+
+    def owner(self) -> int:
+        return self.random.choice((0, 0, 0, 1234, 4_000_000))
+
+    def xattrs(self) -> tuple[tuple[str, bytes], ...]:
+        if self.random.random() < 0.8:
+            return ()
+        names = self.random.sample(("user.a", "user.b", "user.colour"), self.random.randint(1, 2))
+        return tuple(sorted((name, self.random.randbytes(self.random.randint(1, 60))) for name in names))
+
+    def node(self, mode: int) -> Node:
+        return Node(mode, self.owner(), self.owner(), self.moment())
+
+    def directory(self) -> Node:
+        mode = stat.S_IFDIR | self.random.choice((0o755, 0o755, 0o700, 0o1777, 0o2775))
+        return replace(self.node(mode), xattrs=self.xattrs())
+
+    def file(self, size: int | None = None) -> Node:
+        if size is None:
+            size = self.random.choice((0, 1, 20, 300, 5000, self.random.randrange(CHUNKED_FROM, 120_000)))
+        data = self.random.randbytes(size) if self.random.random() < 0.5 else bytes((self.random.randrange(4),)) * size
+        sha1 = hashlib.sha1(data, usedforsecurity=False).hexdigest()
+        self.contents[sha1] = data
+        mode = stat.S_IFREG | self.random.choice((0o644, 0o644, 0o755, 0o600, 0o4755))
+        return replace(self.node(mode), size=size, sha1=sha1, xattrs=self.xattrs())
+
+    def symlink(self) -> Node:
+        target = self.random.choice(("a", "../b", "/etc/passwd", "no where", "ä", "\udcff", "x" * 250))
+        return replace(self.node(stat.S_IFLNK | 0o777), target=target)
+
+    def special(self) -> Node:
+        kind = self.random.choice((stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK))
+        device = os.makedev(self.random.randint(1, 9), self.random.randint(1, 300))
+        device = device if kind in (stat.S_IFCHR, stat.S_IFBLK) else 0
+        return replace(self.node(kind | self.random.choice((0o644, 0o600))), device=device)
+
+    def leaf(self) -> Node:
+        return self.random.choice((self.file, self.file, self.file, self.symlink, self.special))()
+
+    # -- changes
+
+    def edited(self, tree: Tree, scope: str, most: int = 6) -> Tree:
+        """*tree* after some changes at or below *scope*; always one that differs."""
+        out = dict(tree)
+        while out == tree:
+            for _ in range(self.random.randint(1, most)):
+                self._edit(out, scope)
+        return out
+
+    def _edit(self, tree: Tree, scope: str) -> None:
+        if scope and scope not in tree:
+            self._plant(tree, scope)
+            return
+        known = [path for path in tree if path and inside(path, scope)]
+        places = [path for path in folders(tree, scope) if path.count("/") < DEEPEST]
+        actions: list[tuple[int, Callable[[], None]]] = []
+        if known:
+            removals = 4 if len(tree) < MOST else 40
+            actions.append((removals, lambda: self._remove(tree, self.random.choice(known))))
+            actions.append((4, lambda: self._touch(tree, self.random.choice(known))))
+            actions.append((3, lambda: self._replace(tree, self.random.choice(known))))
+        if places:
+            spot = self._spot(places)
+            actions.append((8, lambda: self._plant(tree, spot)))
+            actions.append((4, lambda: self._mark(tree, self.random.choice(places))))
+            actions.append((2, lambda: self._copy(tree, self.random.choice(known or [""]), spot)))
+            actions.append((1, lambda: self._twin(tree, spot)))
+        weights = [weight for weight, _ in actions]
+        self.random.choices(actions, weights)[0][1]()
+
+    def _spot(self, places: list[str]) -> str:
+        return f"{self.random.choice(places)}/{self.random.choice(NAMES)}".lstrip("/")
+
+    def _changed(self, tree: Tree, folder: str) -> None:
+        """The directory's own time may change with its content."""
+        if folder and folder in tree and self.random.random() < 0.5:
+            tree[folder] = replace(tree[folder], mtime=self.moment())
+
+    def _plant(self, tree: Tree, path: str) -> None:
+        """Something new at *path*, in place of what is there."""
+        self._remove(tree, path)
+        if self.random.random() < 0.5 or path.count("/") >= DEEPEST:
+            tree[path] = self.leaf()
+        else:
+            tree[path] = self.directory()
+            for name in self.random.sample(NAMES, self.random.randint(0, 3)):
+                below = f"{path}/{name}"
+                tree[below] = self.leaf() if self.random.random() < 0.7 else self.directory()
+            if self.random.random() < 0.4:
+                tree[f"{path}/{MARKER}"] = self.file(0)
+        self._changed(tree, parent(path))
+
+    def _replace(self, tree: Tree, path: str) -> None:
+        if path.rpartition("/")[2] != MARKER:
+            self._plant(tree, path)
+
+    def _remove(self, tree: Tree, path: str) -> None:
+        for gone in [*below(tree, path), path]:
+            tree.pop(gone, None)
+        self._changed(tree, parent(path))
+
+    def _touch(self, tree: Tree, path: str) -> None:
+        """Other attributes, or other content."""
+        node = tree[path]
+        what = self.random.randrange(5)
+        if what == 0 and node.sha1 is not None and path.rpartition("/")[2] != MARKER:
+            tree[path] = self.file()
+        elif what == 1 and not stat.S_ISLNK(node.mode):
+            tree[path] = replace(node, mode=stat.S_IFMT(node.mode) | self.random.choice((0o755, 0o640, 0o700)))
+        elif what == 2:
+            tree[path] = replace(node, uid=self.owner(), gid=self.owner())
+        elif what == 3 and (node.is_directory or node.sha1 is not None):
+            tree[path] = replace(node, xattrs=self.xattrs())
+        else:
+            tree[path] = replace(node, mtime=self.moment())
+
+    def _mark(self, tree: Tree, folder: str) -> None:
+        """Make the directory a nested catalog, or one no longer."""
+        if not folder:
+            return
+        marker = f"{folder}/{MARKER}"
+        if tree.pop(marker, None) is None:
+            tree[marker] = self.file(0)
+        self._changed(tree, folder)
+
+    def _copy(self, tree: Tree, old: str, new: str) -> None:
+        """Copy or move what is at *old*, all of it, to *new*."""
+        if not old or inside(new, old) or inside(old, new):
+            return
+        taken = {path: tree[path] for path in [old, *below(tree, old)]}
+        if max(path.count("/") for path in taken) - old.count("/") + new.count("/") > DEEPEST:
+            return
+        self._remove(tree, new)
+        tree.update({f"{new}{path[len(old) :]}": node for path, node in taken.items()})
+        if self.random.random() < 0.6:
+            self._remove(tree, old)
+
+    def _twin(self, tree: Tree, path: str) -> None:
+        """Two names of one file. With overlayfs, and from archives, each becomes a file of its own."""
+        twin = f"{path}-twin"
+        if twin not in tree:
+            self._remove(tree, path)
+            tree[path] = tree[twin] = self.file()
+
+    # -- carried out on disk
+
+    def carry_out(self, top: Path, base: Tree, result: Tree) -> None:
+        """Make the directory *top*, which holds *base*, hold *result*."""
+        touched: set[str] = set()
+        for path in sorted(base, reverse=True):
+            new = result.get(path)
+            if new is None or stat.S_IFMT(new.mode) != stat.S_IFMT(base[path].mode):
+                content.remove(top / path)
+                touched.add(parent(path))
+        linked: dict[tuple[str, Node], Path] = {}
+        for path in sorted(result):
+            old, node = base.get(path), result[path]
+            if old == node:
+                continue
+            place = top / path
+            if old is None or stat.S_IFMT(old.mode) != stat.S_IFMT(node.mode):
+                touched.add(parent(path))
+                if node.is_directory:
+                    place.mkdir()
+                    touched.add(path)
+                    continue
+                first = linked.setdefault((parent(path), node), place)
+                if first != place:
+                    os.link(first, place)
+                    continue
+                self._make(place, node)
+            elif node.is_directory:
+                touched.add(path)
+                continue
+            elif (old.sha1, old.target, old.device) != (node.sha1, node.target, node.device):
+                if node.sha1 is None:
+                    place.unlink()
+                    touched.add(parent(path))
+                self._make(place, node)
+            _dress(place, node)
+        for path in sorted(touched & set(result) - {""}, reverse=True):
+            _dress(top / path, result[path])
+
+    def _make(self, place: Path, node: Node) -> None:
+        if node.sha1 is not None:
+            place.write_bytes(self.contents[node.sha1])
+        elif node.target is not None:
+            place.symlink_to(node.target)
+        else:
+            os.mknod(place, node.mode, node.device or 0)
+
+
+def _dress(place: Path, node: Node) -> None:
+    """Give an entry its attributes."""
+    assert node.uid is not None
+    assert node.gid is not None
+    assert node.mtime is not None
+    os.chown(place, node.uid, node.gid, follow_symlinks=False)
+    if node.target is None:
+        place.chmod(stat.S_IMODE(node.mode))
+    if node.is_directory or node.sha1 is not None:
+        there = {name for name in os.listxattr(place) if name.startswith("user.")}
+        for name in there - {name for name, _ in node.xattrs}:
+            os.removexattr(place, name)
+        for name, value in node.xattrs:
+            os.setxattr(place, name, value)
+    os.utime(place, ns=(node.mtime, node.mtime), follow_symlinks=False)
+
+
+class CatalogReader:
+    """Reads whole trees from the catalogs and objects of a storage, as a client would show them."""
+
+    def __init__(self, store: CatalogStore) -> None:
+        self._store = store
+        self._hashes: dict[tuple[ContentHash, ...], str] = {}
+
+    def read(self, root: ContentHash) -> tuple[Tree, set[str]]:
+        """The tree, and where its nested catalogs are."""
+        tree: Tree = {}
+        mountpoints: set[str] = set()
+        self._read(root, "", tree, mountpoints)
+        top = tree[""]
+        tree[""] = replace(empty()[""], mode=stat.S_IFMT(top.mode) | 0o755)
+        return tree, mountpoints
+
+    def _read(self, ref: ContentHash, top: str, tree: Tree, mountpoints: set[str]) -> None:
+        with self._store.load(ref) as catalog:
+            root = catalog.get(top)
+            assert root is not None, f"no root in the catalog of {top}"
+            node = self._node(catalog, top, root)
+            assert tree.setdefault(top[1:], node) == node, f"the two rows of {top} differ"
+            for path, entry in catalog.walk(top):
+                assert path[1:] not in tree, f"{path} is in two catalogs"
+                tree[path[1:]] = self._node(catalog, path, entry)
+            for path, nested in catalog.nested().items():
+                mountpoints.add(path[1:])
+                self._read(nested.hash, path, tree, mountpoints)
+
+    def _node(self, catalog: Catalog, path: str, entry: Entry) -> Node:
+        mtime = entry.mtime * 10**9 + max(entry.mtimens or 0, 0)
+        node = Node(entry.mode, entry.uid, entry.gid, mtime)
+        if entry.kind is Kind.SYMLINK:
+            return replace(node, target=entry.symlink)
+        xattrs = {name: value for name, value in unpack_xattrs(entry.xattr).items() if name.startswith("user.")}
+        node = replace(node, xattrs=tuple(sorted(xattrs.items())))
+        if entry.kind is Kind.FILE:
+            names = [entry.chunk_hash(chunk) for chunk in catalog.chunks(path)]
+            if not names:
+                assert entry.content_hash is not None, f"{path} has no content"
+                names.append(entry.content_hash)
+            return replace(node, size=entry.size, sha1=self._sha1(tuple(names), Compression(entry.compression)))
+        return node if entry.is_directory else replace(node, device=entry.size)
+
+    def _sha1(self, names: tuple[ContentHash, ...], compression: Compression) -> str:
+        """The SHA-1 of what the objects hold one after the other."""
+        found = self._hashes.get(names)
+        if found is None:
+            hasher = hashlib.sha1(usedforsecurity=False)
+            for name in names:
+                hasher.update(self._store.objects.get_plain(name, compression=compression))
+            found = self._hashes[names] = hasher.hexdigest()
+        return found

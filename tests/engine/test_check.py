@@ -1,0 +1,140 @@
+"""Every fault of the catalogue is planted, found, named and placed; and the reference's check is asked as well."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cvmfs_gw.engine.check import CheckOptions, CheckReport, check_repository
+from cvmfs_gw.engine.check_objects import Progress
+from cvmfs_gw.engine.errors import EngineError
+from cvmfs_gw.engine.faults import FaultKind, Repair, Severity
+from cvmfs_gw.engine.repair import repair
+from cvmfs_gw.engine.repository import Repository
+from cvmfs_objstore.hashes import Algorithm
+from tests.engine.damage import DAMAGES, Damage, build
+from tests.engine.repositories import FQRN, new_repository
+from tests.engine.trees import NOW
+
+PROGRAM = shutil.which("cvmfs_swissknife")
+INTEGRITY = CheckOptions(integrity=True)
+
+
+def check(repository: Repository, options: CheckOptions = INTEGRITY) -> CheckReport:
+    # opened anew, so that nothing is remembered of what was there before
+    return check_repository(Repository(FQRN, repository.paths, {}, durable=False), options, NOW)
+
+
+def reference(repository: Repository, scratch: Path) -> bool | None:
+    """Whether ``cvmfs_swissknife check`` has nothing to complain of; None if it is not there."""
+    if PROGRAM is None:
+        return None
+    storage = repository.paths.repository_storage(FQRN)
+    checksum = os.path.join(repository.paths.repository_spool(FQRN), "reflog.chksum")
+    scratch.mkdir(exist_ok=True)
+    command = [PROGRAM, "check", "-c", "-r", storage, "-t", str(scratch), "-R", checksum]
+    return subprocess.run(command, capture_output=True, timeout=120, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+def test_good_repository(tmp_path: Path, keys: str, algorithm: Algorithm) -> None:
+    repository = build(str(tmp_path / "root"), keys, algorithm)
+    report = check(repository, CheckOptions(integrity=True, every_tag=True))
+    assert [str(fault) for fault in report.faults] == []
+    assert report.ok
+    # three of the head's and the empty one of revision 1, which trunk-previous names
+    assert (report.revision, report.catalogs, report.entries) == (2, 4, 18 + 1)
+    assert report.objects == report.stored - report.unreferenced
+    assert report.bytes_read > 0
+    assert reference(repository, tmp_path / "tmp") in (True, None)
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.name)
+def test_damage_is_found(tmp_path: Path, keys: str, damage: Damage) -> None:
+    repository = build(str(tmp_path / "root"), keys)
+    assert not check(repository, CheckOptions(integrity=True)).faults
+    damage.do(repository)
+    report = check(repository, CheckOptions(integrity=damage.integrity))
+    found = [fault for fault in report.faults if fault.kind is damage.kind and damage.place in fault.place]
+    assert found, [str(fault) for fault in report.faults]
+    assert all(fault.kind.remedy for fault in found)
+    assert report.ok == (not report.faults.errors)
+    found_by_reference = reference(repository, tmp_path / "tmp")
+    assert found_by_reference in (not damage.reference, None), damage.name
+
+
+REPAIRED = [damage for damage in DAMAGES if damage.kind.repair is not Repair.NONE]
+
+
+@pytest.mark.parametrize("damage", REPAIRED, ids=lambda damage: damage.name)
+def test_repair(tmp_path: Path, keys: str, damage: Damage) -> None:
+    repository = build(str(tmp_path / "root"), keys)
+    damage.do(repository)
+    assert repair(repository, check(repository).faults, NOW + 5)
+    assert [str(fault) for fault in check(repository).faults] == []
+    assert reference(repository, tmp_path / "tmp") in (True, None)
+    assert repair(repository, check(repository).faults, NOW + 6) == []
+
+
+def test_every_kind_is_planted() -> None:
+    planted = {damage.kind for damage in DAMAGES}
+    rest = {kind for kind in FaultKind if kind not in planted}
+    # these take a damage of their own, below, or cannot be made with the tools at hand
+    assert rest == {
+        FaultKind.MANIFEST_ROOT_PATH,
+        FaultKind.PUBLIC_KEY,
+        FaultKind.CERTIFICATE_UNREADABLE,
+        FaultKind.REFLOG_LACKS_TAG,
+        FaultKind.REFLOG_MANIFEST,
+        FaultKind.HISTORY_NAME,
+        FaultKind.NESTED_AND_BIND,
+        FaultKind.SIZE_NEGATIVE,
+    }
+
+
+def test_catalogue() -> None:
+    assert len(DAMAGES) >= 30
+    assert len({damage.name for damage in DAMAGES}) == len(DAMAGES)
+    assert len(FaultKind) == len(FaultKind.__members__), "two kinds with the same words"
+    for kind in FaultKind:
+        assert kind.code == kind.code.lower()
+        assert kind.severity in Severity
+
+
+def test_tag(tmp_path: Path, keys: str) -> None:
+    repository = build(str(tmp_path / "root"), keys)
+    DAMAGES[[damage.name for damage in DAMAGES].index("counter-own")].do(repository)
+    assert not check(repository).ok
+    assert check(repository, CheckOptions(tag="first")).ok
+    assert not check(repository, CheckOptions(every_tag=True)).ok
+    with pytest.raises(EngineError, match="no tag 'none'"):
+        check(repository, CheckOptions(tag="none"))
+
+
+def test_empty_repository(tmp_path: Path, keys: str) -> None:
+    repository = new_repository(str(tmp_path), keys)
+    assert [str(fault) for fault in check(repository).faults] == []
+
+
+def test_progress(tmp_path: Path, keys: str) -> None:
+    class Told(Progress):
+        folders = objects = ended = 0
+
+        def begin(self, total: int) -> None:
+            self.folders = total
+
+        def folder_done(self, objects: int, size: int) -> None:
+            self.folders -= 1
+            self.objects += objects
+
+        def end(self) -> None:
+            self.ended += 1
+
+    repository = build(str(tmp_path), keys)
+    told = Told()
+    report = check_repository(repository, INTEGRITY, NOW, told)
+    assert (told.folders, told.objects, told.ended) == (0, report.stored, 1)

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from cvmfs_gw.gateway.errors import PathBusy, RepositoryDisabled
+from cvmfs_gw.gateway.leasepath import LeasePath
+from cvmfs_gw.gateway.leases import Lease
+from cvmfs_gw.gateway.service import GatewayService
+from cvmfs_gw.gateway.waiting import WaitingLine
+from tests.gateway.support import FQRN, KEY, Api, Clock, until
+
+
+async def ask(service: GatewayService, path: str, wait_s: float = 60, **more: object) -> str:
+    granted = await service.new_lease(f"{FQRN}/{path}", KEY, protocol=2, hostname="", wait_s=wait_s, **more)  # type: ignore[arg-type]
+    return granted.token
+
+
+async def test_first_come_first_served(service: GatewayService) -> None:
+    token = await ask(service, "a")
+    served: list[str] = []
+
+    async def wait(name: str, path: str) -> None:
+        mine = await ask(service, path)
+        served.append(name)
+        await service.cancel(mine, KEY)
+
+    waiting = []
+    for name, path in (("first", "a/b"), ("second", "a"), ("third", "a/b"), ("elsewhere", "x")):
+        waiting.append(asyncio.create_task(wait(name, path)))
+        await until(lambda: waiting[-1].done() or len(service.waiting) == len(waiting))
+    await waiting[-1]
+    assert served == ["elsewhere"]
+    with pytest.raises(PathBusy):
+        await ask(service, "a/c", wait_s=0)  # the second was there before
+    await service.cancel(token, KEY)
+    await asyncio.gather(*waiting)
+    assert served == ["elsewhere", "first", "second", "third"]
+    assert len(service.waiting) == 0
+
+
+async def test_a_path_that_becomes_free_in_any_way(service: GatewayService, clock: Clock) -> None:
+    for end in ("cancel by path", "expire", "disable"):
+        await ask(service, "a")
+        waiting = asyncio.create_task(ask(service, "a"))
+        await until(lambda: len(service.waiting) == 1)
+        if end == "cancel by path":
+            await service.cancel_by_path(f"{FQRN}/a")
+        elif end == "expire":
+            clock.advance(7_200_000)
+            await service.housekeep()
+        else:
+            await service.enable(FQRN, False)
+            await service.cancel_by_path(f"{FQRN}/a")
+            with pytest.raises(RepositoryDisabled):
+                await waiting
+            break
+        await service.cancel(await waiting, KEY)
+
+
+async def test_time_is_up(service: GatewayService) -> None:
+    await ask(service, "a")
+    with pytest.raises(PathBusy):
+        await ask(service, "a", wait_s=0.01)
+    assert len(service.waiting) == 0
+
+
+async def test_who_has_gone_is_not_served(service: GatewayService) -> None:
+    token = await ask(service, "a")
+    there = True
+    waiting = asyncio.create_task(ask(service, "a", gone=lambda: not there))
+    await until(lambda: len(service.waiting) == 1)
+    there = False
+    service.waiting.wake()
+    with pytest.raises(PathBusy):
+        await waiting
+    await service.cancel(token, KEY)
+    assert service.leases() == []
+
+
+async def test_who_goes_while_being_served_leaves_no_lease(service: GatewayService) -> None:
+    answers = iter([False, True])
+    with pytest.raises(ConnectionResetError):
+        await ask(service, "a", gone=lambda: next(answers))
+    assert service.leases() == []
+
+
+async def test_over_http(api: Api) -> None:
+    token = await api.token()
+    waiting = asyncio.create_task(api.lease(f"{FQRN}/a", wait="30"))
+    with_header = asyncio.create_task(
+        api.call("POST", "/leases", {"path": f"{FQRN}/a", "api_version": "2", "wait": -1}, key=KEY)
+    )
+    assert (await with_header)[0] == 400
+    await api.call("DELETE", f"/leases/{token}", key=KEY, signed=token.encode())
+    assert (await waiting)["status"] == "ok"
+
+
+async def test_the_line_asks_again_when_the_lease_in_the_way_runs_out() -> None:
+    tried = 0
+
+    async def acquire() -> Lease:
+        nonlocal tried
+        tried += 1
+        if tried == 1:
+            raise PathBusy(1)
+        return Lease("t", LeasePath(FQRN, "/a"), "key1", 0)
+
+    assert (await WaitingLine().acquire(LeasePath(FQRN, "/a"), acquire, 60)).token == "t"
+    assert tried == 2
