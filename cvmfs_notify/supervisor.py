@@ -95,6 +95,7 @@ class Supervisor:
         self._ready_since: float | None = None
         self._ever_ready = False
         self._stopping = False
+        self._reload_when_ready = False
         self._delay = 0.0
         self._start_at: float | None = None
         self._kill_at: float | None = None
@@ -148,11 +149,15 @@ class Supervisor:
             self._tell_manager("STOPPING=1")
             self._stop_worker()
         elif number == signal.SIGUSR2:
-            log.info("replacing the worker")
-            self._delay = 0.0
-            self._stop_worker()
+            if self._ready_since is not None:  # one that is starting is new enough
+                log.info("replacing the worker")
+                self._delay = 0.0
+                self._stop_worker()
         elif number == signal.SIGHUP:
-            self._send(signal.SIGHUP)
+            if self._ready_since is not None:
+                self._send(signal.SIGHUP)
+            else:
+                self._reload_when_ready = True  # it may have read its files already, and has no handler yet
         elif number == signal.SIGCHLD:
             self._reap()
 
@@ -201,6 +206,9 @@ class Supervisor:
         elif self._ready_since is None:
             self._ready_since = time.monotonic()
             self._ever_ready = True
+            if self._reload_when_ready:
+                self._reload_when_ready = False
+                self._send(signal.SIGHUP)
             self._tell_manager("READY=1")
 
     def _reap(self) -> None:

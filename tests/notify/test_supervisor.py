@@ -108,6 +108,21 @@ def test_hup_is_passed_on() -> None:
         assert not gone(int(worker))
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2])
+def test_signals_before_the_worker_is_ready(tmp_path: Path, number: signal.Signals) -> None:
+    """It has no handlers yet: HUP is kept for later, and a worker that is starting is new enough."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    with running(GATE=str(gate)) as parent:
+        wait_for("the worker waits", (tmp_path / "gate.reached").exists)
+        parent.kill(number)
+        gate.write_text("go")
+        if number == signal.SIGHUP:
+            wait_for("the worker has heard", lambda: parent.ask() == "again")
+        assert parent.ask()
+        assert parent.process.poll() is None
+
+
 def test_a_worker_that_cannot_start_ends_the_parent() -> None:
     with running("fail") as parent:
         assert parent.process.wait(20) == 7

@@ -13,9 +13,15 @@ from cvmfs_notify.supervisor import Parent
 
 
 def main() -> int:
-    """Argument: ``fail`` ends at once with exit code 7. HUP makes it answer ``again``."""
+    """Argument: ``fail`` ends at once with exit code 7. HUP makes it answer ``again``.
+
+    With ``GATE``, a FIFO, it does nothing until somebody has written there; a file ``.reached`` says that it waits.
+    """
     if sys.argv[1:] == ["fail"]:
         return 7
+    if gate := os.environ.get("GATE"):
+        with open(f"{gate}.reached", "w", encoding="ascii"), open(gate, encoding="ascii") as fifo:
+            fifo.read()  # until the test opens it, too
     answer = [str(os.getpid())]
 
     def stop(number: int, frame: types.FrameType | None) -> None:
