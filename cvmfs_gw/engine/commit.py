@@ -14,6 +14,7 @@ from cvmfs_gw.engine.balance import Weights
 from cvmfs_gw.engine.catalogs import CatalogCache
 from cvmfs_gw.engine.commit_api import CommitOutcome, CommitRequest
 from cvmfs_gw.engine.errors import EngineError, MergeError, PathViolation, StorageError
+from cvmfs_gw.engine.gc import GcReport, OnDelete, Policy, collect
 from cvmfs_gw.engine.merge import Merged, MergeRequest, check_ancestors, merge
 from cvmfs_gw.engine.publish import Publication, TagChanges
 from cvmfs_gw.engine.repository import Repository
@@ -171,6 +172,30 @@ class Engine:
             record_publish(repository.statistics_path, request.fqrn, started, self._clock(), merged.revision, counts)
         except (sqlite3.Error, OSError) as error:
             _log.warning("%s: cannot store statistics: %s", request.fqrn, error)
+
+    def collect(
+        self,
+        fqrn: str,
+        policy: Policy,
+        *,
+        oldest_lease: float | None,
+        dry_run: bool,
+        on_delete: OnDelete,
+        stop: Callable[[], bool],
+    ) -> GcReport:
+        """Collect garbage while commits go on; see :func:`cvmfs_gw.engine.gc.collect`. Raises :exc:`EngineError`."""
+        try:
+            return collect(
+                self.repository(fqrn),
+                policy,
+                oldest_lease=oldest_lease,
+                dry_run=dry_run,
+                on_delete=on_delete,
+                stop=stop,
+                clock=self._clock,
+            )
+        except (ObjectStoreError, OSError) as error:
+            raise StorageError(f"{fqrn}: {error}") from error
 
     def recover(self, fqrn: str) -> None:
         """Put right what a killed process left behind. Only at start; raises :exc:`EngineError` or ``OSError``."""

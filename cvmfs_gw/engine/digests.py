@@ -64,6 +64,26 @@ def name_of_record(record: bytes) -> ContentHash:
     return ContentHash(record[:DIGEST_SIZE], Algorithm((kind & 3) + 1), _SUFFIXES[kind >> 2 & 7])
 
 
+_TAILS: Final = {
+    algorithm.tag + suffix: bytes((kind_of(ContentHash.null(algorithm, suffix)),))
+    for algorithm in Algorithm
+    for suffix in Suffix
+}
+
+
+def record_of_file(folder: str, name: str) -> bytes | None:
+    """The record of the object in the file *name* of a folder of ``data/``; None if that is no object's name."""
+    # asked for each of a million files, so without an object for each
+    kind = _TAILS.get(name[38:])
+    if kind is None or len(name) < 38:
+        return None
+    try:
+        digest = bytes.fromhex(folder + name[:38])
+    except ValueError:
+        return None
+    return digest + kind if len(digest) == DIGEST_SIZE and digest.hex() == folder + name[:38] else None
+
+
 def compression_of(record: bytes) -> int:
     """Number of the compression algorithm in a record."""
     return record[DIGEST_SIZE] >> 5

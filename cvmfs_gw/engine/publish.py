@@ -69,6 +69,19 @@ def generic_tag_name(now: float) -> str:
     return time.strftime(f"{GENERIC_PREFIX}%Y-%m-%dT%H:%M:%S.{milliseconds:03d}Z", time.gmtime(seconds))
 
 
+def check_tag_name(name: str) -> str:
+    """A name that a tag may be given by somebody; raises :exc:`TagError`."""
+    if (
+        not name
+        or name in UNDO_TAGS
+        or len(name) > _MAX_TAG_NAME
+        or _BAD_IN_TAG.search(name)
+        or _NOT_BYTES.search(name)
+    ):
+        raise TagError(f"not a name for a tag: {name[:80]!r}")
+    return name
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of a commit, as the tag database remembers it (which is swapped together with the head)."""
@@ -125,8 +138,15 @@ class Publication:
         text = history.property(_OUTCOME_PREFIX + self._source.bare) if self._source else None
         if text is None:
             return None
-        revision, root, missing, tag_name = text.split(" ", 3)
-        return Outcome(int(revision), ContentHash.parse(root, Suffix.CATALOG), tag_name, int(missing))
+        try:
+            revision, root, missing, tag_name = text.split(" ", 3)
+            outcome = Outcome(int(revision), ContentHash.parse(root, Suffix.CATALOG), tag_name, int(missing))
+        except ValueError:
+            return None  # not written by us
+        # Two publishers that changed nothing in the same second have the same root, but not the same tag.
+        wanted = self._tags.name
+        explicit = wanted and not wanted.startswith(GENERIC_PREFIX)
+        return None if explicit and tag_name != wanted else outcome
 
     def _earlier_outcome(self) -> Outcome | None:
         """What became of the source where so much was published since that the present tag database has forgotten it.
@@ -164,8 +184,7 @@ class Publication:
             while self._history.get(name := generic_tag_name(moment)) is not None:
                 moment += 0.001
             return name
-        if name in UNDO_TAGS or len(name) > _MAX_TAG_NAME or _BAD_IN_TAG.search(name):
-            raise TagError(f"not a name for a tag: {name[:80]!r}")
+        check_tag_name(name)
         if self._history.get(name) is not None and name not in tags.delete:
             raise TagError(f"there is a tag {name!r} already")
         return name

@@ -157,7 +157,8 @@ class Repository:
         if head.reflog_hash is not None:
             self._recover_reflog(head.reflog_hash)
         doomed = self.journal.names()
-        if doomed and head.root_hash not in doomed:
+        # a change of tags alone has a new tag database and no new root
+        if doomed and head.root_hash not in doomed and head.history not in doomed:
             for name in doomed:
                 self.objects.delete(name)
             _log.info("%s: removed %d objects of a publish that did not come to its end", self.fqrn, len(doomed))

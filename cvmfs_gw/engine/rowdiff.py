@@ -16,6 +16,7 @@ from cvmfs_objstore.formats.database import attach, detach
 from cvmfs_objstore.formats.entry import Entry, PathKey, path_key
 from cvmfs_objstore.formats.pages import changed_rows, root_pages
 
+# CROSS JOIN is SQLite's word for "in this order": what little changed first, and never a walk through all rows.
 _KEYS: Final = "n.md5path_1, n.md5path_2, n.parent_1, n.parent_2"
 _NEW: Final = ", ".join(f"n.{column}" for column in ENTRY_COLUMNS)
 _OLD: Final = ", ".join(f"b.{column}" for column in ENTRY_COLUMNS)
@@ -43,14 +44,16 @@ _INSERT_CHANGED_CHUNKS: Final = (
     f" SELECT md5path_1, md5path_2 FROM (SELECT {_CHUNK} FROM base.chunks EXCEPT SELECT {_CHUNK} FROM main.chunks)"
     f") c JOIN main.catalog n USING (md5path_1, md5path_2) LEFT JOIN base.catalog b ON {_SAME_KEY}"
 )
-_ADDED: Final = f"SELECT {_KEYS}, {_NEW} FROM temp.changed c JOIN main.catalog n ON n.rowid = c.new WHERE c.old IS NULL"
+_ADDED: Final = (
+    f"SELECT {_KEYS}, {_NEW} FROM temp.changed c CROSS JOIN main.catalog n ON n.rowid = c.new WHERE c.old IS NULL"
+)
 _MODIFIED: Final = (
-    f"SELECT {_KEYS}, {_NEW}, {_OLD} FROM temp.changed c JOIN main.catalog n ON n.rowid = c.new"
-    " JOIN base.catalog b ON b.rowid = c.old WHERE c.old IS NOT NULL"
+    f"SELECT {_KEYS}, {_NEW}, {_OLD} FROM temp.changed c CROSS JOIN main.catalog n ON n.rowid = c.new"
+    " CROSS JOIN base.catalog b ON b.rowid = c.old WHERE c.old IS NOT NULL"
 )
 _GONE: Final = (
     "SELECT n.md5path_1, n.md5path_2, n.parent_1, n.parent_2, "
-    f"{_NEW} FROM temp.gone g JOIN base.catalog n ON n.rowid = g.old"
+    f"{_NEW} FROM temp.gone g CROSS JOIN base.catalog n ON n.rowid = g.old"
 )
 _BAD_TYPES: Final = " OR ".join(
     (
@@ -68,7 +71,9 @@ _BAD_TYPES: Final = " OR ".join(
 _BAD_CHUNK: Final = (
     "typeof(k.offset) != 'integer' OR typeof(k.size) != 'integer' OR typeof(k.hash) != 'blob' OR length(k.hash) != 20"
 )
-_OWN_CHUNKS: Final = "JOIN main.chunks k ON k.md5path_1 = n.md5path_1 AND k.md5path_2 = n.md5path_2 AND n.flags & 64"
+_OWN_CHUNKS: Final = (
+    "CROSS JOIN main.chunks k ON k.md5path_1 = n.md5path_1 AND k.md5path_2 = n.md5path_2 AND n.flags & 64"
+)
 _BAD_NAMES: Final = frozenset(("", ".", ".."))
 _ALL: Final = f"SELECT {_KEYS}, {_NEW} FROM main.catalog n"
 
@@ -117,7 +122,7 @@ class CatalogDiff:
         self._result.execute(_INSERT_GONE.format(source=old))
         if chunks:
             self._result.execute(_INSERT_CHANGED_CHUNKS)
-        _check_types(self._result, "temp.changed c JOIN main.catalog n ON n.rowid = c.new")
+        _check_types(self._result, "temp.changed c CROSS JOIN main.catalog n ON n.rowid = c.new")
 
     def close(self) -> None:
         """Leave both catalogs as they were."""
@@ -131,7 +136,7 @@ class CatalogDiff:
 
     def added_keys(self) -> Iterator[PathKey]:
         """Keys of the rows that are new."""
-        sql = "SELECT n.md5path_1, n.md5path_2 FROM temp.changed c JOIN main.catalog n ON n.rowid = c.new"
+        sql = "SELECT n.md5path_1, n.md5path_2 FROM temp.changed c CROSS JOIN main.catalog n ON n.rowid = c.new"
         return self._result.execute(f"{sql} WHERE c.old IS NULL")
 
     def added(self, *, directories: bool) -> Iterator[Row]:

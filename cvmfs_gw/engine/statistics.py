@@ -1,4 +1,4 @@
-"""``stats.db``: what each publish changed, for ``cvmfs_server print-stats``.
+"""``stats.db``: what each publish and each garbage collection changed, for ``cvmfs_server print-stats``.
 
 Source: schema 1.0 revision 4 in ``/var/spool/cvmfs/<fqrn>/stats.db``; times are UTC text, sizes bytes.
 """
@@ -83,8 +83,28 @@ _PLURAL: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class GcCounts:
+    """What one garbage collection did, in the order of the columns. Sizes are in bytes."""
+
+    preserved_catalogs: int = 0
+    condemned_catalogs: int = 0
+    condemned_objects: int = 0
+    condemned_bytes: int = 0
+    duplicate_delete_requests: int = 0
+
+
 def record_publish(path: str, fqrn: str, started: float, finished: float, revision: int, counts: PublishCounts) -> None:
     """Add a successful publish to the database at *path*; times in seconds. Raises ``sqlite3.Error``."""
+    _insert(path, fqrn, "publish_statistics", (_text(started), _text(finished), revision, *astuple(counts), 1))
+
+
+def record_gc(path: str, fqrn: str, started: float, finished: float, counts: GcCounts, *, success: bool) -> None:
+    """Add a garbage collection to the database at *path*; times in seconds. Raises ``sqlite3.Error``."""
+    _insert(path, fqrn, "gc_statistics", (_text(started), _text(finished), *astuple(counts), int(success)))
+
+
+def _insert(path: str, fqrn: str, table: str, values: tuple[object, ...]) -> None:
     new = not os.path.exists(path)
     with contextlib.closing(sqlite3.connect(path, timeout=_TIMEOUT_S, isolation_level=None)) as connection:
         # Losing the last line in a power cut is all that can happen.
@@ -96,9 +116,8 @@ def record_publish(path: str, fqrn: str, started: float, finished: float, revisi
                 "INSERT OR IGNORE INTO properties VALUES (?, ?)",
                 [("schema", "1.0"), ("schema_revision", "4"), ("repo_name", fqrn)],
             )
-        values = (_text(started), _text(finished), revision, *astuple(counts), 1)
         marks = ", ".join("?" * len(values))
-        connection.execute(f"INSERT INTO publish_statistics VALUES (NULL, {marks})", values)
+        connection.execute(f"INSERT INTO {table} VALUES (NULL, {marks})", values)
 
 
 def _text(moment: float) -> str:

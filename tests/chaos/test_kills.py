@@ -30,7 +30,7 @@ from typing import Final, TypeVar
 
 import pytest
 
-from cvmfs_gw.client.errors import GatewayUnreachable, PathBusy
+from cvmfs_gw.client.errors import GatewayRefused, GatewayUnreachable, PathBusy
 from cvmfs_gw.client.gateway import CommitReply, GatewayClient, read_key_file
 from cvmfs_gw.client.remote import RemoteStorage
 from cvmfs_gw.engine.catalogs import CatalogStore
@@ -64,11 +64,16 @@ DEADLINE_S: Final = 60.0
 T = TypeVar("T")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def reserve() -> socket.socket:
+    """A port of loopback that nobody else gets while this is open.
+
+    While the server is down, any outgoing connection might take its port. Nobody listens here, so that connections are
+    refused until the server does.
+    """
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind(("127.0.0.1", 0))
+    return reserved
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +88,8 @@ class Server:
 
     def __init__(self, folder: Path, keys: str) -> None:
         self.paths = SystemPaths(str(folder))
-        self.port, self.web_port = free_port(), free_port()
+        self._reserved = [reserve(), reserve()]
+        self.port, self.web_port = (reserved.getsockname()[1] for reserved in self._reserved)
         self.web = f"http://127.0.0.1:{self.web_port}/cvmfs/{FQRN}"
         self.api = f"http://127.0.0.1:{self.port}/api/v1"
         create_repository(FQRN, self.paths, {}, RepositoryOptions(self.web, keys=keys), time.time())
@@ -127,6 +133,8 @@ class Server:
 
     def close(self) -> None:
         self.end(signal.SIGKILL)
+        for reserved in self._reserved:
+            reserved.close()
         if isinstance(self.repository.storage, LocalStorage):
             self.repository.storage.close()
 
@@ -242,7 +250,11 @@ class Writer:
                 local.delete(name.path)
         if self.random.random() < 0.05:
             self.pending, self.abandoned = None, self.abandoned | commit.uploaded
-            self._until_answered(lambda: gateway.release(token))
+            before = self.retried
+            try:
+                self._until_answered(lambda: gateway.release(token))
+            except GatewayRefused:
+                assert self.retried > before, "the lease was lost"  # else it was the reply: the lease had ended
             return
         commit.asked = True
         commit.reply = self._until_answered(

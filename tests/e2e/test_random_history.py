@@ -49,7 +49,7 @@ from tests.e2e.world import Publisher, Repository, World
 
 FQRN = "random.example.org"
 TRANSACTIONS = int(os.environ.get("CVMFS_GW_TRANSACTIONS", "15"))
-SEED = int(os.environ.get("CVMFS_GW_SEED", "1"))
+SEED = int(os.environ.get("CVMFS_GW_SEED", "6"))
 MOUNT_EVERY = int(os.environ.get("CVMFS_GW_MOUNT_EVERY", "15"))
 
 

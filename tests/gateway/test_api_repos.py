@@ -126,7 +126,7 @@ async def test_reload(api: Api, service: GatewayService, paths: SystemPaths) -> 
 
 
 async def test_gc_is_not_available(api: Api) -> None:
-    body = {"repo": FQRN, "num_revisions": 3, "timestamp": "2026-01-01T00:00:00Z", "dry_run": True, "verbose": False}
+    body = {"repo": FQRN, "num_revisions": 3, "timestamp": "0001-01-01T00:00:00Z", "dry_run": True, "verbose": False}
     reason = "garbage collection is not available"
     assert await api.call("POST", "/gc", body, key=ADMIN) == (200, {"status": "error", "reason": reason})
     assert await api.call("POST", "/gc", {"repo": "unknown"}, key=ADMIN) == UNKNOWN_REPOSITORY

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -253,3 +254,54 @@ class StorageSuite:
             stop.set()
             reader.join()
         assert torn == []
+
+    def test_collect_takes_what_is_old(self, storage: Storage) -> None:
+        storage.put(OBJECT, b"1234")
+        written = storage.modified(OBJECT)
+        assert storage.collect([OBJECT], written) == [None]
+        assert storage.read(OBJECT) == b"1234"
+        assert storage.collect([OBJECT, OBJECT + "x"], written + 1) == [4, None]
+        assert not storage.exists(OBJECT)
+        assert storage.collect([OBJECT], written + 1) == [None]
+        assert list(storage.list()) == []
+
+    def test_touch(self, storage: Storage) -> None:
+        assert not storage.touch(OBJECT)
+        storage.put(OBJECT, b"1234")
+        before = storage.modified(OBJECT)
+        assert storage.touch(OBJECT)
+        assert storage.modified(OBJECT) >= before
+
+    @pytest.mark.parametrize("path", BAD_PATHS)
+    def test_collect_and_touch_take_no_bad_path(self, storage: Storage, path: str) -> None:
+        with pytest.raises(InvalidPath):
+            storage.collect([path], 1e12)
+        with pytest.raises(InvalidPath):
+            storage.touch(path)
+
+    def test_collecting_what_is_put_again(self, storage: Storage) -> None:
+        """Whatever a collector does meanwhile: an object that was put after its time limit is there."""
+        limit = time.time() + 3600
+        paths = [f"data/ab/{number:038x}" for number in range(200)]
+        stop = threading.Event()
+
+        def collect() -> None:
+            while not stop.is_set():
+                storage.collect(paths, limit - 7200)
+
+        with ThreadPoolExecutor(2) as pool:
+            collectors = [pool.submit(collect) for _ in range(2)]
+            try:
+                for path in paths:
+                    self.make_old(storage, path, b"content")
+                    storage.put(path, b"content")
+                    assert storage.exists(path)
+            finally:
+                stop.set()
+            for collector in collectors:
+                collector.result()
+        assert all(storage.read(path) == b"content" for path in paths)
+
+    def make_old(self, storage: Storage, path: str, data: bytes) -> None:
+        """Store a file that a collector would take, where the driver has a way to do that."""
+        storage.put(path, data)

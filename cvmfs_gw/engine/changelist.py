@@ -1,0 +1,97 @@
+"""What changed between two revisions, path by path, for people and programs.
+
+Nested catalogs that are the same in both are not opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from cvmfs_gw.engine.catalogs import CatalogStore
+from cvmfs_gw.engine.tree import CatalogTree
+from cvmfs_objstore.formats.entry import NESTING_FLAGS, Entry
+from cvmfs_objstore.hashes import ContentHash
+
+
+class Difference(StrEnum):
+    """What happened to a path."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    MODIFIED = "modified"
+
+
+_LETTERS: Final = {Difference.ADDED: "A", Difference.REMOVED: "R", Difference.MODIFIED: "M"}
+_NAMES: Final = {
+    "hash": "content", "size": "size", "mode": "mode", "mtime": "time", "mtimens": "time", "flags": "flags",
+    "symlink": "target", "uid": "owner", "gid": "group", "xattr": "attributes", "hardlinks": "links",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class PathChange:
+    """One path: what it was and what it is (None: nothing), and which of its properties differ."""
+
+    path: str
+    difference: Difference
+    old: Entry | None
+    new: Entry | None
+    properties: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        detail = f" ({', '.join(self.properties)})" if self.properties else ""
+        return f"{_LETTERS[self.difference]} {self.path or '/'}{detail}"
+
+
+def list_changes(catalogs: CatalogStore, old: ContentHash, new: ContentHash) -> Iterator[PathChange]:
+    """What is different in the tree of root catalog *new*, parents first. Raises :exc:`MergeError` and its kin."""
+    with closing(CatalogTree(catalogs, old)) as before, closing(CatalogTree(catalogs, new)) as after:
+        yield from _entry("", before.get(""), after.get(""), False)
+        yield from _compare(before, after, "")
+
+
+def _compare(before: CatalogTree, after: CatalogTree, top: str) -> Iterator[PathChange]:
+    old = {entry.name: entry for entry in before.entries(top)}
+    new = {entry.name: entry for entry in after.entries(top)}
+    for name in sorted(old.keys() | new.keys()):
+        path, was, now = f"{top}/{name}", old.get(name), new.get(name)
+        chunks_differ = bool(was and now and was.is_chunked and before.chunks(path) != after.chunks(path))
+        yield from _entry(path, was, now, chunks_differ)
+        was_directory, is_directory = (entry is not None and entry.is_directory for entry in (was, now))
+        if was_directory and is_directory:
+            here, there = before.nested_at(path), after.nested_at(path)
+            if here is None or there is None or here.hash != there.hash:
+                yield from _compare(before, after, path)
+        elif was_directory:
+            yield from _all(before, path, Difference.REMOVED)
+        elif is_directory:
+            yield from _all(after, path, Difference.ADDED)
+
+
+def _entry(path: str, old: Entry | None, new: Entry | None, chunks_differ: bool) -> Iterator[PathChange]:
+    if old is None or new is None:
+        if old is not None or new is not None:
+            yield PathChange(path, Difference.REMOVED if new is None else Difference.ADDED, old, new)
+        return
+    mask = ~NESTING_FLAGS
+    a, b = (entry._replace(flags=entry.flags & mask, hardlinks=1) for entry in (old, new))
+    if not old.is_directory and old.linkcount != new.linkcount:
+        b = b._replace(hardlinks=2)
+    found = [_NAMES[field] for field, x, y in zip(Entry._fields, a, b, strict=True) if x != y]
+    if chunks_differ:
+        found.append("content")
+    if found:
+        yield PathChange(path, Difference.MODIFIED, old, new, tuple(dict.fromkeys(found)))
+
+
+def _all(tree: CatalogTree, top: str, difference: Difference) -> Iterator[PathChange]:
+    for entry in sorted(tree.entries(top), key=lambda entry: entry.name):
+        path = f"{top}/{entry.name}"
+        added = difference is Difference.ADDED
+        yield PathChange(path, difference, None if added else entry, entry if added else None)
+        if entry.is_directory:
+            yield from _all(tree, path, difference)

@@ -1,0 +1,359 @@
+"""The garbage collector: mark what must stay, then sweep the storage, while publishers publish.
+
+::
+
+    leases ─▶ head, tags, reflog ─▶ mark ─▶ forget (reflog, manifest) ─▶ sweep, batch by batch ─▶ statistics
+              no lock: takes long           one turn of the lock         a turn of the lock each
+
+What stays:
+
+* the head, and its predecessors as the :class:`Policy` says;
+* all tagged revisions, the undo tags included;
+* what was written or put since the oldest open lease began, or since the collection did;
+* the revisions since then, too, and those of the hour before: a publisher may have mounted one of them, and its commit
+  is a change of that one;
+* certificates, tag databases and meta info objects that are no older than the oldest kept revision.
+
+A condemned revision leaves the reflog before its objects go, so that the reflog never names what is not there. Before
+each batch the head is looked at again: if somebody has published, what is new in it is marked first. A collection that
+was interrupted leaves objects that nobody names; the next one finds them, as it sweeps the storage and not a list.
+
+If a catalog that must stay cannot be read, nothing is removed: what it refers to is not known.
+
+Source: ``cvmfs_server gc``. Divergence: the reference deletes only what condemned revisions of the reflog refer to, so
+that what never came to a commit stays for ever, and it wants the gateway stopped. It passes over catalogs that it
+cannot read, and so may delete the content of kept ones. It leaves the old reflog's hash in the manifest.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import Final
+
+from cvmfs_gw.engine.digests import FOLDERS, name_of_record, record_of_file
+from cvmfs_gw.engine.errors import ConfigurationError, Conflict, MissingObject
+from cvmfs_gw.engine.locking import busy_with, collecting
+from cvmfs_gw.engine.mark import Marker
+from cvmfs_gw.engine.publish import Publication, TagChanges, load_history
+from cvmfs_gw.engine.repository import Repository
+from cvmfs_gw.engine.statistics import GcCounts, record_gc
+from cvmfs_objstore.errors import ObjectNotFound
+from cvmfs_objstore.formats.manifest import Manifest
+from cvmfs_objstore.formats.reflog import Reflog
+from cvmfs_objstore.hashes import ContentHash, Suffix
+from cvmfs_objstore.storage import YOUNG_S
+
+_log = logging.getLogger(__name__)
+
+DEFAULT_AGE_S: Final = 3 * 86_400
+"""What is kept where nothing is said: the revisions of the last three days, in seconds."""
+MOUNT_LAG_S: Final = 3_600
+"""How far a publisher's mount may be behind when it gets its lease, in seconds."""
+SLACK_S: Final = 2 * YOUNG_S
+"""How much younger than the limit an object must be to stay, in seconds: clocks, and the resolution of times."""
+HOLD_S: Final = 0.05
+"""How long a batch keeps commits waiting, in seconds."""
+AT_ONCE: Final = 200
+"""Objects that are removed while an upload of the same ones may have to wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Which predecessors of the head are kept.
+
+    The last ``revisions`` before it, or (where that is None) those that were the head at the time ``since`` (seconds
+    since the epoch) or later.
+    """
+
+    revisions: int | None = None
+    since: float | None = None
+
+    @classmethod
+    def default(cls, now: float) -> Policy:
+        """The reference's: the revisions of the last three days."""
+        return cls(since=now - DEFAULT_AGE_S)
+
+
+@dataclass(slots=True)
+class GcReport:
+    """What a collection has done or, as a dry run, would do. Sizes in bytes as stored."""
+
+    fqrn: str
+    dry_run: bool
+    kept_revisions: int = 0
+    kept_catalogs: int = 0
+    condemned_revisions: int = 0
+    condemned_catalogs: int = 0
+    condemned_objects: int = 0
+    condemned_bytes: int = 0
+    batches: int = 0
+    longest_hold_s: float = 0.0
+
+
+OnDelete = Callable[[ContentHash, int], None]
+"""Told the name and stored size of each object that goes, or would."""
+
+
+def collect(
+    repository: Repository,
+    policy: Policy,
+    *,
+    oldest_lease: float | None = None,
+    dry_run: bool = False,
+    on_delete: OnDelete = lambda name, size: None,
+    stop: Callable[[], bool] = lambda: False,
+    clock: Callable[[], float] = time.time,
+) -> GcReport:
+    """Collect the garbage of *repository*. *oldest_lease* is when the oldest open lease began, in seconds since the
+    epoch; find that out before calling. May be called from any thread, while others publish. It ends early, which does
+    no harm, when *stop* says so.
+
+    Raises :exc:`EngineError`: :exc:`ConfigurationError` if it may not be collected, :exc:`Conflict` if somebody else
+    collects, ``cvmfs_server`` publishes, or it was stopped; :exc:`MissingObject` or :exc:`MergeError` for a catalog
+    that must stay.
+    """
+    now = clock()
+    with ExitStack() as stack:
+        if not dry_run and not stack.enter_context(collecting(repository.paths, repository.fqrn)):
+            raise Conflict(f"{repository.fqrn}: another collector, or a check of cvmfs_server, is at work")
+        collection = stack.enter_context(
+            closing(Collection(repository, policy, now, oldest_lease, dry_run, on_delete, stop))
+        )
+        success = False
+        try:
+            collection.mark()
+            collection.forget()
+            collection.sweep()
+            success = True
+        finally:
+            if not dry_run:
+                collection.record(now, clock(), success=success)
+    return collection.report
+
+
+class Collection:
+    """One collection. Use :func:`collect`."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        policy: Policy,
+        now: float,
+        oldest_lease: float | None,
+        dry_run: bool,
+        on_delete: OnDelete,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._repository, self._policy, self._on_delete = repository, policy, on_delete
+        self._stop = stop
+        self._now = now
+        self.report = GcReport(repository.fqrn, dry_run)
+        began = now if oldest_lease is None else min(now, oldest_lease)
+        self._before = began - SLACK_S
+        """Objects that are older may go."""
+        self._recent = self._before - MOUNT_LAG_S
+        """Revisions that are younger stay."""
+        self._marker = Marker(repository, self._check_stop)
+        self._kept_roots: set[ContentHash] = set()
+        self._oldest_kept = now
+        self._seen_manifest = b""
+
+    def close(self) -> None:
+        """Free what was read."""
+        self._marker.close()
+
+    def _check_stop(self) -> None:
+        if self._stop():
+            raise Conflict(f"{self._repository.fqrn}: the collection was stopped before its end")
+
+    # -- mark
+
+    def mark(self) -> None:
+        """Find everything that stays. Takes long, and nobody waits for it."""
+        repository = self._repository
+        with repository.exclusive(), ExitStack() as stack:
+            head = repository.head()
+            reflog = stack.enter_context(repository.reflog(head))
+            moments = {ref: moment for ref, moment in reflog.refs() if ref.suffix is Suffix.CATALOG}
+        if not (head.garbage_collectable or repository.configuration().garbage_collection):
+            raise ConfigurationError(f"{repository.fqrn}: garbage collection is not enabled (server.conf)")
+        if what := busy_with(repository.paths, repository.fqrn):
+            raise Conflict(f"{repository.fqrn}: {what}")
+        self._mark_history(head, moments)
+        self._catch_up()
+        for ref, moment in sorted(moments.items(), key=lambda item: item[1], reverse=True):
+            if moment < self._recent:
+                break
+            try:
+                self._keep_if_there(ref)
+            except MissingObject as error:
+                _log.warning("%s: a recent revision is not complete: %s", repository.fqrn, error)
+
+    def _mark_history(self, head: Manifest, moments: dict[ContentHash, int]) -> None:
+        """Keep the head and its predecessors as the policy says.
+
+        Source: of a time limit, the first revision that is older stays as well: it was the head then.
+        """
+        policy, depth = self._policy, 0
+        ref: ContentHash | None = head.root_hash
+        while ref is not None:
+            facts = self._marker.mark(ref)
+            self._kept_roots.add(ref)
+            moment = moments.get(ref, facts.last_modified)
+            self._oldest_kept = min(self._oldest_kept, moment)
+            if policy.revisions is not None and depth >= policy.revisions:
+                break
+            if policy.revisions is None and moment < (self._now if policy.since is None else policy.since):
+                break
+            ref, depth = facts.previous, depth + 1
+            if ref in self._kept_roots or (ref is not None and not self._repository.objects.has(ref)):
+                break  # collected earlier
+
+    def _keep_if_there(self, ref: ContentHash) -> None:
+        if ref in self._kept_roots:
+            return
+        if not self._repository.objects.has(ref):
+            _log.warning("%s: not in the storage: root catalog %s", self._repository.fqrn, ref)
+            return
+        self._marker.mark(ref)
+        self._kept_roots.add(ref)
+
+    def _catch_up(self) -> bool:
+        """Mark what head and tags name now; returns whether anything had changed since the last time."""
+        repository = self._repository
+        signed = repository.signed_head()
+        manifest = signed.letter.serialize()
+        if manifest == self._seen_manifest:
+            return False
+        head = signed.manifest
+        with load_history(repository, head) as history:
+            tags = list(history.tags())
+        try:
+            self._marker.mark(head.root_hash)
+        except MissingObject as error:
+            raise MissingObject(f"{repository.fqrn}: the head is not complete: {error}") from error
+        self._kept_roots.add(head.root_hash)
+        for tag in tags:
+            try:
+                self._keep_if_there(tag.root_hash)
+            except MissingObject as error:
+                raise MissingObject(f"{repository.fqrn}: tag {tag.name} is not complete: {error}") from error
+        self._marker.add((head.certificate, head.history, head.meta_info, head.micro_catalog))
+        self._seen_manifest = manifest
+        return True
+
+    # -- forget
+
+    def forget(self) -> None:
+        """Drop condemned revisions from the reflog, in one publish of the same root."""
+        repository, report = self._repository, self.report
+        with ExitStack() as stack:
+            stack.enter_context(repository.exclusive())
+            self._catch_up()
+            head = repository.head()
+            reflog = stack.enter_context(repository.reflog(head))
+            doomed = set(self._doomed(reflog))
+            for ref, _ in reflog.refs():
+                if ref.suffix is not Suffix.CATALOG and ref not in doomed:
+                    self._marker.add((ref,))
+            report.kept_revisions, report.kept_catalogs = len(self._kept_roots), len(self._marker.catalogs)
+            report.condemned_revisions = sum(ref.suffix is Suffix.CATALOG for ref in doomed)
+            if not doomed or report.dry_run:
+                return
+
+            def drop(present: Reflog) -> None:
+                for ref in doomed:
+                    present.remove(ref)
+
+            publication = stack.enter_context(closing(Publication(repository, head, TagChanges(), self._now)))
+            publication.amend(edit_reflog=drop)
+            self._catch_up()
+
+    def _doomed(self, reflog: Reflog) -> Iterator[ContentHash]:
+        for ref, moment in reflog.refs():
+            if ref.suffix is Suffix.CATALOG:
+                if ref not in self._kept_roots and moment < self._recent:
+                    yield ref
+            elif moment < min(self._oldest_kept, self._recent) and ref not in self._marker.marked:
+                yield ref
+
+    # -- sweep
+
+    def sweep(self) -> None:
+        """Remove what is not marked and old enough, folder by folder and in small batches."""
+        for number in range(FOLDERS):
+            self._check_stop()
+            kept = self._marker.marked.folder(number)
+            condemned = [record for record in self._stored(number) if record not in kept]
+            if self.report.dry_run:
+                for record in condemned:
+                    self._would_delete(name_of_record(record))
+                continue
+            at = 0
+            while at < len(condemned):
+                self._check_stop()
+                at += self._sweep_batch(condemned, at)
+
+    def _stored(self, number: int) -> Iterator[bytes]:
+        """Records of all objects in a folder."""
+        prefix, skip = f"{number:02x}", len("data/ab/")
+        for path in self._repository.storage.list(f"data/{prefix}"):
+            record = record_of_file(prefix, path[skip:])
+            if record is not None:  # or it is none of ours
+                yield record
+
+    def _sweep_batch(self, condemned: list[bytes], at: int) -> int:
+        """Remove some of *condemned*, from *at* on; returns how many were dealt with."""
+        storage = self._repository.storage
+        done = 0
+        with self._repository.exclusive():
+            started = time.monotonic()
+            if self._catch_up():
+                kept = self._marker.marked.folder(condemned[at][0])
+                condemned[at:] = [record for record in condemned[at:] if record not in kept]
+            while done < len(condemned) - at and time.monotonic() - started < HOLD_S:
+                names = [name_of_record(record) for record in condemned[at + done : at + done + AT_ONCE]]
+                sizes = storage.collect([name.path for name in names], self._before)
+                for name, size in zip(names, sizes, strict=True):
+                    if size is not None:
+                        self._count(name, size)
+                done += len(names)
+            held = time.monotonic() - started
+        self.report.batches += 1
+        self.report.longest_hold_s = max(self.report.longest_hold_s, held)
+        return done
+
+    def _would_delete(self, name: ContentHash) -> None:
+        storage = self._repository.storage
+        try:
+            if storage.modified(name.path) < self._before:
+                self._count(name, storage.size(name.path))
+        except ObjectNotFound:
+            pass
+
+    def _count(self, name: ContentHash, size: int) -> None:
+        report = self.report
+        report.condemned_objects += 1
+        report.condemned_bytes += size
+        if name.suffix is Suffix.CATALOG:
+            report.condemned_catalogs += 1
+            self._repository.catalogs.forget(name)
+        self._on_delete(name, size)
+
+    # -- statistics
+
+    def record(self, started: float, finished: float, *, success: bool) -> None:
+        """Enter the collection in the statistics, which must not fail it."""
+        report, repository = self.report, self._repository
+        counts = GcCounts(
+            report.kept_catalogs, report.condemned_catalogs, report.condemned_objects, report.condemned_bytes
+        )
+        try:
+            record_gc(repository.statistics_path, repository.fqrn, started, finished, counts, success=success)
+        except (sqlite3.Error, OSError) as error:
+            _log.warning("%s: cannot store statistics: %s", repository.fqrn, error)

@@ -1,0 +1,173 @@
+"""Everything that catalog trees refer to, as a set of object names in bounded memory.
+
+Catalogs are fetched and inflated by threads that run ahead; each is looked at once. Small ones are opened in memory,
+large ones in a temporary file of the repository's spool folder.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+from cvmfs_gw.engine.digests import DigestSet
+from cvmfs_gw.engine.errors import MergeError, MissingObject
+from cvmfs_gw.engine.repository import Repository
+from cvmfs_objstore.errors import DatabaseError, InvalidHash, ObjectCorrupt, ObjectNotFound, ObjectTooLarge
+from cvmfs_objstore.formats.database import attach
+from cvmfs_objstore.hashes import ContentHash, Suffix
+
+IN_MEMORY: Final = 4 << 20
+"""Catalogs whose stored form is larger, in bytes, go through a file."""
+MAX_CATALOG: Final = 64 << 30
+"""Largest catalog that is opened, in bytes before compression."""
+_AHEAD: Final = 4
+"""Catalogs that are fetched ahead."""
+_THREADS: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogFacts:
+    """What a mark learns of a catalog on the way: what it was made from, and when it was changed (seconds)."""
+
+    previous: ContentHash | None
+    last_modified: int
+
+
+class Marker:
+    """Marks trees of one repository. Close it. To be used from one thread.
+
+    *check* is called for each catalog and may raise, to end it all.
+    """
+
+    def __init__(self, repository: Repository, check: Callable[[], None] = lambda: None) -> None:
+        self._check = check
+        self._objects = repository.objects
+        self._folder = os.path.join(repository.paths.repository_spool(repository.fqrn), "tmp")
+        self._pool = ThreadPoolExecutor(_THREADS, "mark")
+        self.marked = DigestSet()
+        """All names, those of the catalogs included."""
+        self.catalogs: set[ContentHash] = set()
+        """The catalogs that were looked at."""
+        self._facts: dict[ContentHash, CatalogFacts] = {}
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def add(self, names: Iterable[ContentHash | None]) -> None:
+        """Mark single objects."""
+        for name in names:
+            if name is not None:
+                self.marked.add(name)
+
+    def mark(self, root: ContentHash) -> CatalogFacts:
+        """Mark everything below a root catalog, and it.
+
+        Raises :exc:`MissingObject` and :exc:`MergeError` for a catalog that is not there or cannot be read: then what
+        it refers to is not known, and nothing must be removed.
+        """
+        if root not in self.catalogs:
+            waiting: deque[ContentHash] = deque((root,))
+            self.catalogs.add(root)
+            fetching: deque[tuple[ContentHash, Future[_Fetched]]] = deque()
+            while waiting or fetching:
+                while waiting and len(fetching) < _AHEAD:
+                    # the last found first: then no more wait than lie on the way from the root
+                    ref = waiting.pop()
+                    fetching.append((ref, self._pool.submit(self._fetch, ref)))
+                self._check()
+                ref, future = fetching.popleft()
+                facts, nested = self._read(ref, future.result())
+                if ref == root:
+                    self._facts[root] = facts
+                self.marked.add(ref)
+                waiting.extend(nested - self.catalogs)
+                self.catalogs |= nested
+        return self._facts.get(root) or self._read_facts(root)
+
+    def _read_facts(self, ref: ContentHash) -> CatalogFacts:
+        with self._fetch(ref) as fetched:
+            return _facts(fetched.connection)
+
+    def _fetch(self, ref: ContentHash) -> _Fetched:
+        try:
+            if self._objects.size(ref) <= IN_MEMORY:
+                return _Fetched.of_bytes(self._objects.get_plain(ref, max_size=MAX_CATALOG))
+            os.makedirs(self._folder, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self._folder, prefix="mark-") as file:
+                self._objects.get_plain_to(ref, file, max_size=MAX_CATALOG)
+                file.flush()
+                return _Fetched.of_file(file.name)
+        except ObjectNotFound as error:
+            raise MissingObject(f"not in the storage: catalog {ref}") from error
+        except (ObjectCorrupt, ObjectTooLarge, DatabaseError, sqlite3.Error) as error:
+            raise MergeError(f"catalog {ref}: {error}") from error
+
+    def _read(self, ref: ContentHash, fetched: _Fetched) -> tuple[CatalogFacts, set[ContentHash]]:
+        with fetched:
+            try:
+                self.marked.add_references(fetched.connection)
+                return _facts(fetched.connection), _nested(fetched.connection)
+            except (sqlite3.Error, TypeError, ValueError) as error:
+                raise MergeError(f"catalog {ref}: {error}") from error
+
+
+class _Fetched:
+    """An open catalog that is read once."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+
+    @classmethod
+    def of_bytes(cls, data: bytes) -> _Fetched:
+        connection = sqlite3.connect(":memory:", check_same_thread=False)
+        try:
+            attach(connection, "main", data)
+        except BaseException:
+            connection.close()
+            raise
+        return cls(connection)
+
+    @classmethod
+    def of_file(cls, path: str) -> _Fetched:
+        """The file may be gone when this returns: it is open."""
+        connection = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True, check_same_thread=False)
+        try:
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+        except BaseException:
+            connection.close()
+            raise
+        return cls(connection)
+
+    def __enter__(self) -> _Fetched:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()
+
+
+def _facts(connection: sqlite3.Connection) -> CatalogFacts:
+    properties = {str(key): str(value) for key, value in connection.execute("SELECT key, value FROM properties")}
+    text = properties.get("previous_revision", "")
+    try:
+        previous = ContentHash.parse(text, Suffix.CATALOG) if text.strip("0") else None
+    except InvalidHash:
+        previous = None
+    modified = properties.get("last_modified", "")
+    return CatalogFacts(previous, int(modified) if modified.isdigit() else 0)
+
+
+def _nested(connection: sqlite3.Connection) -> set[ContentHash]:
+    tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    found: set[ContentHash] = set()
+    for table in ("nested_catalogs", "bind_mountpoints"):
+        if table in tables:
+            rows = connection.execute(f"SELECT sha1 FROM {table}")
+            found.update(ContentHash.parse(text, Suffix.CATALOG) for (text,) in rows)
+    return found

@@ -1,0 +1,187 @@
+"""Tags of a repository by hand, and going back to one.
+
+Source: ``cvmfs_server tag`` and ``rollback``. A tag's time is that of its catalog. A rollback publishes the tagged root
+catalog again as the newest revision; tags of later revisions go, the tag itself moves to the new revision, ``trunk``
+names it too, and there is no ``trunk-previous`` until somebody publishes: so only one undo is possible.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from cvmfs_gw.engine.errors import EngineError, TagError
+from cvmfs_gw.engine.publish import Publication, TagChanges, check_tag_name, load_history
+from cvmfs_gw.engine.repository import Repository
+from cvmfs_objstore.errors import ObjectStoreError
+from cvmfs_objstore.formats.catalog import Catalog
+from cvmfs_objstore.formats.history import TRUNK, TRUNK_PREVIOUS, UNDO_TAGS, History, Tag
+from cvmfs_objstore.formats.manifest import Manifest
+from cvmfs_objstore.hashes import ContentHash
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@contextmanager
+def changing(repository: Repository) -> Iterator[Manifest]:
+    """Be the only one who changes the repository, and take back what was stored if that fails; gives the head."""
+    with repository.exclusive():
+        if repository.journal.names():
+            repository.undo()  # somebody was killed in here
+        try:
+            yield repository.head()
+        except BaseException:
+            try:
+                repository.undo()
+            except (EngineError, ObjectStoreError, OSError) as error:
+                _log.warning("%s: cannot clean up after a failed change: %s", repository.fqrn, error)
+            raise
+
+
+def list_tags(repository: Repository) -> list[Tag]:
+    """All tags of the head, newest revision first; raises :exc:`EngineError`."""
+    with load_history(repository, repository.head()) as history:
+        return list(history.tags())
+
+
+def find_root(repository: Repository, what: str) -> ContentHash:
+    """The root catalog that *what* names: a tag, a hash, ``@revision`` of a tag, or ``""`` for the head.
+
+    Raises :exc:`TagError`.
+    """
+    if not what:
+        return repository.head().root_hash
+    for tag in list_tags(repository):
+        if what in (tag.name, tag.root_hash.bare, str(tag.root_hash), f"@{tag.revision}"):
+            return tag.root_hash
+    try:
+        return ContentHash.parse(what.removesuffix("C") + "C")
+    except ValueError:
+        raise TagError(f"neither a tag nor a root catalog: {what[:80]!r}") from None
+
+
+def add_tag(repository: Repository, name: str, description: str, now: float, root: ContentHash | None = None) -> Tag:
+    """Name a revision, the head where no other *root* catalog is given. Raises :exc:`TagError` and its kin."""
+    check_tag_name(name)
+
+    def edit(history: History, head: Manifest) -> Tag:
+        if history.get(name) is not None:
+            raise TagError(f"there is a tag {name!r} already")
+        tag = replace(_tag_of(repository, root or head.root_hash), name=name, description=description)
+        history.put(tag)
+        return tag
+
+    return _edit(repository, now, edit)
+
+
+def move_tag(
+    repository: Repository, name: str, now: float, root: ContentHash | None = None, description: str = ""
+) -> Tag:
+    """Let an existing tag name another revision; its description stays unless a new one is given."""
+    check_tag_name(name)
+
+    def edit(history: History, head: Manifest) -> Tag:
+        old = _get(history, name)
+        tag = _tag_of(repository, root or head.root_hash)
+        tag = replace(
+            tag, name=name, description=description or old.description, channel=old.channel, branch=old.branch
+        )
+        history.put(tag)
+        return tag
+
+    return _edit(repository, now, edit)
+
+
+def remove_tags(repository: Repository, names: list[str], now: float) -> list[Tag]:
+    """Remove tags, all or none; returns what they were. The revisions stay until they are collected."""
+    if doomed := UNDO_TAGS.intersection(names):
+        raise TagError(f"the undo tags cannot be removed: {', '.join(sorted(doomed))}")
+
+    def edit(history: History, head: Manifest) -> list[Tag]:
+        tags = [_get(history, name) for name in names]
+        for name in names:
+            history.remove(name)
+        # a branch that nothing is on and nothing comes from
+        history.connection.execute(
+            "DELETE FROM branches WHERE branch <> '' AND branch NOT IN (SELECT branch FROM tags)"
+            " AND branch NOT IN (SELECT parent FROM branches WHERE parent IS NOT NULL)"
+        )
+        return tags
+
+    return _edit(repository, now, edit)
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """What a rollback did: the new head, the tag that it went back to as it was, and the tags that are gone."""
+
+    head: Manifest
+    target: Tag
+    removed: tuple[Tag, ...]
+
+
+def rollback(repository: Repository, name: str, now: float) -> Rollback:
+    """Go back to the tag *name*, or where it is empty, undo the last publish. Raises :exc:`EngineError`."""
+    with changing(repository) as head:
+        with load_history(repository, head) as history:
+            target = history.get(name or TRUNK_PREVIOUS)
+            tags = list(history.tags())
+        if target is None:
+            raise TagError(
+                f"there is no tag {name!r}" if name else "only one undo is possible; give a tag to go back to"
+            )
+        if target.branch:
+            raise TagError(f"tag {target.name!r} is on branch {target.branch!r}: only the default one can go back")
+        if target.revision >= head.revision:
+            raise TagError(f"tag {target.name!r} is the head already")
+        removed = [tag for tag in tags if tag.revision > target.revision and not tag.branch]
+
+        def edit(history: History, new: Tag) -> None:
+            for tag in removed:
+                history.remove(tag.name)
+            for undo in UNDO_TAGS:
+                history.remove(undo)
+            if target.name not in UNDO_TAGS:
+                moved = replace(target, root_hash=new.root_hash, size=new.size)
+                history.put(replace(moved, revision=new.revision, timestamp=new.timestamp))
+            history.put(replace(new, name=TRUNK, description="current HEAD"))
+
+        with (
+            repository.catalogs.load(target.root_hash) as catalog,
+            closing(Publication(repository, head, TagChanges(), now)) as publication,
+        ):
+            catalog.set_property("revision", head.revision + 1)
+            catalog.set_property("previous_revision", head.root_hash.bare)
+            catalog.set_property("last_modified", int(now))
+            ref = repository.catalogs.store(catalog, head.root_hash.algorithm, repository.journal)
+            ttl = catalog.int_property("TTL", 0) or None
+            new_head = publication.publish(ref, head.revision + 1, ttl, edit_tags=edit)
+    gone = tuple(tag for tag in removed if tag.name not in UNDO_TAGS)
+    return Rollback(new_head, target, gone)
+
+
+def _edit(repository: Repository, now: float, edit: Callable[[History, Manifest], T]) -> T:
+    result: list[T] = []
+    with changing(repository) as head, closing(Publication(repository, head, TagChanges(), now)) as publication:
+        publication.amend(edit_tags=lambda history: result.append(edit(history, head)))
+    return result[0]
+
+
+def _get(history: History, name: str) -> Tag:
+    tag = history.get(name)
+    if tag is None:
+        raise TagError(f"there is no tag {name!r}")
+    return tag
+
+
+def _tag_of(repository: Repository, root: ContentHash) -> Tag:
+    """A tag without a name for a root catalog, which must be there. Raises :exc:`TagError` and its kin."""
+    data = repository.catalogs.plain(root)
+    with Catalog.load(data) as catalog:
+        if catalog.mountpoint:
+            raise TagError(f"{root} is no root catalog: it belongs to {catalog.mountpoint}")
+        return Tag("", root, catalog.revision, catalog.int_property("last_modified", 0), size=len(data))

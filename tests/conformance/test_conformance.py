@@ -1,0 +1,48 @@
+"""This gateway passes the conformance suite: all groups, each part on a gateway of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from conformance import registry
+from conformance.model import Verdict
+from conformance.runner import run
+from conformance.servers import own
+
+SESSIONS: Final = Path(__file__).parents[1] / "traffic/fixtures"
+# About the same time each, so that they end together where tests run in parallel.
+PARTS: Final = (
+    ("leases", "authorisation", "tags", "admin", "errors", "replay"),
+    ("payloads", "limits", "objectstore", "timing"),
+    ("commits", "concurrency"),
+    ("notifications", "faults", "restart"),
+)
+# What is not done yet, or differs; a case that passes again must be taken out.
+FAILING: Final[dict[str, str]] = {"admin.gc.dry": "garbage is collected by the command line only"}
+DEVIATING: Final = {"leases.reply.members", "leases.list.fields", "commits.reply.members"}
+
+
+def test_the_parts_are_everything() -> None:
+    assert sorted(group for part in PARTS for group in part) == sorted(registry.GROUPS)
+
+
+@pytest.mark.parametrize("groups", PARTS, ids="-".join)
+def test_conformance(groups: tuple[str, ...]) -> None:
+    cases = registry.select(groups)
+    with own(SESSIONS) as target:
+        report = run(target, cases, destructive=True)
+        failed = [result for result in report.results if result.verdict is Verdict.FAIL]
+        # Bounds on time are for a machine that does nothing else: the second try counts.
+        late = [result.id for result in failed if result.group == "timing"]
+        if late:
+            again = run(target, registry.select(late)).results
+            failed = [result for result in failed if result.id not in late]
+            failed += [result for result in again if result.verdict is Verdict.FAIL]
+    wrong = [f"{result.id}: {result.evidence}" for result in failed if result.id not in FAILING]
+    assert not wrong, "\n".join(wrong)
+    skipped = [f"{r.id}: {r.evidence}" for r in report.results if r.verdict is Verdict.NOT_APPLICABLE]
+    assert not skipped, "\n".join(skipped)
+    assert {r.id for r in report.results if r.verdict is Verdict.DEVIATES} <= DEVIATING

@@ -1,0 +1,195 @@
+"""The suite itself: its cases, its reports, its recorder, its proxy and its command line."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from conformance import known, registry
+from conformance.bench.measure import Job, measure, render
+from conformance.chaos import Fault, chaos
+from conformance.cli import main, read_reports
+from conformance.gateway import Gateway
+from conformance.model import Case, Deviates, Failed, NotApplicable, Report, Verdict
+from conformance.options import dump, load
+from conformance.probe import Probe
+from conformance.recorder import Recorder
+from conformance.replay import Player
+from conformance.report.junit import junit
+from conformance.report.page import page
+from conformance.runner import run
+from conformance.servers import KEYS, own
+from conformance.session import Session
+from conformance.target import Target
+from conformance.wire import Key
+
+
+@pytest.fixture(scope="module")
+def target() -> Iterator[Target]:
+    with own() as found:
+        yield found
+
+
+def test_cases() -> None:
+    cases = registry.all_cases()
+    assert len(cases) >= 150
+    assert {case.group for case in cases} == set(registry.GROUPS)
+    assert len({case.requirement for case in cases}) == len(cases), "requirements are distinct"
+    assert all(case.requirement and case.source for case in cases)
+
+
+def test_known_faults_are_of_cases() -> None:
+    ids = [case.id for case in registry.all_cases()]
+    for name in known.REFERENCE_2_12:
+        assert any(id == name or id.startswith(name + ".") for id in ids), name
+
+
+def test_selection() -> None:
+    assert {case.group for case in registry.select(["tags"])} == {"tags"}
+    assert [case.id for case in registry.select(["leases.grant"])] == ["leases.grant"]
+    with pytest.raises(ValueError, match="no such case"):
+        registry.select(["nothing"])
+
+
+def _raise(error: BaseException | None) -> Case:
+    def function(probe: Probe) -> None:
+        if error is not None:
+            raise error
+
+    return Case(f"leases.{type(error).__name__}", "<something> & more", "somewhere", function)
+
+
+TARGET = Target("http://127.0.0.1:9", "http://127.0.0.1:9/cvmfs", "a.example.org", Key("k", b"s"))
+
+
+def _report() -> Report:
+    errors = [
+        None,
+        Failed("bad <b>\0"),
+        Deviates("sound"),
+        NotApplicable("nothing there"),
+        OSError("gone"),
+        ZeroDivisionError(),
+    ]
+    return run(TARGET, [_raise(error) for error in errors], known={"leases.Failed": "cvmfs#1"})
+
+
+def test_verdicts() -> None:
+    report = _report()
+    found = [result.verdict for result in report.results]
+    assert found == [
+        Verdict.PASS,
+        Verdict.FAIL,
+        Verdict.DEVIATES,
+        Verdict.NOT_APPLICABLE,
+        Verdict.FAIL,
+        Verdict.FAIL,
+    ]
+    assert [result.id for result in report.unexpected] == ["leases.OSError", "leases.ZeroDivisionError"]
+    assert "ZeroDivisionError" in report.results[-1].evidence
+
+
+def test_reports(tmp_path: Path) -> None:
+    report = _report()
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(report.to_json()))
+    assert read_reports(path) == [report]
+    tree = ElementTree.fromstring(junit(report))
+    assert tree.get("failures") == "3"
+    assert len(tree.findall(".//testcase")) == 6
+    text = page([report, report])
+    assert "bad &lt;b&gt;" in text
+    assert "http" not in text.replace(TARGET.gateway, "")
+    main(["compare", str(path), str(path), "--html", str(tmp_path / "page.html")])
+    assert (tmp_path / "page.html").read_text() == text
+
+
+def test_destructive_cases_are_off() -> None:
+    case = Case("leases.x", "x", "x", lambda probe: None, destructive=True)
+    assert run(TARGET, [case]).results[0].verdict is Verdict.NOT_APPLICABLE
+    assert run(TARGET, [case], destructive=True).results[0].verdict is Verdict.PASS
+
+
+def test_target_as_text(target: Target) -> None:
+    assert load(dump(target)) == target
+
+
+def test_command_line(target: Target, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    key = tmp_path / "key"
+    key.write_text(f"plain_text {target.key.id} {target.key.secret.decode()}\n")
+    given = ["--gateway", f"{target.gateway}/api/v1", "--stratum0", target.stratum0, "--repo", target.fqrn]
+    given += [
+        "--key",
+        str(key),
+        "--json",
+        str(tmp_path / "json"),
+        "--junit",
+        str(tmp_path / "xml"),
+        "leases.grant",
+        "admin",
+    ]
+    assert main(given) == 0
+    out = capsys.readouterr().out
+    assert "leases.grant" in out
+    assert "n/a" in out, "without an administrator's key"
+    assert (tmp_path / "xml").exists()
+    assert main(["--gateway", "x"]) == 2
+    assert main(["list", "leases.grant"]) == 0
+    assert "POST /leases" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["forward", "delay", "trickle", "duplicate"])
+def test_chaos_that_passes(target: Target, kind: str) -> None:
+    with chaos(target.gateway) as proxy:
+        proxy.next(Fault(kind, 50))
+        assert Gateway(proxy.url, target.key).get("/repos").json["status"] == "ok"
+
+
+@pytest.mark.parametrize("kind", ["cut_request", "cut_reply", "truncate"])
+def test_chaos_that_does_not(target: Target, kind: str) -> None:
+    with chaos(target.gateway) as proxy:
+        proxy.next(Fault(kind, 30))
+        with pytest.raises((OSError, Failed)):
+            Gateway(proxy.url, target.key, 5.0).get("/repos")
+        assert Gateway(proxy.url, target.key).get("/repos").status == 200
+
+
+def test_recorded_and_replayed(target: Target, tmp_path: Path) -> None:
+    recorder = Recorder(0, target.gateway, target.key)
+    thread = threading.Thread(target=recorder.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        recorded = Target(f"http://127.0.0.1:{recorder.server_address[1]}", target.stratum0, target.fqrn, target.key)
+        probe = next(Probe.sequence(recorded))
+        top = probe.path()
+        probe.publish(top, lambda tree: tree.put_file(top, b"x"))
+        busy = probe.acquire(top)
+        probe.ask(top)
+        probe.gateway.drop(busy)
+    finally:
+        recorder.shutdown()
+        thread.join()
+        recorder.server_close()
+    path = tmp_path / "session.zip"
+    recorder.session("a publish").save(path)
+    session = Session.load(path)
+    assert session.fqrn == target.fqrn
+    assert session.key is None
+    assert busy not in json.dumps([exchange.reply for exchange in session.exchanges])
+    assert KEYS["main"].secret not in path.read_bytes()
+    assert [exchange.signed for exchange in session.exchanges] == ["body", "head", "token", "body", "body", "token"]
+    # What is committed is the head already, so that it is the same revision.
+    Player(Gateway(target.gateway, target.key), session, target.key).play()
+
+
+def test_measuring(target: Target) -> None:
+    values = iter([1.0, 1.0, 10.0, 5.0, 20.0, 5.0])
+    probes = [next(Probe.sequence(target)), next(Probe.sequence(target))]
+    row = measure(Job("x", "things/s", lambda probe: next(values)), probes, 2)
+    assert (row.medians, row.ratio, row.ratio_low, row.ratio_high) == ((15.0, 5.0), 3.0, 2.0, 4.0)
+    assert "3.00x (2.00 to 4.00)" in render([row])

@@ -1,0 +1,166 @@
+"""``POST /gc``: over the API, with leases open and commits going on; and the oldest lease that it has to respect."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession, web
+
+from cvmfs_gw.api.app import make_app, make_runner
+from cvmfs_gw.api.gc import policy_of
+from cvmfs_gw.api.messages import GcRequest
+from cvmfs_gw.engine.gc import Policy
+from cvmfs_gw.gateway.authorization import Key, sign
+from cvmfs_gw.gateway.config import Config
+from cvmfs_gw.gateway.errors import InvalidBody
+from cvmfs_gw.gateway.garbage import oldest_lease_in
+from cvmfs_gw.gateway.leasepath import LeasePath
+from cvmfs_gw.gateway.leases import LeaseBook
+from cvmfs_gw.gateway.service import GatewayService
+from cvmfs_gw.paths import SystemPaths
+from tests.engine.collecting import HOUR, Past, content_of
+from tests.engine.repositories import FQRN, make_keys
+from tests.engine.trees import NOW
+from tests.gateway.support import ADMIN, KEY, write_access
+
+DAY_MS = 86_400_000
+
+
+@pytest.fixture(scope="module")
+def key_files(tmp_path_factory: pytest.TempPathFactory) -> str:
+    paths = SystemPaths(str(tmp_path_factory.mktemp("keys")))
+    make_keys(FQRN, paths)
+    return paths.keys
+
+
+class Gateway:
+    """A gateway over the real engine, by HTTP."""
+
+    def __init__(self, past: Past, service: GatewayService, session: ClientSession, url: str) -> None:
+        self.past, self.service, self._session, self._url = past, service, session, url
+
+    async def gc(self, key: Key = ADMIN, **fields: object) -> dict[str, object]:
+        body = json.dumps({"repo": FQRN, **fields}).encode()
+        headers = {"Authorization": sign(key, body)}
+        async with self._session.post(f"{self._url}/gc", data=body, headers=headers) as response:
+            assert response.status == 200
+            reply = await response.json()
+            assert isinstance(reply, dict)
+            return reply
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path, key_files: str) -> AsyncIterator[Gateway]:
+    past = Past(str(tmp_path / "root"), key_files)
+    for number in range(4):
+        past.commit({"/f": b"%d" % number})
+    past.now += 24 * HOUR
+    write_access(past.paths)
+    os.makedirs(past.paths.work_dir, exist_ok=True)
+    service = GatewayService.open(
+        Config.load(past.paths),
+        past.paths,
+        engine=past.engine,
+        stores=lambda fqrn: past.engine.repository(fqrn).objects,
+        clock=lambda: past.now * 1000,
+    )
+    runner = make_runner(make_app(service))
+    await service.start()
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    async with ClientSession() as session:
+        yield Gateway(past, service, session, f"http://127.0.0.1:{port}/api/v1")
+    await runner.cleanup()
+    await service.close()
+
+
+async def test_collects(gateway: Gateway) -> None:
+    past = gateway.past
+    assert (await gateway.gc(KEY))["reason"] == "no_admin_key"
+    dry = await gateway.gc(num_revisions=1, dry_run=True, verbose=True)
+    assert dry["status"] == "ok"
+    assert past.has(b"0")
+    reply = await gateway.gc(num_revisions=1, verbose=True)
+    assert reply["status"] == "ok"
+    assert str(dry["output"]).splitlines()[:-1] == str(reply["output"]).splitlines()[:-1]
+    assert "1 revisions" not in str(reply["output"])
+    assert not past.has(b"0")
+    past.check()
+
+
+async def test_leases_are_respected(gateway: Gateway) -> None:
+    past, service = gateway.past, gateway.service
+    lease = await service.new_lease(f"{FQRN}/x", KEY, protocol=2, hostname="here")
+    past.now += HOUR
+    past.upload({"/x": b"on its way"})
+    past.age()
+    assert (await gateway.gc(num_revisions=1))["status"] == "ok"
+    assert past.has(b"on its way")
+    await service.cancel(lease.token, KEY)
+    past.now += HOUR
+    assert (await gateway.gc(num_revisions=1))["status"] == "ok"
+    assert not past.has(b"on its way")
+
+
+async def test_commits_go_on(gateway: Gateway) -> None:
+    """Between two batches a commit gets its turn, and the event loop is free all the time."""
+    past = gateway.past
+    stop = threading.Event()
+
+    def publish() -> int:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            past.engine.commit(past.upload({"/f": b"%d" % (number % 5)}))
+        return number
+
+    publisher = asyncio.create_task(asyncio.to_thread(publish))
+    for _ in range(5):
+        assert (await gateway.gc(num_revisions=1))["status"] == "ok"
+    stop.set()
+    assert await publisher > 0
+    past.check()
+    assert content_of(past.repository(), "/f")
+
+
+def test_policy() -> None:
+    assert policy_of(GcRequest("x", num_revisions=3), NOW) == Policy(revisions=3)
+    assert policy_of(GcRequest("x", timestamp="0001-01-01T00:00:00Z"), NOW) == Policy.default(NOW)
+    assert policy_of(GcRequest("x", timestamp="2023-11-14T22:13:20.123456789Z"), NOW).since == pytest.approx(NOW, abs=1)
+    for wanted in (
+        GcRequest("x", num_revisions=-1),
+        GcRequest("x", timestamp="yesterday"),
+        GcRequest("x", timestamp="2023-11-14T22:13:20"),
+        GcRequest("x", num_revisions=1, timestamp="2023-11-14T22:13:20Z"),
+    ):
+        with pytest.raises(InvalidBody):
+            policy_of(wanted, NOW)
+
+
+def test_oldest_lease_in_the_database(tmp_path: Path) -> None:
+    path = str(tmp_path / "gw.db")
+    now = NOW * 1000
+    with closing(LeaseBook.open(path, now=now)) as book:
+        assert oldest_lease_in(path, FQRN, 1000, now) is None
+        for number, subpath in enumerate(("a", "b")):
+            book.acquire(
+                LeasePath.parse(f"{FQRN}/{subpath}"),
+                "k",
+                now=now + number * 1000,
+                lifetime_ms=10_000,
+                protocol=2,
+                hostname="",
+            )
+        book.sync()
+        assert oldest_lease_in(path, FQRN, 1000, now) == NOW
+        assert oldest_lease_in(path, "other.example.org", 1000, now) is None
+        assert oldest_lease_in(path, FQRN, 1000, now + 2 * DAY_MS) is None
