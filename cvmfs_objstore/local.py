@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import itertools
 import os
 import secrets
@@ -23,13 +24,13 @@ import shutil
 import stat
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import BinaryIO, Final
 
 from cvmfs_objstore import posix
 from cvmfs_objstore.errors import ObjectNotFound
-from cvmfs_objstore.storage import STAGING, check_path
+from cvmfs_objstore.storage import STAGING, YOUNG_S, check_path
 
 FILE_MODE: Final = 0o644
 
@@ -149,11 +150,8 @@ class LocalStorage:
             done = self._put_linked(target, data)
             if done is not None:
                 return done
-        try:
-            if os.stat(target).st_size == len(data):
-                return False
-        except FileNotFoundError:
-            pass
+        if self._is_kept(target, len(data)):
+            return False
         name, fd = self._create()
         try:
             try:
@@ -187,7 +185,7 @@ class LocalStorage:
             os.link(f"/proc/self/fd/{fd}", target, src_dir_fd=self._fd, follow_symlinks=True)
         except FileExistsError:
             # of another length: cut off by a power failure, and replaced
-            return False if os.stat(target).st_size == len(data) else None
+            return False if self._is_kept(target, len(data)) else None
         except FileNotFoundError:
             if not os.path.exists("/proc/self/fd"):
                 self._unnamed = False
@@ -236,6 +234,59 @@ class LocalStorage:
     def delete(self, path: str) -> None:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             os.unlink(self._base + check_path(path))
+
+    def touch(self, path: str) -> bool:
+        return self._is_kept(self._base + check_path(path))
+
+    def collect(self, paths: Sequence[str], before: float) -> Sequence[int | None]:
+        found: list[int | None] = []
+        with self._touching(fcntl.LOCK_EX), contextlib.ExitStack() as stack:
+            # Most are of one folder, and below that the system need not look for each of them from the root on.
+            folder, descriptor = "", -1
+            for path in paths:
+                above, _, name = check_path(path).rpartition("/")
+                if above != folder or descriptor < 0:
+                    stack.close()
+                    folder, descriptor = above, self._open_folder(above)
+                    if descriptor >= 0:
+                        stack.callback(os.close, descriptor)
+                found.append(_remove_if_older(name, before, descriptor) if descriptor >= 0 else None)
+        return found
+
+    def _open_folder(self, path: str) -> int:
+        try:
+            return os.open(self._base + path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except _ABSENT:
+            return -1
+
+    def _is_kept(self, target: str, size: int | None = None) -> bool:
+        """Whether a file (of that size) is there and could be made young."""
+        try:
+            status = os.stat(target)
+            if size is not None and status.st_size != size:
+                return False
+            if status.st_mtime < time.time() - YOUNG_S:
+                with self._touching(fcntl.LOCK_SH):
+                    os.utime(target)
+        except _ABSENT:
+            return False
+        except PermissionError:
+            return False  # another user's: one of our own takes its place
+        return True
+
+    @contextlib.contextmanager
+    def _touching(self, kind: int) -> Iterator[None]:
+        """Keep touching and collecting apart, also in other processes."""
+        try:
+            descriptor = os.open(self._txn, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self._make_dirs(self._txn)
+            descriptor = os.open(self._txn, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, kind)
+            yield
+        finally:
+            os.close(descriptor)
 
     def sync(self) -> None:
         if self.durable:
@@ -346,6 +397,17 @@ class StagedFile:
 def _unlink(path: str) -> None:
     with contextlib.suppress(OSError):
         os.unlink(path)
+
+
+def _remove_if_older(name: str, before: float, folder: int) -> int | None:
+    try:
+        status = os.stat(name, dir_fd=folder)
+        if status.st_mtime >= before:
+            return None
+        os.unlink(name, dir_fd=folder)
+    except _ABSENT:
+        return None
+    return status.st_size
 
 
 def _newest(entry: os.DirEntry[str]) -> float:

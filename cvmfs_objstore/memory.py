@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import BinaryIO
 
 from cvmfs_objstore.errors import ObjectNotFound
-from cvmfs_objstore.storage import check_path
+from cvmfs_objstore.storage import YOUNG_S, check_path
 
 
 class MemoryStorage:
@@ -49,6 +49,8 @@ class MemoryStorage:
         with self._lock:
             there = self._files.get(check_path(path))
             if there is not None and len(there[0]) == len(data):
+                if there[1] < entry[1] - YOUNG_S:
+                    self._files[path] = (there[0], entry[1])
                 return False
             self._files[path] = entry
             return True
@@ -63,6 +65,24 @@ class MemoryStorage:
     def delete(self, path: str) -> None:
         with self._lock:
             self._files.pop(check_path(path), None)
+
+    def touch(self, path: str) -> bool:
+        with self._lock:
+            there = self._files.get(check_path(path))
+            if there is not None:
+                self._files[path] = (there[0], self._clock())
+            return there is not None
+
+    def collect(self, paths: Sequence[str], before: float) -> Sequence[int | None]:
+        return [self._collect(check_path(path), before) for path in paths]
+
+    def _collect(self, path: str, before: float) -> int | None:
+        with self._lock:
+            there = self._files.get(path)
+            if there is None or there[1] >= before:
+                return None
+            del self._files[path]
+            return len(there[0])
 
     def list(self, prefix: str = "") -> Iterator[str]:
         if prefix:

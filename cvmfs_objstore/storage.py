@@ -20,13 +20,17 @@ Guarantees that every driver gives, and that the one test suite for drivers dema
 * A path that is absolute, has empty, ``.`` or ``..`` parts or a NUL, or lies in ``data/txn``, raises
   :exc:`InvalidPath` and touches nothing.
 
+What is old can be collected while others write. Who puts an object that is there makes it young (as old as
+:data:`YOUNG_S` at most), and :meth:`Storage.collect` removes nothing that is young, however closely the two meet:
+either it stays, or the put finds it gone and writes it.
+
 Sizes matter after a power cut: an object that was published but not yet synced may come back shorter than it
 was. So ``put`` takes a file of another length for one that is not there, which makes asking again heal it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import BinaryIO, Final, Protocol
 
@@ -34,6 +38,8 @@ from cvmfs_objstore.errors import InvalidPath
 
 STAGING: Final = "data/txn"
 """The folder of staged files, which no path may name."""
+YOUNG_S: Final = 60.0
+"""An object that was written or put within so many seconds need not become younger by another put."""
 
 
 def check_path(path: str) -> str:
@@ -93,7 +99,7 @@ class Storage(Protocol):
     def put(self, path: str, data: bytes | bytearray | memoryview) -> bool:
         """Create an immutable file, atomically, unless one of the same length is there; durable after sync.
 
-        Returns whether it was written.
+        Returns whether it was written. One that is there becomes young.
         """
 
     def copy(self, path: str, target: str) -> None:
@@ -104,6 +110,16 @@ class Storage(Protocol):
 
     def delete(self, path: str) -> None:
         """Remove the file; no error if it is not there."""
+
+    def touch(self, path: str) -> bool:
+        """Make the file young, as :meth:`put` does; returns False if it is not there."""
+
+    def collect(self, paths: Sequence[str], before: float) -> Sequence[int | None]:
+        """Remove those files that were last written or touched before that time, in seconds since the epoch.
+
+        Returns for each the length of what was removed, in bytes; None if nothing was. A put of an object that is there
+        may have to wait for that, so do not ask for too many at once.
+        """
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """Paths below the folder *prefix* (``"data"``), in no particular order, without staged files."""

@@ -1,20 +1,74 @@
-"""``POST /gc``: garbage collection."""
+"""``POST /gc``: garbage collection, beside commits and uploads.
+
+Source: ``num_revisions`` 0 and Go's zero time mean that nothing is said; then the revisions of the last three days
+stay. ``verbose`` lists what was removed. Divergence: the reference runs ``cvmfs_server gc``, which fails while leases
+are open.
+"""
 
 from __future__ import annotations
+
+import time
+from collections import deque
+from datetime import datetime
+from typing import Final
 
 from aiohttp import web
 
 from cvmfs_gw.api.context import authorization, json_body, service
-from cvmfs_gw.api.messages import GcRequest, decode
-from cvmfs_gw.gateway.errors import NotAvailable
+from cvmfs_gw.api.messages import GcRequest, decode, reply
+from cvmfs_gw.engine.gc import GcReport, Policy
+from cvmfs_gw.gateway.errors import InvalidBody
+from cvmfs_objstore.hashes import ContentHash
+
+MAX_LISTED: Final = 10_000
+"""Removed objects that a reply names at most, the last ones."""
 
 
 async def collect(request: web.Request) -> web.Response:
     body = await json_body(request)
-    service(request).access.authorize_admin(authorization(request), body)
+    gateway = service(request)
+    gateway.access.authorize_admin(authorization(request), body)
     wanted = decode(body, GcRequest)
-    service(request).repository(wanted.repo)
-    raise NotAvailable("garbage collection is not available")
+    gateway.repository(wanted.repo)
+    listed: deque[str] = deque(maxlen=MAX_LISTED if wanted.verbose else 0)
+
+    def on_delete(name: ContentHash, size: int) -> None:
+        listed.append(f"{name}\n")
+
+    report = await gateway.garbage.collect(
+        wanted.repo, policy_of(wanted, time.time()), dry_run=wanted.dry_run, on_delete=on_delete
+    )
+    return reply({"status": "ok", "output": "".join(listed) + describe(report)})
+
+
+def policy_of(wanted: GcRequest, now: float) -> Policy:
+    """What is asked for; *now* is in seconds since the epoch. Raises :exc:`InvalidBody`."""
+    if wanted.num_revisions < 0:
+        raise InvalidBody("num_revisions is negative")
+    since: float | None = None
+    if wanted.timestamp:
+        try:
+            moment = datetime.fromisoformat(wanted.timestamp)
+        except ValueError:
+            raise InvalidBody("timestamp is not a time as in RFC 3339") from None
+        if moment.tzinfo is None:
+            raise InvalidBody("timestamp has no time zone")
+        since = moment.timestamp() if moment.year > 1 else None
+    if wanted.num_revisions and since is not None:
+        raise InvalidBody("num_revisions and timestamp exclude each other")
+    if wanted.num_revisions:
+        return Policy(revisions=wanted.num_revisions)
+    return Policy(since=since) if since is not None else Policy.default(now)
+
+
+def describe(report: GcReport) -> str:
+    """What was done, for people."""
+    done = "would be removed" if report.dry_run else "removed"
+    return (
+        f"{report.fqrn}: kept {report.kept_revisions} revisions with {report.kept_catalogs} catalogs; {done}:"
+        f" {report.condemned_revisions} revisions, {report.condemned_catalogs} catalogs,"
+        f" {report.condemned_objects} objects, {report.condemned_bytes} bytes\n"
+    )
 
 
 def routes(root: str) -> list[web.RouteDef]:

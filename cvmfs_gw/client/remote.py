@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Final
 
 import urllib3
@@ -69,6 +69,12 @@ class RemoteStorage:
 
     def delete(self, path: str) -> None:
         self._local.delete(path)
+
+    def touch(self, path: str) -> bool:
+        return self._local.touch(path)
+
+    def collect(self, paths: Sequence[str], before: float) -> Sequence[int | None]:
+        return self._local.collect(paths, before)
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """What is new: the server's files cannot be listed."""

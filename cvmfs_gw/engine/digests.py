@@ -81,7 +81,18 @@ def record_of_file(folder: str, name: str) -> bytes | None:
         digest = bytes.fromhex(folder + name[:38])
     except ValueError:
         return None
-    return digest + kind if len(digest) == DIGEST_SIZE and digest.hex() == folder + name[:38] else None
+    return digest + kind if len(digest) == DIGEST_SIZE and name[:38].lower() == name[:38] else None
+
+
+_NAME_TAILS: Final = {tail[0]: text for text, tail in _TAILS.items()}
+CATALOG_KINDS: Final = frozenset(kind for kind, text in _NAME_TAILS.items() if text.endswith(Suffix.CATALOG.value))
+"""The kind bytes of catalogs."""
+
+
+def path_of_record(record: bytes) -> str:
+    """Where the object of a record without compression and size lies in the storage."""
+    name = record[:DIGEST_SIZE].hex()
+    return f"data/{name[:2]}/{name[2:]}{_NAME_TAILS[record[DIGEST_SIZE]]}"
 
 
 def compression_of(record: bytes) -> int:

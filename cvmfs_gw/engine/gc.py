@@ -28,14 +28,15 @@ cannot read, and so may delete the content of kept ones. It leaves the old reflo
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Final
 
-from cvmfs_gw.engine.digests import FOLDERS, name_of_record, record_of_file
+from cvmfs_gw.engine.digests import CATALOG_KINDS, FOLDERS, name_of_record, path_of_record, record_of_file
 from cvmfs_gw.engine.errors import ConfigurationError, Conflict, MissingObject
 from cvmfs_gw.engine.locking import busy_with, collecting
 from cvmfs_gw.engine.mark import Marker
@@ -46,6 +47,7 @@ from cvmfs_objstore.errors import ObjectNotFound
 from cvmfs_objstore.formats.manifest import Manifest
 from cvmfs_objstore.formats.reflog import Reflog
 from cvmfs_objstore.hashes import ContentHash, Suffix
+from cvmfs_objstore.local import LocalStorage
 from cvmfs_objstore.storage import YOUNG_S
 
 _log = logging.getLogger(__name__)
@@ -105,7 +107,7 @@ def collect(
     *,
     oldest_lease: float | None = None,
     dry_run: bool = False,
-    on_delete: OnDelete = lambda name, size: None,
+    on_delete: OnDelete | None = None,
     stop: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.time,
 ) -> GcReport:
@@ -146,7 +148,7 @@ class Collection:
         now: float,
         oldest_lease: float | None,
         dry_run: bool,
-        on_delete: OnDelete,
+        on_delete: OnDelete | None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._repository, self._policy, self._on_delete = repository, policy, on_delete
@@ -292,7 +294,7 @@ class Collection:
             condemned = [record for record in self._stored(number) if record not in kept]
             if self.report.dry_run:
                 for record in condemned:
-                    self._would_delete(name_of_record(record))
+                    self._would_delete(record)
                 continue
             at = 0
             while at < len(condemned):
@@ -301,9 +303,18 @@ class Collection:
 
     def _stored(self, number: int) -> Iterator[bytes]:
         """Records of all objects in a folder."""
-        prefix, skip = f"{number:02x}", len("data/ab/")
-        for path in self._repository.storage.list(f"data/{prefix}"):
-            record = record_of_file(prefix, path[skip:])
+        prefix, storage = f"{number:02x}", self._repository.storage
+        names: Iterable[str]
+        if isinstance(storage, LocalStorage):
+            # a million names at once are a matter of a second, and one by one of several
+            try:
+                names = os.listdir(f"{storage.root}/data/{prefix}")
+            except FileNotFoundError:
+                return
+        else:
+            names = (path[len("data/ab/") :] for path in storage.list(f"data/{prefix}"))
+        for name in names:
+            record = record_of_file(prefix, name)
             if record is not None:  # or it is none of ours
                 yield record
 
@@ -317,33 +328,34 @@ class Collection:
                 kept = self._marker.marked.folder(condemned[at][0])
                 condemned[at:] = [record for record in condemned[at:] if record not in kept]
             while done < len(condemned) - at and time.monotonic() - started < HOLD_S:
-                names = [name_of_record(record) for record in condemned[at + done : at + done + AT_ONCE]]
-                sizes = storage.collect([name.path for name in names], self._before)
-                for name, size in zip(names, sizes, strict=True):
+                records = condemned[at + done : at + done + AT_ONCE]
+                sizes = storage.collect([path_of_record(record) for record in records], self._before)
+                for record, size in zip(records, sizes, strict=True):
                     if size is not None:
-                        self._count(name, size)
-                done += len(names)
+                        self._count(record, size)
+                done += len(records)
             held = time.monotonic() - started
         self.report.batches += 1
         self.report.longest_hold_s = max(self.report.longest_hold_s, held)
         return done
 
-    def _would_delete(self, name: ContentHash) -> None:
-        storage = self._repository.storage
+    def _would_delete(self, record: bytes) -> None:
+        storage, path = self._repository.storage, path_of_record(record)
         try:
-            if storage.modified(name.path) < self._before:
-                self._count(name, storage.size(name.path))
+            if storage.modified(path) < self._before:
+                self._count(record, storage.size(path))
         except ObjectNotFound:
             pass
 
-    def _count(self, name: ContentHash, size: int) -> None:
+    def _count(self, record: bytes, size: int) -> None:
         report = self.report
         report.condemned_objects += 1
         report.condemned_bytes += size
-        if name.suffix is Suffix.CATALOG:
+        if record[-1] in CATALOG_KINDS:
             report.condemned_catalogs += 1
-            self._repository.catalogs.forget(name)
-        self._on_delete(name, size)
+            self._repository.catalogs.forget(name_of_record(record))
+        if self._on_delete is not None:
+            self._on_delete(name_of_record(record), size)
 
     # -- statistics
 

@@ -42,6 +42,7 @@ from cvmfs_gw.gateway.errors import (
     StoreFailure,
     UnknownRepository,
 )
+from cvmfs_gw.gateway.garbage import Garbage
 from cvmfs_gw.gateway.leasepath import LeasePath
 from cvmfs_gw.gateway.leases import GRACE_MS, Lease, LeaseBook, LeaseView
 from cvmfs_gw.gateway.metrics import Metrics
@@ -156,6 +157,7 @@ class GatewayService:
         self.waiting = WaitingLine()
         self.recent: deque[RecentCommit] = deque(maxlen=RECENT_COMMITS)
         """The latest commits of this process, the oldest first."""
+        self.garbage = Garbage(engine, lambda: self._leases.active(self._clock()), config.max_lease_ms)
         self._receivers: dict[str, list[PackReceiver]] = {}
         self._slots = asyncio.Semaphore(MAX_UPLOADS)
         self._tasks: list[asyncio.Task[None]] = []
@@ -525,6 +527,7 @@ class GatewayService:
         self.access.config.check(key.id, lease.path)
 
     def _shutdown(self) -> None:
+        self.garbage.close()
         self._committer.close()
         self._uploads.shutdown()
         self._changes.shutdown()

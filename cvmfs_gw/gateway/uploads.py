@@ -123,7 +123,7 @@ class PackReceiver:
     def _has(self, item: PackItem) -> bool:
         # one of another length was cut off by a power failure, and is written again
         path = item.name.path
-        return self._storage.exists(path) and self._storage.size(path) == item.size
+        return self._storage.exists(path) and self._storage.size(path) == item.size and self._storage.touch(path)
 
     def _count(self, name: ContentHash, size: int, added: bool) -> None:
         if name.suffix is Suffix.CATALOG:

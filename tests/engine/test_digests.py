@@ -12,6 +12,7 @@ from cvmfs_gw.engine.digests import (
     DigestSet,
     compression_of,
     name_of_record,
+    path_of_record,
     record_of,
     record_of_file,
     size_of,
@@ -64,5 +65,6 @@ def test_memory() -> None:
 def test_file_names(name: ContentHash) -> None:
     _, folder, file = name.path.split("/")
     assert record_of_file(folder, file) == record_of(name)
+    assert path_of_record(record_of(name)) == name.path
     for wrong in (file[1:], file + "Q", "0" + file, file.upper() + "!", "", "x" * 38, file[:37] + " "):
         assert record_of_file(folder, wrong) is None

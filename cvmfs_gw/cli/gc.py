@@ -1,0 +1,114 @@
+"""``cvmfs-gw gc FQRN``: remove what no kept revision refers to, while the gateway runs and publishers publish.
+
+The head, all tagged revisions, what an undo goes back to, and everything that an open lease may need stay; of the
+other revisions those of the last three days, if nothing else is said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, TextIO
+
+from cvmfs_gw.api.gc import describe
+from cvmfs_gw.cli.when import time_argument
+from cvmfs_gw.engine.errors import StorageError
+from cvmfs_gw.engine.gc import GcReport, Policy, collect
+from cvmfs_gw.engine.repository import Repository
+from cvmfs_gw.gateway.config import Config
+from cvmfs_gw.gateway.garbage import oldest_lease_in
+from cvmfs_gw.paths import SystemPaths
+from cvmfs_objstore.hashes import ContentHash
+
+if TYPE_CHECKING:
+    from cvmfs_gw.cli.types import Subparsers
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Declare the command."""
+    parser = commands.add_parser("gc", help="collect garbage", description=__doc__)
+    parser.add_argument("fqrn", help="the repository")
+    keep = parser.add_mutually_exclusive_group()
+    keep.add_argument("-r", "--revisions", type=int, metavar="N", help="keep the last N revisions before the head")
+    keep.add_argument(
+        "-t", "--since", type=time_argument, metavar="TIME", help='keep revisions since, as in "3 days ago"'
+    )
+    parser.add_argument("-d", "--dry-run", action="store_true", help="remove nothing")
+    parser.add_argument("-l", "--list", action="store_true", help="say what goes")
+    parser.add_argument(
+        "-L", "--log", metavar="FILE", help="append what goes to this file (also: CVMFS_GC_DELETION_LOG)"
+    )
+    parser.add_argument("-f", "--force", action="store_true", help="taken and ignored: nothing is asked")
+    parser.add_argument("--json", action="store_true", help="report as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace, paths: SystemPaths) -> int:
+    """Collect and say what came of it."""
+    repository = Repository(arguments.fqrn, paths, os.environ)
+    now = time.time()
+    policy = Policy(arguments.revisions, arguments.since)
+    if policy == Policy():
+        policy = Policy.default(now)
+    log = arguments.log or repository.configuration().get("CVMFS_GC_DELETION_LOG")
+    with _deletion_log(log) as file:
+
+        def on_delete(name: ContentHash, size: int) -> None:
+            if arguments.list:
+                print(name, file=sys.stderr if arguments.json else sys.stdout)
+            if file is not None:
+                file.write(f"{name}\n")
+
+        report = collect(
+            repository,
+            policy,
+            oldest_lease=oldest_lease(paths, arguments.fqrn),
+            dry_run=arguments.dry_run,
+            on_delete=on_delete if arguments.list or file is not None else None,
+        )
+    _print(report, as_json=arguments.json)
+    return 0
+
+
+def oldest_lease(paths: SystemPaths, fqrn: str) -> float | None:
+    """When the oldest open lease of this machine's gateway was granted, in seconds since the epoch.
+
+    Raises :exc:`StorageError` if there is a lease database that cannot be read: then nobody knows what is needed.
+    """
+    config = Config.load(paths)
+    if not os.path.exists(config.lease_database):
+        return None
+    try:
+        return oldest_lease_in(config.lease_database, fqrn, config.max_lease_ms, int(time.time() * 1000))
+    except sqlite3.Error as error:
+        raise StorageError(f"cannot read the leases in {config.lease_database}: {error}") from error
+
+
+@contextmanager
+def _deletion_log(path: str) -> Iterator[TextIO | None]:
+    """Source: what ``cvmfs_server gc -L`` writes before and behind the names."""
+    if not path:
+        yield None
+        return
+    with open(path, "a", encoding="ascii") as file:
+        file.write(f"# Garbage Collection started at {_now()}\n")
+        yield file
+        file.write(f"# Garbage Collection finished at {_now()}\n\n")
+
+
+def _now() -> str:
+    return time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())
+
+
+def _print(report: GcReport, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(asdict(report), indent=2))
+    else:
+        print(describe(report), end="")

@@ -1,0 +1,98 @@
+"""Garbage collections of the gateway: in threads of their own, with leases open, beside commits and uploads."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Final, Protocol, runtime_checkable
+
+from cvmfs_gw.engine.gc import GcReport, OnDelete, Policy
+from cvmfs_gw.gateway.errors import NotAvailable
+from cvmfs_gw.gateway.leases import Lease
+
+MAX_PARALLEL: Final = 2
+"""Repositories that are collected at the same time."""
+_DAY_MS: Final = 86_400_000
+
+
+@runtime_checkable
+class GarbageEngine(Protocol):
+    """What is needed of an engine that can collect garbage."""
+
+    def collect(
+        self,
+        fqrn: str,
+        policy: Policy,
+        *,
+        oldest_lease: float | None,
+        dry_run: bool,
+        on_delete: OnDelete,
+        stop: Callable[[], bool],
+    ) -> GcReport: ...
+
+
+class Garbage:
+    """Runs collections. *leases* tells those that are alive; none lives longer than *max_lease_ms* unless renewed."""
+
+    def __init__(self, engine: object, leases: Callable[[], Iterable[Lease]], max_lease_ms: int) -> None:
+        self._engine = engine if isinstance(engine, GarbageEngine) else None
+        self._leases, self._max_lease_ms = leases, max_lease_ms
+        self._pool = ThreadPoolExecutor(MAX_PARALLEL, "gw-gc")
+        self._stop = threading.Event()
+
+    async def collect(self, fqrn: str, policy: Policy, *, dry_run: bool, on_delete: OnDelete) -> GcReport:
+        """Collect the garbage of *fqrn*; *on_delete* is called in a thread.
+
+        Raises :exc:`~cvmfs_gw.engine.errors.EngineError`; :exc:`NotAvailable` if the engine cannot do that.
+        """
+        engine = self._engine
+        if engine is None:
+            raise NotAvailable("garbage collection is not available")
+
+        def work() -> GcReport:
+            # the leases first, then the head: who commits in between is part of the head
+            oldest = self.oldest_lease(fqrn)
+            stop = self._stop.is_set
+            return engine.collect(fqrn, policy, oldest_lease=oldest, dry_run=dry_run, on_delete=on_delete, stop=stop)
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def oldest_lease(self, fqrn: str) -> float | None:
+        """When the oldest open lease of the repository was granted, in seconds since the epoch."""
+        granted = [self._granted_ms(lease) for lease in self._leases() if lease.path.fqrn == fqrn]
+        return min(granted) / 1000 if granted else None
+
+    def _granted_ms(self, lease: Lease) -> int:
+        # one that another program granted does not say when
+        return lease.granted_ms or lease.expires_ms - self._max_lease_ms - _DAY_MS
+
+    def close(self) -> None:
+        """End collections before their time; the next ones go on with what is left."""
+        self._stop.set()
+        self._pool.shutdown()
+
+
+def oldest_lease_in(database: str, fqrn: str, max_lease_ms: int, now_ms: int) -> float | None:
+    """The same as :meth:`Garbage.oldest_lease`, from the lease database of a gateway that may be running or not.
+
+    Leases that ended more than a day ago do not count: no gateway has cleared them away. Raises ``sqlite3.Error``.
+    """
+    sql = (
+        "SELECT min(coalesce(nullif(u.GrantedMs, 0), l.Expiration - ?)) FROM Lease l"
+        " LEFT JOIN LeaseUpload u ON u.Token = l.Token"
+        " WHERE CAST(l.Repository AS text) = ? AND l.Expiration > ?"
+    )
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=10)) as connection:
+        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if "Lease" not in tables:
+            return None
+        if "LeaseUpload" not in tables:
+            sql = sql.replace("nullif(u.GrantedMs, 0)", "NULL").replace(
+                " LEFT JOIN LeaseUpload u ON u.Token = l.Token", ""
+            )
+        (found,) = connection.execute(sql, (max_lease_ms + _DAY_MS, fqrn, now_ms - _DAY_MS)).fetchone()
+    return None if found is None else found / 1000

@@ -1,0 +1,122 @@
+"""Checking, collecting, tagging and signing from the command line: what is said, and the exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from cvmfs_gw.cli import main
+from cvmfs_gw.cli.when import parse_time
+from cvmfs_gw.paths import SystemPaths
+from tests.engine.collecting import Past
+from tests.engine.repositories import FQRN, make_keys
+from tests.engine.trees import NOW
+
+
+@pytest.fixture(scope="module")
+def key_files(tmp_path_factory: pytest.TempPathFactory) -> str:
+    paths = SystemPaths(str(tmp_path_factory.mktemp("keys")))
+    make_keys(FQRN, paths)
+    return paths.keys
+
+
+@pytest.fixture
+def past(tmp_path: Path, key_files: str) -> Past:
+    """Three revisions, long ago, and a whitelist that is good today."""
+    made = Past(str(tmp_path / "root"), key_files)
+    made.commit({"/f": b"2"}, "two")
+    made.commit({"/f": b"3"})
+    made.commit({"/f": b"4"})
+    made.commit({"/f": b"5"})
+    assert run(made, "resign") == 0
+    return made
+
+
+def run(past: Past, command: str, *arguments: str) -> int:
+    words = command.split()
+    return main(["--root", past.paths.root, *words, FQRN, *arguments])
+
+
+def test_check(past: Past, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert run(past, "check", "-i") == 0
+    assert capsys.readouterr().out.endswith("no problems found\n")
+    os.unlink(os.path.join(past.paths.repository_spool(FQRN), "reflog.chksum"))
+    assert run(past, "check") == 1
+    said = capsys.readouterr().out
+    assert "reflog-checksum-missing" in said
+    assert "remedy for reflog-checksum-missing: cvmfs-gw check --repair" in said
+    assert run(past, "check", "--json") == 1
+    report = json.loads(capsys.readouterr().out)
+    assert (report["ok"], report["errors"], report["faults"][0]["kind"]) == (False, 1, "reflog-checksum-missing")
+    assert run(past, "check", "--repair", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["ok"]
+    assert report["repaired"]
+    assert run(past, "check", "-t", "none") == 1
+    assert run(past, "check", "-t", "two", "-v") == 0
+
+
+def test_gc(past: Past, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    capsys.readouterr()
+    assert run(past, "gc", "-r", "0", "-d", "-l") == 0
+    listed = capsys.readouterr().out.splitlines()[:-1]
+    assert past.has(b"3")
+    assert run(past, "gc", "-r", "0", "-L", str(log), "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert not past.has(b"3")
+    assert past.has(b"2")
+    lines = log.read_text().splitlines()
+    assert lines[0].startswith("# Garbage Collection started at ")
+    assert lines[-2].startswith("# Garbage Collection finished at ")
+    assert sorted(lines[1:-2]) == sorted(listed)
+    assert report["condemned_objects"] == len(listed)
+    assert run(past, "gc", "-t", "3 days ago") == 0
+    with pytest.raises(SystemExit):
+        run(past, "gc", "-t", "some day")
+    with pytest.raises(SystemExit):
+        run(past, "gc", "-t", "3 days ago", "-r", "1")
+
+
+def test_tags(past: Past, capsys: pytest.CaptureFixture[str]) -> None:
+    root = ["--root", past.paths.root]
+    assert main([*root, "tag", "add", FQRN, "here", "-m", "a note"]) == 0
+    assert main([*root, "tag", "move", FQRN, "here", "two"]) == 0
+    assert main([*root, "tag", "add", FQRN, "trunk"]) == 1
+    capsys.readouterr()
+    assert main([*root, "tag", "list", FQRN, "--json"]) == 0
+    tags = {tag["name"]: tag for tag in json.loads(capsys.readouterr().out)}
+    assert (tags["here"]["revision"], tags["here"]["description"]) == (2, "a note")
+    assert main([*root, "tag", "remove", FQRN, "here"]) == 0
+    assert main([*root, "tag", "list", FQRN]) == 0
+    assert "here" not in capsys.readouterr().out.splitlines()[-1]
+    assert main([*root, "diff", FQRN, "two"]) == 0
+    assert capsys.readouterr().out == "M /f (content)\n0 added, 0 removed, 1 modified\n"
+    assert main([*root, "diff", FQRN, "two", "trunk", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["path"] == "/f"
+    assert main([*root, "rollback", FQRN, "-t", "two"]) == 0
+    assert main([*root, "rollback", FQRN]) == 1
+
+
+def test_resign(past: Past, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(past, "resign", "--show") == 0
+    assert "in 29 days" in capsys.readouterr().out
+    assert run(past, "resign", "--manifest") == 0
+    assert run(past, "resign", "-d", "7", "--only-own") == 0
+    assert run(past, "resign", "--show") == 0
+    assert "in 6 days" in capsys.readouterr().out
+
+
+def test_times() -> None:
+    assert parse_time("@17", NOW) == 17
+    assert parse_time("3 days ago", NOW) == NOW - 3 * 86_400
+    assert parse_time("a week ago", NOW) == NOW - 7 * 86_400
+    assert parse_time("yesterday", NOW) == NOW - 86_400
+    assert parse_time("2023-11-14T22:13:20+00:00", NOW) == NOW
+    for text in ("", "3 moons ago", "tomorrow", "@x"):
+        with pytest.raises(ValueError, match="not a"):
+            parse_time(text, NOW)
