@@ -1,6 +1,7 @@
 # make up     a demo repository, gateway (4929) and web server (8080), a first publish, and serving on
 # make test   ruff, mypy --strict, all tests
 # make bench  benchmarks (beside the reference, where its programs are on PATH)
+# make conformance  the conformance suite against this gateway, and the reference where it is installed
 # make clean  remove .venv and caches; cvmfs-root stays
 .POSIX:
 PYTHON = python3
@@ -8,7 +9,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 WORKERS = auto
 
-.PHONY: up test lint types unit bench clean
+.PHONY: up test lint types unit bench conformance clean
 
 up: $(VENV)/.run
 	@exec $(BIN)/cvmfs-gw --root ./cvmfs-root demo
@@ -27,6 +28,9 @@ unit: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench
+
+conformance: $(VENV)/.dev
+	$(BIN)/python -m conformance local --quiet --reference --sessions tests/traffic/fixtures --html build/conformance.html
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed (found: $$($(PYTHON) -V 2>&1)); set PYTHON=..." >&2; exit 1; }

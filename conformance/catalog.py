@@ -78,7 +78,7 @@ class Catalog:
         made = Catalog(self.data())
         for table in ("catalog", "chunks", "nested_catalogs", "bind_mountpoints"):
             if made.has_table(table):
-                made.db.execute(f"DELETE FROM {table}")  # noqa: S608
+                made.db.execute(f"DELETE FROM {table}")
         made.db.execute("UPDATE statistics SET value = 0")
         made.set_property("root_prefix", prefix)
         made.set_property("revision", 0)
@@ -118,10 +118,10 @@ class Catalog:
             "xattr": "xattr IS NOT NULL",
             "external": f"{plain} AND flags & {_EXTERNAL}",
         }
-        found = {name: self._number(f"SELECT count(*) FROM catalog WHERE {sql}") for name, sql in conditions.items()}  # noqa: S608
+        found = {name: self._number(f"SELECT count(*) FROM catalog WHERE {sql}") for name, sql in conditions.items()}
         sums = {"file_size": plain, "chunked_size": f"flags & {CHUNKED}", "external_file_size": conditions["external"]}
         for name, sql in sums.items():
-            found[name] = self._number(f"SELECT total(size) FROM catalog WHERE {sql}")  # noqa: S608
+            found[name] = self._number(f"SELECT total(size) FROM catalog WHERE {sql}")
         found["chunks"] = self._number("SELECT count(*) FROM chunks")
         found["nested"] = self._number("SELECT count(*) FROM nested_catalogs")
         return found
@@ -133,12 +133,12 @@ class Catalog:
 
     def get(self, path: str) -> Entry | None:
         """The entry at *path*, which is absolute; None if there is none."""
-        row = self.db.execute(f"SELECT {self._columns()} FROM catalog WHERE {_KEY}", path_key(path)).fetchone()  # noqa: S608
+        row = self.db.execute(f"SELECT {self._columns()} FROM catalog WHERE {_KEY}", path_key(path)).fetchone()
         return None if row is None else self._entry(path, row)
 
     def children(self, path: str) -> Iterator[tuple[str, Entry]]:
         """Paths and entries directly below *path*."""
-        sql = f"SELECT {self._columns()} FROM catalog WHERE parent_1 = ? AND parent_2 = ? ORDER BY name"  # noqa: S608
+        sql = f"SELECT {self._columns()} FROM catalog WHERE parent_1 = ? AND parent_2 = ? ORDER BY name"
         for row in self.db.execute(sql, path_key(path)).fetchall():
             child = f"{path}/{row[6]}"
             if not (child == self.prefix or row[6] == ""):
@@ -148,7 +148,7 @@ class Catalog:
         """Add or replace the row of *path*."""
         key = path_key(path)
         parent = (0, 0) if not path else path_key(parent_of(path))
-        values = (
+        values: tuple[object, ...] = (
             *key,
             *parent,
             (entry.group << 32) | entry.links,
@@ -168,8 +168,8 @@ class Catalog:
         marks = "?,?,?,?,?,?,?,?,?,?,CAST(? AS TEXT),CAST(? AS TEXT),?,?,?"
         if self._has_nanoseconds:
             columns, marks, values = columns + ", mtimens", marks + ",?", (*values, entry.mtimens)
-        self.db.execute(f"INSERT OR REPLACE INTO catalog ({columns}) VALUES ({marks})", values)  # noqa: S608
-        self.db.execute(f"DELETE FROM chunks WHERE {_KEY}", key)  # noqa: S608
+        self.db.execute(f"INSERT OR REPLACE INTO catalog ({columns}) VALUES ({marks})", values)
+        self.db.execute(f"DELETE FROM chunks WHERE {_KEY}", key)
         self.db.executemany(
             "INSERT INTO chunks (md5path_1, md5path_2, offset, size, hash) VALUES (?,?,?,?,?)",
             [(*key, chunk.offset, chunk.size, chunk.hash) for chunk in entry.chunks],
@@ -177,7 +177,7 @@ class Catalog:
 
     def delete(self, path: str) -> None:
         for table in ("catalog", "chunks"):
-            self.db.execute(f"DELETE FROM {table} WHERE {_KEY}", path_key(path))  # noqa: S608
+            self.db.execute(f"DELETE FROM {table} WHERE {_KEY}", path_key(path))
 
     def _columns(self) -> str:
         return _COLUMNS if self._has_nanoseconds else _COLUMNS.replace("mtimens", "NULL")
@@ -186,7 +186,7 @@ class Catalog:
         hardlinks, digest, size, mode, mtime, flags, _, symlink, uid, gid, xattr, mtimens = row
         chunks: tuple[Chunk, ...] = ()
         if flags & CHUNKED:
-            sql = f"SELECT offset, size, hash FROM chunks WHERE {_KEY} ORDER BY offset"  # noqa: S608
+            sql = f"SELECT offset, size, hash FROM chunks WHERE {_KEY} ORDER BY offset"
             chunks = tuple(Chunk(*found) for found in self.db.execute(sql, path_key(path)))
         return Entry(
             mode=mode,
@@ -208,7 +208,9 @@ class Catalog:
 
     def nested(self) -> dict[str, tuple[str, int]]:
         """Path -> name and uncompressed size of the catalogs that begin in this one."""
-        return {path: (name, size) for path, name, size in self.db.execute("SELECT path, sha1, size FROM nested_catalogs")}
+        return {
+            path: (name, size) for path, name, size in self.db.execute("SELECT path, sha1, size FROM nested_catalogs")
+        }
 
     def set_nested(self, path: str, name: str, size: int) -> None:
         self.db.execute("INSERT OR REPLACE INTO nested_catalogs (path, sha1, size) VALUES (?,?,?)", (path, name, size))

@@ -67,9 +67,9 @@ def _shown_size(entry: Entry) -> int:
     return 0 if entry.is_directory else entry.size
 
 
-def directory(mode: int = 0o755, **fields: int) -> Entry:
+def directory(mode: int = 0o755) -> Entry:
     """A directory."""
-    return replace(Entry(stat.S_IFDIR | mode, 4096, links=2, flags=DIRECTORY), **fields)
+    return Entry(stat.S_IFDIR | mode, 4096, links=2, flags=DIRECTORY)
 
 
 def link(target: str) -> Entry:

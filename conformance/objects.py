@@ -2,8 +2,8 @@
 
 ::
 
-    name = 40 hex digits [ "-rmd160" | "-shake128" ]       hash of the stored (compressed) bytes
-    path = "data/" name[0:2] "/" name[2:] [ suffix ]       suffix: C catalog, H tags, X certificate, M meta info, P chunk
+    name = 40 hex digits [ "-rmd160" | "-shake128" ]       hash of the stored bytes
+    path = "data/" name[0:2] "/" name[2:] [ suffix ]       suffix: C catalog, H tags, X certificate, M meta, P chunk
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import random
+import secrets
 import shlex
 import subprocess
 import time
@@ -24,7 +24,7 @@ from conformance.tree import Built, Tree
 from conformance.wire import Key, Reply
 
 T = TypeVar("T")
-Change = Callable[[Tree], None]
+Change = Callable[[Tree], object]
 
 _POLL_S: Final = 0.02
 _RESTART_S: Final = 120.0
@@ -53,7 +53,7 @@ class Probe:
     @classmethod
     def sequence(cls, target: Target) -> Iterator[Probe]:
         """A probe for each case."""
-        run, serial = f"conf-{os.getpid():x}-{int(time.time()):x}", itertools.count(1)
+        run, serial = f"conf-{secrets.token_hex(4)}", itertools.count(1)
         while True:
             yield cls(target, run, serial)
 
@@ -66,20 +66,20 @@ class Probe:
     # --- names ----------------------------------------------------------------------------------------------------
 
     def name(self) -> str:
-        """A name that nobody else uses."""
-        return f"{self._run}-{next(self._serial)}"
+        """A name that nobody else uses, and that no other name begins with."""
+        return f"{self._run}-{next(self._serial):06}"
 
     def path(self) -> str:
         """A path in the top directory that nobody else uses: ``/name``."""
         return f"/{self.name()}"
 
-    def bytes(self, size: int) -> bytes:
+    def fresh(self, size: int) -> bytes:
         """Bytes that are in no object yet."""
         return random.Random(self.name()).randbytes(size)
 
-    def object(self, size: int = 100, suffix: str = "") -> StoredObject:
+    def new_object(self, size: int = 100, suffix: str = "") -> StoredObject:
         """An object that the store does not have."""
-        return stored(self.bytes(size), suffix=suffix)
+        return stored(self.fresh(size), suffix=suffix)
 
     def need(self, value: T | None, what: str) -> T:
         """*value*, which the target may not have been given."""
@@ -127,7 +127,7 @@ class Probe:
         """Upload what was built."""
         accepted(self.gateway.payload(token, Pack.of(built.objects), key=key), "payload")
 
-    def commit(self, token: str, built: Built, *, old: str | None = None, **fields: object) -> Commit:
+    def commit(self, token: str, built: Built, *, old: str | None = None, **fields: Any) -> Commit:
         """Commit what was sent; it must be granted."""
         reply = self.gateway.commit(token, old or built.base, built.root, **fields)
         revision = accepted(reply, "commit").get("final_revision")
@@ -135,12 +135,16 @@ class Probe:
             raise Failed(f"a commit without final_revision: {reply}")
         return Commit(revision, reply, built)
 
-    def publish(self, path: str, change: Change, *, base: str | None = None, **fields: object) -> Commit:
+    def publish(self, path: str, change: Change, *, base: str | None = None, **fields: Any) -> Commit:
         """Lease *path*, send and commit a change."""
         built = self.build(change, base)
         token = self.acquire(path)
         self.send(token, built)
-        return self.commit(token, built, **fields)
+        done = self.commit(token, built, **fields)
+        published = self.repository.manifest().revision
+        if published < done.revision:
+            raise Failed(f"final_revision is {done.revision}, but revision {published} is published")
+        return done
 
     def plant(self, path: str, change: Change | None = None) -> None:
         """A directory at *path*, published under a lease on it, with what *change* puts there."""

@@ -20,11 +20,19 @@ from pathlib import Path
 from typing import Final
 
 from conformance.model import Failed
-from conformance.servers import FQRN, OTHER, access_file, described
+from conformance.servers import FQRN, OTHER, access_file, described, memory
 from conformance.session import install, load_all
 from conformance.target import Target
 
-PROGRAMS: Final = ("cvmfs_gateway", "cvmfs_receiver", "cvmfs_server", "cvmfs_swissknife", "apache2", "unshare", "nsenter")
+PROGRAMS: Final = (
+    "cvmfs_gateway",
+    "cvmfs_receiver",
+    "cvmfs_server",
+    "cvmfs_swissknife",
+    "apache2",
+    "unshare",
+    "nsenter",
+)
 GATEWAY: Final = "http://127.0.0.1:4929"
 STRATUM0: Final = "http://localhost/cvmfs"
 _PRIVATE: Final = (
@@ -49,7 +57,7 @@ done
 for place in {private}; do mkdir -p "/$place"; mount --bind "$1/$place" "/$place"; done
 ulimit -n 65536 || true
 apache2ctl start
-for name in {names}; do cvmfs_server mkfs -o root "$name"; done
+for name in {names}; do cvmfs_server mkfs -z -o root "$name"; done
 """
 
 # Ends the gateway and its workers, if they are there, and starts it (again).
@@ -81,7 +89,9 @@ def missing() -> str:
 @contextlib.contextmanager
 def reference(sessions: Path | None = None) -> Iterator[tuple[Target, list[str]]]:
     """The reference, running, and what to put before a command that is to reach it."""
-    with tempfile.TemporaryDirectory(prefix="conformance-reference-") as name:
+    # Who enters a mount namespace leaves the working directory behind.
+    sessions = sessions.resolve() if sessions is not None else None
+    with tempfile.TemporaryDirectory(prefix="conformance-reference-", dir=memory()) as name:
         root = Path(name)
         root.chmod(0o755)
         _lay_out(root)

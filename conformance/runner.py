@@ -25,7 +25,12 @@ def run(
     known: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Try all *cases*. *known* names the known fault of a target that makes a case fail."""
+    """Try all *cases*, those that may do damage after the others.
+
+    *known* names the known fault of a target that makes a case fail. The results are in the order of *cases*.
+    """
+    places = {case.id: number for number, case in enumerate(cases)}
+    cases = sorted(cases, key=lambda case: case.destructive)
     started, moment = time.monotonic(), datetime.now(UTC)
     results: list[Result] = []
     for number, (case, probe) in enumerate(zip(cases, Probe.sequence(target), strict=False), 1):
@@ -46,7 +51,7 @@ def run(
         about=about,
         started=moment.isoformat(timespec="seconds"),
         seconds=time.monotonic() - started,
-        results=tuple(results),
+        results=tuple(sorted(results, key=lambda result: places[result.id])),
     )
 
 

@@ -94,7 +94,9 @@ class Own:
     def prepare(self, sessions: Path | None) -> None:
         """Make the repositories."""
         for name in (FQRN, OTHER):
-            self._run("mkfs", name, "--stratum0", f"http://127.0.0.1:{self.web_port}/cvmfs/{name}")
+            self._run(
+                "mkfs", name, "--garbage-collection", "--stratum0", f"http://127.0.0.1:{self.web_port}/cvmfs/{name}"
+            )
         names = install(sessions, self.root) if sessions is not None else []
         config = self.root / "etc/cvmfs/gateway"
         config.mkdir(parents=True, exist_ok=True)
@@ -141,11 +143,15 @@ class Own:
         subprocess.run(self._command(*arguments), check=True, stdout=subprocess.DEVNULL)
 
 
+def memory() -> str | None:
+    """Where repositories are put, so that no disk is measured; None for the usual place."""
+    return "/dev/shm" if os.path.isdir("/dev/shm") else None
+
+
 @contextlib.contextmanager
 def own(sessions: Path | None = None) -> Iterator[Target]:
     """This product's gateway with its web server, running; in memory where there is such a file system."""
-    base = "/dev/shm" if os.path.isdir("/dev/shm") else None
-    with tempfile.TemporaryDirectory(prefix="conformance-", dir=base) as folder:
+    with tempfile.TemporaryDirectory(prefix="conformance-", dir=memory()) as folder:
         server = Own(Path(folder))
         server.prepare(sessions)
         server.start()

@@ -77,9 +77,7 @@ class Session:
             ]
             names = [name for name in archive.namelist() if name.startswith("initial/")]
             initial = {name.removeprefix("initial/"): archive.read(name) for name in names}
-        known = {
-            name: content[name] for name in ("about", "recorded_with", "fqrn", "revision", "catalogs", "tree")
-        }
+        known = {name: content[name] for name in ("about", "recorded_with", "fqrn", "revision", "catalogs", "tree")}
         return cls(**known, exchanges=exchanges, initial=initial)
 
     def save(self, path: Path) -> None:

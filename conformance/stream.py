@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import socket
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 from conformance.gateway import AGENT, API_ROOT
@@ -40,9 +42,21 @@ class Notifications:
         headers = {"User-Agent": AGENT, "Content-Type": "application/json"}
         return request(self.url, "POST", route, message, headers, timeout=timeout or self.timeout)
 
+    def flood(self, messages: Sequence[bytes]) -> None:
+        """Publish all at the same moment, each on a connection that is open already; raises ``OSError``."""
+        route = f"{self.root}/notifications/publish"
+        with contextlib.ExitStack() as stack:
+            connections = [stack.enter_context(self.url.connect(self.timeout)) for _ in messages]
+            for connection, message in zip(connections, messages, strict=True):
+                connection.sendall(head("POST", route, self.url.netloc, {"User-Agent": AGENT}, len(message)) + message)
+            for connection in connections:
+                connection.recv(_PIECE)
+
     def subscribe(self, fqrn: str, *, agent: str = AGENT, body: bytes | None = None) -> Subscription:
         """Open a stream; returns at once."""
-        return Subscription(self, json.dumps({"version": 1, "repository": fqrn}).encode() if body is None else body, agent)
+        return Subscription(
+            self, json.dumps({"version": 1, "repository": fqrn}).encode() if body is None else body, agent
+        )
 
 
 class Subscription:

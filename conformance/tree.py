@@ -1,7 +1,7 @@
 """A repository's revision as a tree of catalogs, to read and to change.
 
 A change works on copies of the catalogs that it touches and remembers which; :meth:`Tree.build` then does what a
-publisher does: counters, ``revision`` and ``previous_revision`` of each touched catalog, from the deepest up to the root.
+publisher does: counters, ``revision`` and ``previous_revision`` of each touched catalog, from the deepest to the root.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from conformance.catalog import (
     as_nested_root,
     as_plain,
     parent_of,
+    path_key,
 )
 from conformance.entry import CHUNKED, FILE, Chunk, Entry, directory
 from conformance.model import Failed
@@ -130,13 +131,11 @@ class Tree:
         if entry.is_directory:
             self._count_links(parent_of(path), 1)
 
-    def put_file(self, path: str, content: bytes, mode: int = 0o644, **fields: int) -> Entry:
+    def put_file(self, path: str, content: bytes, mode: int = 0o644) -> Entry:
         """Add or replace a file, whose content becomes an object."""
         made = self.add_object(content)
-        entry = replace(
-            Entry(0o100000 | mode, len(content), hash=bytes.fromhex(made.name[:40]), flags=FILE | self._hash_flags()),
-            **fields,
-        )
+        digest = bytes.fromhex(made.name[:40])
+        entry = Entry(0o100000 | mode, len(content), hash=digest, flags=FILE | self._hash_flags())
         self.put(path, entry)
         return entry
 
@@ -169,6 +168,20 @@ class Tree:
                 self.remove(child)
             self._count_links(parent_of(path), -1)
         self._touch(self.holder(path)).delete(path)
+
+    def fill(self, path: str, count: int) -> None:
+        """Put many small files, all with the same content, into a directory that is made for them."""
+        self.make_directories(path)
+        entry = self.put_file(f"{path}/f", b"the same for all")
+        catalog = self.holder(path)
+        for number in range(count):
+            catalog.put(f"{path}/f{number}", entry)
+
+    def clear(self, path: str) -> None:
+        """Remove a directory with nothing but files in it, however many."""
+        catalog = self._touch(self.holder(path))
+        catalog.db.execute("DELETE FROM catalog WHERE parent_1 = ? AND parent_2 = ?", path_key(path))
+        self.remove(path)
 
     def nest(self, path: str) -> None:
         """Make a nested catalog of a directory, with the file that says so."""

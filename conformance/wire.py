@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import hmac
 import json
+import re
 import socket
 import ssl
 import time
@@ -22,6 +23,7 @@ from conformance.model import Failed
 
 _PIECE: Final = 1 << 16
 _MAX_REPLY: Final = 1 << 30
+_TOKEN: Final = re.compile(r'("session_token":\s*"[^"]{4})[^"]*')
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,8 @@ class Reply:
         return content
 
     def __str__(self) -> str:
-        return f"HTTP {self.status} {self.body[:300].decode(errors='replace')!r}"
+        body = _TOKEN.sub(r"\1...", self.body[:300].decode(errors="replace"))
+        return f"HTTP {self.status} {body!r}"
 
 
 class Url:

@@ -128,7 +128,7 @@ def commit_body(probe: Probe) -> None:
     },
 )
 def payload(probe: Probe, in_url: bool, forge: Forge) -> None:
-    token, made = probe.acquire(), probe.object()
+    token, made = probe.acquire(), probe.new_object()
     pack = Pack.of([made])
     route, lead = probe.gateway.payload_parts(token, pack, in_url=in_url)
     signed = token.encode() if in_url else lead
@@ -139,7 +139,7 @@ def payload(probe: Probe, in_url: bool, forge: Forge) -> None:
 
 @case("authorisation.payload.whole", "a legacy payload is signed over the JSON in front, not over the whole body", API)
 def payload_whole(probe: Probe) -> None:
-    token, pack = probe.acquire(), Pack.of([probe.object()])
+    token, pack = probe.acquire(), Pack.of([probe.new_object()])
     _, lead = probe.gateway.payload_parts(token, pack)
     refused(probe.gateway.payload(token, pack, signed=lead + pack.bytes), "payload", "invalid_hmac")
 
@@ -228,7 +228,7 @@ def restricted(probe: Probe, path: str, allowed: bool) -> None:
         "drop": ("another key cannot drop a lease", lambda p, token, key: p.gateway.drop(token, key=key)),
         "payload": (
             "another key cannot send payloads for a lease",
-            lambda p, token, key: p.gateway.payload(token, Pack.of([p.object()]), key=key),
+            lambda p, token, key: p.gateway.payload(token, Pack.of([p.new_object()]), key=key),
         ),
         "commit": (
             "another key cannot commit a lease",

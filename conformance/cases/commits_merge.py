@@ -39,7 +39,7 @@ def two_publishers(probe: Probe, nested: tuple[str, ...]) -> None:
     base = probe.repository.manifest().root
     for name in ("a", "b"):
         path = f"{top}/{name}"
-        probe.publish(path, lambda tree, p=path: tree.put_file(f"{p}/new", b"x") and None, base=base)  # type: ignore[misc]
+        probe.publish(path, lambda tree, p=path: tree.put_file(f"{p}/new", b"x"), base=base)  # type: ignore[misc]
     tree = check(probe.repository)
     for name in ("a", "b"):
         tree.need(f"{top}/{name}/new")
@@ -62,7 +62,7 @@ def same_nested(probe: Probe) -> None:
     base = probe.repository.manifest().root
     for name in ("a", "b"):
         path = f"{top}/n/{name}"
-        probe.publish(path, lambda tree, p=path: tree.put_file(f"{p}/new", b"x") and None, base=base)  # type: ignore[misc]
+        probe.publish(path, lambda tree, p=path: tree.put_file(f"{p}/new", b"x"), base=base)  # type: ignore[misc]
     tree = check(probe.repository)
     for name in ("a", "b"):
         expect(tree.get(f"{top}/n/{name}/new"), f"the commit in {name} is lost")
@@ -76,8 +76,8 @@ def same_nested(probe: Probe) -> None:
 def lagging(probe: Probe) -> None:
     top = _plant(probe, "/a")
     base = probe.repository.manifest().root
-    probe.publish(f"{top}/a", lambda tree: tree.put_file(f"{top}/a/first", b"first") and None)
-    built = probe.build(lambda tree: tree.put_file(f"{top}/b/second", b"second") and None, base)
+    probe.publish(f"{top}/a", lambda tree: tree.put_file(f"{top}/a/first", b"first"))
+    built = probe.build(lambda tree: tree.put_file(f"{top}/b/second", b"second"), base)
     token = probe.acquire(top)
     probe.send(token, built)
     probe.commit(token, built, old=probe.repository.manifest().root)
@@ -90,7 +90,7 @@ def lagging(probe: Probe) -> None:
 def removed(probe: Probe) -> None:
     top = _plant(probe)
     base = probe.repository.manifest().root
-    probe.publish(f"{top}/a", lambda tree: tree.put_file(f"{top}/a/new", b"x") and None)
+    probe.publish(f"{top}/a", lambda tree: tree.put_file(f"{top}/a/new", b"x"))
     probe.publish(f"{top}/b", lambda tree: tree.remove(f"{top}/b/file"), base=base)
     tree = check(probe.repository)
     expect(tree.get(f"{top}/a/new"), "the other publisher's file is lost")
@@ -156,7 +156,11 @@ def leased_file(probe: Probe) -> None:
     expect(check(probe.repository).get(f"{top}/a/file") is None, "the file is still there")
 
 
-@case("commits.leased.ancestors", "missing directories above the leased path are made at commit", "protocol 4, release 2.13")
+@case(
+    "commits.leased.ancestors",
+    "missing directories above the leased path are made at commit",
+    "protocol 4, release 2.13",
+)
 def ancestors(probe: Probe) -> None:
     top = probe.path()
     path = f"{top}/one/two"
@@ -175,13 +179,15 @@ def inside_nested(probe: Probe) -> None:
     top = _plant(probe, "/a")
     before = probe.repository.tree()
     before.prefixes()
-    probe.publish(f"{top}/a/sub", lambda tree: tree.put_file(f"{top}/a/sub/new", b"x") and None)
+    probe.publish(f"{top}/a/sub", lambda tree: tree.put_file(f"{top}/a/sub/new", b"x"))
     tree = check(probe.repository)
     tree.need(f"{top}/a/sub/new")
     inner = tree.catalog(f"{top}/a")
     old = before.catalog(f"{top}/a")
     equal(inner.property("previous_revision"), before.name_of(f"{top}/a"), "previous_revision of the nested catalog")
-    equal(int(inner.property("revision") or 0), int(old.property("revision") or 0) + 1, "revision of the nested catalog")
+    equal(
+        int(inner.property("revision") or 0), int(old.property("revision") or 0) + 1, "revision of the nested catalog"
+    )
 
 
 @case("commits.unchanged.nested", "a nested catalog that nobody changed keeps its hash", API)
@@ -192,6 +198,6 @@ def unchanged_nested(probe: Probe) -> None:
     before = tree.name_of(f"{top}/a")
     base = tree.root
     probe.publish(probe.path(), lambda tree: None)
-    probe.publish(f"{top}/b", lambda tree: tree.put_file(f"{top}/b/new", b"x") and None, base=base)
+    probe.publish(f"{top}/b", lambda tree: tree.put_file(f"{top}/b/new", b"x"), base=base)
     tree = check(probe.repository)
     equal(tree.name_of(f"{top}/a"), before, "the nested catalog")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from conformance.consistency import check
 from conformance.entry import directory
 from conformance.model import NotApplicable, equal, expect
@@ -15,7 +17,9 @@ def _made(probe: Probe, top: str) -> Built:
     return probe.build(lambda tree: tree.put(top, directory()))
 
 
-@case("commits.missing.root", "a commit of a root catalog that was not uploaded is refused, and nothing changes", SAFETY)
+@case(
+    "commits.missing.root", "a commit of a root catalog that was not uploaded is refused, and nothing changes", SAFETY
+)
 def missing_root(probe: Probe) -> None:
     top = probe.path()
     before = probe.repository.read(".cvmfspublished")
@@ -25,7 +29,9 @@ def missing_root(probe: Probe) -> None:
     equal(probe.repository.read(".cvmfspublished"), before, "the manifest")
 
 
-@case("commits.missing.nested", "a commit whose nested catalog was not uploaded is refused, and nothing changes", SAFETY)
+@case(
+    "commits.missing.nested", "a commit whose nested catalog was not uploaded is refused, and nothing changes", SAFETY
+)
 def missing_nested(probe: Probe) -> None:
     top = probe.path()
     before = probe.repository.read(".cvmfspublished")
@@ -81,7 +87,7 @@ def failed_next(probe: Probe) -> None:
 @case("commits.no.catalog", "a commit of an object that is no catalog is refused, and nothing changes", SAFETY)
 def no_catalog(probe: Probe) -> None:
     before = probe.repository.read(".cvmfspublished")
-    made = probe.object(5000, suffix="C")
+    made = probe.new_object(5000, suffix="C")
     token = probe.acquire()
     accepted(probe.gateway.payload(token, Pack.of([made])), "payload")
     refused(probe.gateway.commit(token, probe.repository.manifest().root, made.name), "commit")
@@ -89,7 +95,12 @@ def no_catalog(probe: Probe) -> None:
     equal(probe.gateway.get("/repos").status, 200, "HTTP status of /repos")
 
 
-@case("commits.other.catalog", "a nested catalog given as the new root is refused, and nothing changes", SAFETY)
+@case(
+    "commits.other.catalog",
+    "a nested catalog given as the new root is refused, and nothing changes",
+    SAFETY,
+    destructive=True,
+)
 def other_catalog(probe: Probe) -> None:
     top = probe.path()
 
@@ -154,10 +165,13 @@ def malformed(probe: Probe, body: bytes) -> None:
         "missing": ("a commit without new_root_hash is turned down", {"new_root_hash": None}),
         "empty": ("an empty new_root_hash is turned down", {"new_root_hash": ""}),
         "path": ("a path for new_root_hash is turned down", {"new_root_hash": "../../../etc/passwd"}),
-        "suffix": ("a new_root_hash with the suffix of a tag database is turned down", {"new_root_hash": "1" * 40 + "H"}),
+        "suffix": (
+            "a new_root_hash with the suffix of a tag database is turned down",
+            {"new_root_hash": "1" * 40 + "H"},
+        ),
     },
 )
-def hashes(probe: Probe, fields: dict[str, object]) -> None:
+def hashes(probe: Probe, fields: dict[str, Any]) -> None:
     before = probe.repository.read(".cvmfspublished")
     token = probe.acquire()
     root = probe.repository.manifest().root
@@ -165,10 +179,15 @@ def hashes(probe: Probe, fields: dict[str, object]) -> None:
     equal(probe.repository.read(".cvmfspublished"), before, "the manifest")
 
 
-@case("commits.below.file", "nothing can be published below a file: refused with the lease or with the commit", SAFETY)
+@case(
+    "commits.below.file",
+    "nothing can be published below a file: refused with the lease or with the commit",
+    SAFETY,
+    destructive=True,
+)
 def below_file(probe: Probe) -> None:
     top = probe.path()
-    probe.plant(top, lambda tree: tree.put_file(f"{top}/file", b"x") and None)
+    probe.plant(top, lambda tree: tree.put_file(f"{top}/file", b"x"))
     before = probe.repository.read(".cvmfspublished")
     reply = probe.ask(f"{top}/file/below")
     if reply.json.get("status") == "ok":
@@ -190,15 +209,15 @@ def missing_objects(probe: Probe) -> None:
 
     def act(tree: Tree) -> None:
         tree.make_directories(top)
-        tree.put_file(f"{top}/file", probe.bytes(100))
+        tree.put_file(f"{top}/file", probe.fresh(100))
 
     built = probe.build(act)
     token = probe.acquire(top)
     accepted(probe.gateway.payload(token, Pack.of([o for o in built.objects if o.suffix == "C"])), "payload")
     reply = probe.gateway.commit(token, built.base, built.root)
     if reply.json.get("status") == "ok":
-        expect(set(reply.json) - {"status", "final_revision"}, "accepted without a word: clients get I/O errors")
         probe.publish(top, lambda tree: tree.remove(f"{top}/file"))
+        expect(set(reply.json) - {"status", "final_revision"}, "accepted without a word: clients get I/O errors")
 
 
 @case("commits.protocol", "publishers of protocol 2 and 3 commit alike", API)

@@ -198,7 +198,7 @@ def escaped_token(probe: Probe) -> None:
     },
 )
 def unknown_token(probe: Probe, method: str) -> None:
-    token = base64.b32encode(probe.bytes(32)).decode()
+    token = base64.b32encode(probe.fresh(32)).decode()
     if method == "GET":
         reply = probe.gateway.show(token)
         equal(reply.status, 500, "HTTP status")
@@ -209,7 +209,7 @@ def unknown_token(probe: Probe, method: str) -> None:
         root = probe.repository.manifest().root
         refused(probe.gateway.commit(token, root, root), "commit", "invalid lease")
     else:
-        refused(probe.gateway.payload(token, Pack.of([probe.object()])), "payload", "invalid lease")
+        refused(probe.gateway.payload(token, Pack.of([probe.new_object()])), "payload", "invalid lease")
 
 
 # --- who is in whose way --------------------------------------------------------------------------------------------

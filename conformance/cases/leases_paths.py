@@ -118,5 +118,5 @@ def wrong_type(probe: Probe, path: object) -> None:
 @case("leases.path.file", "the path of a file can be leased: ingest -d does that", PUBLISHER)
 def of_a_file(probe: Probe) -> None:
     top = probe.path()
-    probe.plant(top, lambda tree: tree.put_file(f"{top}/file", b"x") and None)
+    probe.plant(top, lambda tree: tree.put_file(f"{top}/file", b"x"))
     granted(probe.ask(f"{top}/file"))

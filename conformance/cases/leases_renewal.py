@@ -100,7 +100,7 @@ def after_expiry(probe: Probe, what: str) -> None:
     elif what == "listed":
         expect(probe.fqrn + path not in probe.listing(), "it is listed")
     elif what == "payload":
-        refused(probe.gateway.payload(token, Pack.of([probe.object()])), "payload", "invalid lease")
+        refused(probe.gateway.payload(token, Pack.of([probe.new_object()])), "payload", "invalid lease")
     else:
         root = probe.repository.manifest().root
         refused(probe.gateway.commit(token, root, root), "commit", "invalid lease")

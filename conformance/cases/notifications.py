@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
@@ -128,7 +129,9 @@ def others(probe: Probe) -> None:
 @case("notifications.many", "twenty subscribers are all told", API)
 def many(probe: Probe) -> None:
     with contextlib.ExitStack() as stack:
-        listeners = [stack.enter_context(listen(probe)) for _ in range(20)]
+        where = server(probe)
+        listeners = [stack.enter_context(where.subscribe(probe.fqrn)) for _ in range(20)]
+        listeners[-1].drain(_QUIET_S)
         tell(probe, news(probe))
         manifest = probe.repository.read(".cvmfspublished")
         for subscription in listeners:
@@ -244,7 +247,10 @@ def _forged(probe: Probe) -> bytes:
     "notifications.untrue",
     "anybody can publish a message: mounted clients act on it",
     {
-        "rubbish": ("a message whose manifest is rubbish is turned down", lambda p: activity(p.fqrn, b"rubbish", "now")),
+        "rubbish": (
+            "a message whose manifest is rubbish is turned down",
+            lambda p: activity(p.fqrn, b"rubbish", "now"),
+        ),
         "forged": ("a message with a manifest that its certificate did not sign is turned down", _forged),
         "other": (
             "a message with another repository's manifest is turned down",
@@ -252,10 +258,10 @@ def _forged(probe: Probe) -> bytes:
         ),
     },
 )
-def untrue(probe: Probe, make: object) -> None:
+def untrue(probe: Probe, make: Callable[[Probe], bytes]) -> None:
     tell(probe, news(probe))
     with listen(probe) as subscription:
-        reply = server(probe).publish(make(probe))  # type: ignore[operator]
+        reply = server(probe).publish(make(probe))
         equal(subscription.drain(_QUIET_S), [], "messages that were passed on")
     turned_down(reply, "publish")
 
@@ -301,10 +307,14 @@ def gone(probe: Probe) -> None:
     destructive=True,
 )
 def parallel(probe: Probe) -> None:
-    texts = [message(probe) for _ in range(32)]
-    where = server(probe)
-    for _ in range(10):
-        probe.together(*(lambda text=text: where.publish(text, 10.0).status for text in texts))  # type: ignore[misc]
+    where, manifest = server(probe), probe.repository.read(".cvmfspublished")
+    for _ in range(60):
+        # Each for a repository of its own, so that whatever they are kept in has to grow.
+        messages = [activity(f"{probe.name()}.example.org", manifest, "now") for _ in range(32)]
+        try:
+            where.flood(messages)
+        except OSError:
+            break
     expect(probe.answers(), "the gateway is gone")
     with listen(probe) as good:
         tell(probe, news(probe))

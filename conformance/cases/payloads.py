@@ -32,7 +32,7 @@ def check_stored(probe: Probe, objects: Sequence[StoredObject]) -> None:
     },
 )
 def style(probe: Probe, in_url: bool) -> None:
-    objects = [probe.object() for _ in range(3)]
+    objects = [probe.new_object() for _ in range(3)]
     accepted(probe.gateway.payload(probe.acquire(), Pack.of(objects), in_url=in_url), "payload")
     check_stored(probe, objects)
 
@@ -49,16 +49,16 @@ def style(probe: Probe, in_url: bool) -> None:
     },
 )
 def sizes(probe: Probe, count: int, size: int) -> None:
-    objects = [raw_object(probe.bytes(size)) for _ in range(count)]
+    objects = [raw_object(probe.fresh(size)) for _ in range(count)]
     if count == 4:
-        objects = [each for large in objects for each in (large, raw_object(probe.bytes(10)))]
+        objects = [each for large in objects for each in (large, raw_object(probe.fresh(10)))]
     accepted(probe.gateway.payload(probe.acquire(), Pack.of(objects)), "payload")
     check_stored(probe, objects[:3] + objects[-3:])
 
 
 @case("payloads.size.zero", "an object of no bytes is legal", FORMAT)
 def empty_object(probe: Probe) -> None:
-    objects = [raw_object(b""), probe.object()]
+    objects = [raw_object(b""), probe.new_object()]
     accepted(probe.gateway.payload(probe.acquire(), Pack.of(objects)), "payload")
     check_stored(probe, objects[1:])
 
@@ -72,7 +72,7 @@ def empty_object(probe: Probe) -> None:
     },
 )
 def suffixes(probe: Probe, suffix: str) -> None:
-    made = probe.object(suffix=suffix)
+    made = probe.new_object(suffix=suffix)
     accepted(probe.gateway.payload(probe.acquire(), Pack.of([made])), "payload")
     check_stored(probe, [made])
 
@@ -86,14 +86,14 @@ def suffixes(probe: Probe, suffix: str) -> None:
     },
 )
 def algorithms(probe: Probe, algorithm: str) -> None:
-    made = stored(probe.bytes(100), algorithm)
+    made = stored(probe.fresh(100), algorithm)
     accepted(probe.gateway.payload(probe.acquire(), Pack.of([made])), "payload")
     check_stored(probe, [made])
 
 
 @case("payloads.again", "objects that are there already are no error", API)
 def again(probe: Probe) -> None:
-    pack = Pack.of([probe.object() for _ in range(3)])
+    pack = Pack.of([probe.new_object() for _ in range(3)])
     token = probe.acquire()
     for _ in range(3):
         accepted(probe.gateway.payload(token, pack), "payload")
@@ -101,14 +101,14 @@ def again(probe: Probe) -> None:
 
 @case("payloads.same.twice", "an object that is twice in one pack is no error", API)
 def twice(probe: Probe) -> None:
-    made = probe.object()
+    made = probe.new_object()
     accepted(probe.gateway.payload(probe.acquire(), Pack.of([made, made])), "payload")
     check_stored(probe, [made])
 
 
 @case("payloads.kept", "what an upload stored stays when its lease is dropped", "later packs leave out what is there")
 def kept(probe: Probe) -> None:
-    made, token = probe.object(), probe.acquire()
+    made, token = probe.new_object(), probe.acquire()
     accepted(probe.gateway.payload(token, Pack.of([made])), "payload")
     accepted(probe.gateway.drop(token), "drop")
     check_stored(probe, [made])
@@ -117,7 +117,7 @@ def kept(probe: Probe) -> None:
 @case("payloads.several", "several packs can be sent for one lease", PUBLISHER)
 def several(probe: Probe) -> None:
     token = probe.acquire()
-    objects = [probe.object() for _ in range(5)]
+    objects = [probe.new_object() for _ in range(5)]
     for each_object in objects:
         accepted(probe.gateway.payload(token, Pack.of([each_object])), "payload")
     check_stored(probe, objects)
@@ -127,14 +127,14 @@ def several(probe: Probe) -> None:
 def visible(probe: Probe) -> None:
     token = probe.acquire()
     for _ in range(5):
-        made = probe.object()
+        made = probe.new_object()
         accepted(probe.gateway.payload(token, Pack.of([made])), "payload")
         check_stored(probe, [made])
 
 
 @case("payloads.token.both", "with a token in the URL, one in the JSON does no harm", API)
 def token_in_both(probe: Probe) -> None:
-    token, made = probe.acquire(), probe.object()
+    token, made = probe.acquire(), probe.new_object()
     pack = Pack.of([made])
     _, lead = probe.gateway.payload_parts(token, pack)
     headers = {"Message-Size": str(len(lead))}
@@ -145,14 +145,14 @@ def token_in_both(probe: Probe) -> None:
 
 @case("payloads.unknown.fields", "fields in the JSON that nobody knows are passed over", API)
 def unknown_fields(probe: Probe) -> None:
-    made = probe.object()
+    made = probe.new_object()
     accepted(probe.gateway.payload(probe.acquire(), Pack.of([made]), later={"a": 1}), "payload")
     check_stored(probe, [made])
 
 
 @case("payloads.expect", "a payload with Expect: 100-continue is taken", PUBLISHER)
 def expects(probe: Probe) -> None:
-    made = probe.object()
+    made = probe.new_object()
     reply = probe.gateway.payload(probe.acquire(), Pack.of([made]), headers={"Expect": "100-continue"})
     accepted(reply, "payload")
     check_stored(probe, [made])
@@ -165,7 +165,7 @@ def expects(probe: Probe) -> None:
     destructive=True,
 )
 def chunked(probe: Probe) -> None:
-    token, made = probe.acquire(), probe.object()
+    token, made = probe.acquire(), probe.new_object()
     pack = Pack.of([made])
     _, lead = probe.gateway.payload_parts(token, pack)
     body = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (lead, pack.header, pack.data)) + b"0\r\n\r\n"
@@ -179,7 +179,7 @@ def chunked(probe: Probe) -> None:
 
 @case("payloads.pieces", "a payload that arrives in pieces of a few bytes is taken", PUBLISHER)
 def pieces(probe: Probe) -> None:
-    token, made = probe.acquire(), probe.object(3000)
+    token, made = probe.acquire(), probe.new_object(3000)
     pack = Pack.of([made])
     route, lead = probe.gateway.payload_parts(token, pack)
     whole = lead + pack.bytes
@@ -199,25 +199,25 @@ def pieces(probe: Probe) -> None:
 
 
 def _wrong_hash(probe: Probe) -> tuple[Pack, list[StoredObject]]:
-    good = probe.object()
-    bad = StoredObject(probe.object().name, "", good.data)
+    good = probe.new_object()
+    bad = StoredObject(probe.new_object().name, "", good.data)
     return Pack.of([bad]), [bad]
 
 
 def _one_bit(probe: Probe) -> tuple[Pack, list[StoredObject]]:
-    made = probe.object(5000)
+    made = probe.new_object(5000)
     broken = made.data[:-1] + bytes([made.data[-1] ^ 1])
     return Pack.raw(Pack.of([made]).header, broken), [made]
 
 
 def _zero_hash(probe: Probe) -> tuple[Pack, list[StoredObject]]:
-    bad = StoredObject(NO_HASH, "", probe.bytes(50))
+    bad = StoredObject(NO_HASH, "", probe.fresh(50))
     return Pack.of([bad]), [bad]
 
 
 def _one_of_three(probe: Probe) -> tuple[Pack, list[StoredObject]]:
-    good, bad = probe.object(), StoredObject(probe.object().name, "", probe.bytes(60))
-    return Pack.of([good, bad, probe.object()]), [bad]
+    good, bad = probe.new_object(), StoredObject(probe.new_object().name, "", probe.fresh(60))
+    return Pack.of([good, bad, probe.new_object()]), [bad]
 
 
 @each(

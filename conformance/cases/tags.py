@@ -15,7 +15,7 @@ _GENERIC: Final = re.compile(r"generic-\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,3})
 _UNDO: Final = {"trunk", "trunk-previous"}
 
 
-def commit(probe: Probe, **fields: object) -> Commit:
+def commit(probe: Probe, **fields: Any) -> Commit:
     """A small commit."""
     top = probe.path()
     return probe.publish(top, lambda tree: tree.make_directories(top), **fields)
@@ -202,7 +202,7 @@ def threshold(probe: Probe) -> None:
     if automatic in after:
         raise NotApplicable("this gateway deletes no automatic tags at commit")
     expect(name in after, "a tag that is not automatic is gone")
-    expect(_UNDO <= set(after), "the undo tags are gone")
+    expect(set(after) >= _UNDO, "the undo tags are gone")
 
 
 @case("tags.threshold.zero", "an auto_tag_threshold of 0 takes no tags away", API13)
@@ -232,6 +232,6 @@ def properties(probe: Probe, name: str) -> None:
 
 @case("tags.unicode", "a description of letters of any script is kept as it is", API)
 def unicode_description(probe: Probe) -> None:
-    name, text = probe.name(), "für alle: 夢, \"quotes\", back\\slash; and\nlines"
+    name, text = probe.name(), 'für alle: 夢, "quotes", back\\slash; and\nlines'
     commit(probe, tag_name=name, tag_description=text)
     equal(tag(probe, name)["description"], text, "description")

@@ -1,0 +1,124 @@
+"""Recorded sessions of deployed publishers, replayed: the same replies, and the same tree in the end."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from conformance.consistency import check
+from conformance.entry import SPECIAL, Entry
+from conformance.gateway import Gateway
+from conformance.model import Failed, NotApplicable, equal
+from conformance.objects import algorithm_of
+from conformance.probe import Probe
+from conformance.registry import each
+from conformance.replay import Player
+from conformance.repository import Repository
+from conformance.session import Session
+
+SESSIONS = {
+    "new-tree": "a first publish with entries of every kind",
+    "changes": "entries of every kind changed, renamed and removed",
+    "replacements": "every kind of entry replaced by another kind",
+    "nested-catalogs": "nested catalogs made and dissolved",
+    "below-nested": "a change deep below nested catalogs",
+    "outside": "changes beside the leased path",
+    "chunked-new": "a file in many chunks",
+    "chunked-changed": "a file in chunks that changes",
+    "ingest": "cvmfs_server ingest of an archive",
+    "ingest-delete-file": "cvmfs_server ingest -d of a file",
+    "ingest-delete-directory": "cvmfs_server ingest -d of a directory",
+    "ingest-delete-nested": "cvmfs_server ingest -d of a nested catalog",
+    "publish-commit": "cvmfs_publish enter and commit",
+    "aborted": "a transaction that is given up",
+    "busy": "publishers in each other's way",
+    "side-by-side": "two publishers on the same base",
+}
+
+
+@each(
+    "replay",
+    "recorded with the programs of release 2.12",
+    {
+        name: (f"{words}: replayed, it gets the same replies and makes the same tree", name)
+        for name, words in SESSIONS.items()
+    },
+)
+def replayed(probe: Probe, name: str) -> None:
+    folder = probe.need(probe.target.sessions, "--sessions")
+    file = folder / f"{name}.zip"
+    if not file.exists():
+        raise NotApplicable(f"there is no {file.name}")
+    session = Session.load(file)
+    if session.key is None:
+        raise NotApplicable("the session has no key")
+    served = probe.gateway.get("/repos").json.get("data", {})
+    if session.fqrn not in served:
+        raise NotApplicable(f"{session.fqrn} is not on this target")
+    base = probe.repository.url.text.rpartition("/")[0]
+    repository = Repository(base, session.fqrn, probe.target.timeout)
+    commits = sum("final_revision" in exchange.reply for exchange in session.exchanges)
+    if repository.manifest().revision != session.revision - commits:
+        raise NotApplicable("it was played on this target before")
+    gateway = Gateway(probe.gateway.url.text, session.key, probe.target.timeout)
+    Player(gateway, session, session.key, lambda: repository.manifest().root).play()
+    equal(repository.manifest().revision, session.revision, "revision")
+    tree = check(repository)
+    nested = sorted(prefix.lstrip("/") for prefix in tree.prefixes()[1:])
+    equal(nested, sorted(session.catalogs), "nested catalogs")
+    found = {path.lstrip("/"): entry for path, entry in tree.walk()}
+    wrong = [f"missing: {path}" for path in session.tree if path not in found]
+    wrong += [f"not to be there: {path}" for path in found if path not in session.tree]
+    for path, wanted in session.tree.items():
+        if path in found:
+            wrong += _differences(repository, path, found[path], wanted)
+    if wrong:
+        raise Failed("; ".join(wrong[:8]) + (f"; and {len(wrong) - 8} more" if len(wrong) > 8 else ""))
+
+
+def _differences(repository: Repository, path: str, entry: Entry, wanted: Mapping[str, Any]) -> list[str]:
+    seen: dict[str, object] = {
+        "mode": f"{entry.mode:o}",
+        "uid": entry.uid,
+        "gid": entry.gid,
+        "target": entry.symlink,
+        "link": entry.symlink,
+        "size": entry.size,
+    }
+    if "mtime" in wanted:
+        # Compared to the second: not every mount shows more.
+        seen["mtime"] = entry.mtime
+        wanted = {**wanted, "mtime": wanted["mtime"] // 10**9}
+    if "xattrs" in wanted:
+        seen["xattrs"] = _attributes(entry.xattr)
+    if "sha1" in wanted:
+        seen["sha1"] = hashlib.sha1(content(repository, entry), usedforsecurity=False).hexdigest()
+    if entry.flags & SPECIAL:
+        seen["device"] = seen.pop("size")
+    faults = []
+    for name, value in wanted.items():
+        if name in seen and seen[name] != value:
+            faults.append(f"{path or '(top)'}: {name} is {seen[name]!r}, not {value!r}")
+    return faults
+
+
+def content(repository: Repository, entry: Entry) -> bytes:
+    """What is in a file."""
+    algorithm = algorithm_of(repository.manifest().root)
+    read = repository.stored if (entry.flags >> 11) & 7 else repository.plain
+    if entry.chunks:
+        return b"".join(read(chunk.hash.hex() + algorithm, "P") for chunk in entry.chunks)
+    return read((entry.hash or b"").hex() + algorithm)
+
+
+def _attributes(blob: bytes | None) -> dict[str, str]:
+    found: dict[str, str] = {}
+    at = 2
+    for _ in range(blob[1] if blob else 0):
+        assert blob is not None
+        key, value = blob[at], blob[at + 1]
+        name = blob[at + 2 : at + 2 + key].decode()
+        found[name] = blob[at + 2 + key : at + 2 + key + value].hex()
+        at += 2 + key + value
+    return found

@@ -1,0 +1,138 @@
+"""What a restart of the gateway (killed, not asked to stop) leaves as it was."""
+
+from __future__ import annotations
+
+from conformance.cases.notifications import hear, news, server, tell
+from conformance.consistency import check
+from conformance.model import equal, expect
+from conformance.probe import Probe, accepted
+from conformance.registry import SAFETY, case, issue
+
+
+@case("restart.lease.listed", "a lease is there after a restart, on its path and with its end", issue(3128))
+def listed(probe: Probe) -> None:
+    path = probe.path()
+    probe.acquire(path)
+    before = probe.listing()[probe.fqrn + path]
+    probe.restart()
+    after = probe.listing().get(probe.fqrn + path, {})
+    for member in ("key_id", "path", "hostname", "expires"):
+        equal(after.get(member), before.get(member), member)
+
+
+@case("restart.lease.excludes", "a path that is leased is busy after a restart", issue(3128))
+def excludes(probe: Probe) -> None:
+    path = probe.path()
+    probe.acquire(path)
+    probe.restart()
+    equal(probe.ask(path).json.get("status"), "path_busy", "status")
+
+
+@case("restart.lease.commit", "a lease granted before a restart can be uploaded to and committed", issue(3128))
+def commit(probe: Probe) -> None:
+    top = probe.path()
+    built = probe.build(lambda tree: tree.make_directories(top))
+    token = probe.acquire(top)
+    probe.restart()
+    probe.send(token, built)
+    probe.commit(token, built)
+    check(probe.repository).need(top)
+
+
+@case("restart.payload.commit", "what was uploaded before a restart can be committed after it", issue(3128))
+def payload(probe: Probe) -> None:
+    top = probe.path()
+    built = probe.build(lambda tree: tree.make_directories(top))
+    token = probe.acquire(top)
+    probe.send(token, built)
+    probe.restart()
+    probe.commit(token, built)
+    check(probe.repository).need(top)
+
+
+@case("restart.lease.drop", "a lease granted before a restart can be dropped", SAFETY)
+def drop(probe: Probe) -> None:
+    path = probe.path()
+    token = probe.acquire(path)
+    probe.restart()
+    accepted(probe.gateway.drop(token), "drop")
+    probe.acquire(path)
+
+
+@case("restart.commit.again", "a commit answered before a restart is answered the same after it", issue(3128))
+def again(probe: Probe) -> None:
+    top = probe.path()
+    built = probe.build(lambda tree: tree.make_directories(top))
+    token = probe.acquire(top)
+    probe.send(token, built)
+    first = probe.commit(token, built)
+    probe.restart()
+    equal(probe.commit(token, built).revision, first.revision, "final_revision")
+
+
+@case("restart.repository", "the repository is the same after a restart, and the next commit goes on from it", SAFETY)
+def repository(probe: Probe) -> None:
+    probe.plant(first := probe.path())
+    before = probe.repository.read(".cvmfspublished")
+    probe.restart()
+    equal(probe.repository.read(".cvmfspublished"), before, "the manifest")
+    probe.plant(second := probe.path())
+    tree = check(probe.repository)
+    expect(tree.get(first) and tree.get(second), "a directory is missing")
+
+
+@case(
+    "restart.during.commit",
+    "killed in the middle of a commit: the old revision or the new one, and it can be asked again",
+    SAFETY,
+)
+def during_commit(probe: Probe) -> None:
+    top = probe.path()
+
+    before = probe.repository.manifest()
+    built = probe.build(lambda tree: tree.fill(top, 10_000))
+    token = probe.acquire(top)
+    probe.send(token, built)
+
+    def ask() -> None:
+        try:
+            probe.gateway.commit(token, built.base, built.root)
+        except OSError:
+            return
+
+    probe.together(ask, probe.restart)
+    after = probe.repository.manifest()
+    expect(after.revision - before.revision in (0, 1), f"revision {after.revision} after {before.revision}")
+    check(probe.repository)
+    done = probe.commit(token, built)
+    equal(done.revision, before.revision + 1, "final_revision")
+    equal(len(check(probe.repository).children(top)), 10_001, "files")
+    probe.publish(top, lambda tree: tree.clear(top))
+
+
+@case("restart.notification", "a new subscriber gets the last message that came before a restart", SAFETY)
+def notification(probe: Probe) -> None:
+    tell(probe, news(probe))
+    probe.restart()
+    with server(probe).subscribe(probe.fqrn) as subscription:
+        hear(subscription, probe.repository.read(".cvmfspublished"))
+
+
+@case(
+    "restart.stream.breaks",
+    "a stream breaks at a restart; it must not end cleanly, or the client is gone for good",
+    issue(3678),
+)
+def stream(probe: Probe) -> None:
+    with server(probe).subscribe(probe.fqrn) as subscription:
+        subscription.drain(0.3)
+        probe.restart()
+        subscription.drain(0.3)
+        equal(subscription.ended, "broken", "end of the stream")
+
+
+@case("restart.enabled", "repositories are enabled or disabled as configured, and grant leases", SAFETY)
+def enabled(probe: Probe) -> None:
+    probe.restart()
+    equal(probe.gateway.get(f"/repos/{probe.fqrn}").json["data"]["enabled"], True, "enabled")
+    probe.acquire()

@@ -1,0 +1,263 @@
+"""The command line.
+
+::
+
+    python -m conformance --gateway URL --stratum0 URL --repo FQRN --key FILE ...    try a gateway
+    python -m conformance local [--reference]                                        try one that is started for it
+    python -m conformance bench ... [--against FILE]                                 measure one, or two in turns
+    python -m conformance compare A.json B.json --html PAGE                          put reports side by side
+    python -m conformance record --listen PORT --upstream URL --key FILE -o FILE     record publishers
+    python -m conformance replay SESSION.zip --gateway URL --key FILE                replay what was recorded
+    python -m conformance list                                                       say which cases there are
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from conformance import known, options, registry
+from conformance.bench.jobs import JOBS
+from conformance.bench.measure import Row, measure, render
+from conformance.gateway import Gateway
+from conformance.model import Failed, Report
+from conformance.probe import Probe
+from conformance.recorder import record
+from conformance.reference import missing, reference
+from conformance.replay import Player
+from conformance.report.junit import junit
+from conformance.report.page import page
+from conformance.report.terminal import Terminal
+from conformance.repository import Repository
+from conformance.runner import run
+from conformance.servers import own
+from conformance.session import Session
+from conformance.target import Target
+from conformance.wire import Key
+
+COMMANDS = ("run", "local", "bench", "compare", "record", "replay", "list")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0: no failure but known ones; 1: others; 2: the command makes no sense."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    # Without a command it is run, as in the first line of the table above.
+    if not given or (given[0] not in COMMANDS and given[0] not in ("-h", "--help")):
+        given.insert(0, "run")
+    parser = _parser()
+    parsed = parser.parse_args(given)
+    try:
+        result: int = parsed.run(parsed)
+    except (Failed, ValueError, OSError) as error:
+        print(f"conformance: {error}", file=sys.stderr)
+        return 2
+    return result
+
+
+def _parser() -> argparse.ArgumentParser:
+    description = (__doc__ or "").replace("::\n", "")
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m conformance", description=description, formatter_class=form)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("run", help="try a gateway (the default)")
+    options.add_target(command)
+    _add_run(command)
+    command.set_defaults(run=lambda a: _finish(a, [_run(a, options.target(a))]))
+
+    command = commands.add_parser("local", help="try a gateway that is started for it")
+    command.add_argument("--reference", action="store_true", help="also the reference, where it is installed (root)")
+    command.add_argument("--only-reference", action="store_true", help="the reference and nothing else")
+    command.add_argument("--sessions", metavar="DIR", type=Path, help="recorded sessions to replay")
+    command.add_argument("--inside", help=argparse.SUPPRESS)
+    _add_run(command)
+    command.set_defaults(run=_local)
+
+    command = commands.add_parser("bench", help="measure one gateway, or two in turns")
+    options.add_target(command)
+    command.add_argument("--against", metavar="FILE", help="another target: a file with its options, one a line")
+    command.add_argument("--local", action="store_true", help="measure one that is started for it")
+    command.add_argument("--reference", action="store_true", help="and the reference, where it is installed (root)")
+    command.add_argument("--inside", help=argparse.SUPPRESS)
+    command.add_argument("--rounds", type=int, default=5)
+    command.add_argument("--json", metavar="FILE", type=Path)
+    command.add_argument("--html", metavar="FILE", type=Path, help="the same as a page with a chart")
+    command.add_argument("jobs", nargs="*", help="measure only what has one of these words in its name")
+    command.set_defaults(run=_bench)
+
+    command = commands.add_parser("compare", help="put reports side by side")
+    command.add_argument("reports", nargs="+", type=Path)
+    command.add_argument("--html", metavar="FILE", type=Path, required=True)
+    command.set_defaults(run=_compare)
+
+    command = commands.add_parser("record", help="record publishers, as a proxy in front of a gateway")
+    command.add_argument("--listen", type=int, required=True, metavar="PORT")
+    command.add_argument("--upstream", required=True, metavar="URL", help="the gateway")
+    command.add_argument("--key", required=True, metavar="FILE", help="to find out what is signed; it is not recorded")
+    command.add_argument("--about", default="", help="what the session is")
+    command.add_argument("-o", "--output", required=True, type=Path, metavar="FILE")
+    command.set_defaults(run=lambda a: record(a.listen, a.upstream, Key.read(a.key), a.output, a.about))
+
+    command = commands.add_parser("replay", help="replay a recorded session")
+    command.add_argument("session", type=Path)
+    command.add_argument("--gateway", required=True, metavar="URL")
+    command.add_argument("--key", metavar="FILE", help="needed unless the session has one")
+    command.add_argument("--stratum0", metavar="URL", help="to name present heads in place of recorded ones")
+    command.add_argument("--ahead", type=int, default=0, help="how many revisions the repository is ahead")
+    command.set_defaults(run=_replay)
+
+    command = commands.add_parser("list", help="say which cases there are")
+    command.add_argument("only", nargs="*", metavar="CASE")
+    command.set_defaults(run=_list)
+    return parser
+
+
+def _add_run(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("only", nargs="*", metavar="CASE", help="groups or cases (default: all)")
+    add("--destructive", action="store_true", help="also cases that can kill or wedge a faulty gateway")
+    add("--known", choices=sorted(known.PROFILES), default="none", help="failures that are known of the target")
+    add("--json", metavar="FILE", type=Path)
+    add("--junit", metavar="FILE", type=Path)
+    add("--html", metavar="FILE", type=Path)
+    add("-q", "--quiet", action="store_true", help="do not show what passes")
+
+
+def _run(arguments: argparse.Namespace, target: Target) -> Report:
+    cases = registry.select(arguments.only)
+    terminal = Terminal(quiet=arguments.quiet)
+    report = run(
+        target,
+        cases,
+        destructive=arguments.destructive,
+        known=known.explain(cases, known.PROFILES[arguments.known]),
+        progress=terminal.progress,
+    )
+    terminal.summary(report)
+    return report
+
+
+def _finish(arguments: argparse.Namespace, reports: list[Report]) -> int:
+    """Write what was asked for."""
+    for path in (arguments.json, arguments.junit, arguments.html):
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps([each.to_json() for each in reports], indent=1))
+    if arguments.junit:
+        arguments.junit.write_text(junit(reports[0]))
+    if arguments.html:
+        arguments.html.write_text(page(reports))
+    return 1 if any(report.unexpected for report in reports) else 0
+
+
+def read_reports(path: Path) -> list[Report]:
+    """The reports in a file; raises ``ValueError`` and ``OSError``."""
+    try:
+        content = json.loads(path.read_text())
+        return [Report.from_json(each) for each in (content if isinstance(content, list) else [content])]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no report: {error}") from None
+
+
+def _local(arguments: argparse.Namespace) -> int:
+    if arguments.inside:
+        return _finish(arguments, [_run(arguments, options.load(Path(arguments.inside).read_text()))])
+    reports = []
+    if not arguments.only_reference:
+        with own(arguments.sessions) as target:
+            # Nothing kills a gateway that was started for this.
+            reports.append(_run(argparse.Namespace(**{**vars(arguments), "destructive": True}), target))
+    if arguments.reference or arguments.only_reference:
+        if why := missing():
+            print(f"the reference is not tried: {why}")
+        else:
+            reports += _reference(arguments)
+    return _finish(arguments, reports) if reports else 0
+
+
+def _reference(arguments: argparse.Namespace) -> list[Report]:
+    """The suite beside the reference, in its namespaces."""
+
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="conformance-")))
+        target, enter = stack.enter_context(reference(arguments.sessions))
+        given = ["local", "--known", "reference-2.12", "--json", str(folder / "json"), *arguments.only]
+        given += [flag for flag in ("--destructive", "--quiet") if getattr(arguments, flag.strip("-"))]
+        _inside(target, enter, given)
+        return read_reports(folder / "json")
+
+
+def _inside(target: Target, enter: Sequence[str], given: Sequence[str]) -> int:
+    """Run the suite in the namespaces of *target*, which it gets as a file."""
+    with tempfile.TemporaryDirectory(prefix="conformance-") as folder:
+        file = Path(folder) / "target"
+        file.touch(0o600)
+        file.write_text(options.dump(target))
+        # Who enters a mount namespace leaves the working directory behind.
+        python = ["env", f"PYTHONPATH={Path(__file__).parents[1]}", sys.executable, "-m", "conformance"]
+        return subprocess.run([*enter, *python, *given, f"--inside={file}"], check=False).returncode
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    if arguments.reference and not (why := missing()):
+        given = ["bench", "--local", f"--rounds={arguments.rounds}", *arguments.jobs]
+        given += [f"--{name}={path.resolve()}" for name in ("json", "html") if (path := getattr(arguments, name))]
+        with reference() as (target, enter):
+            return _inside(target, enter, given)
+    if arguments.reference:
+        print(f"the reference is not measured: {why}")
+    chosen = [job for job in JOBS if not arguments.jobs or any(word in job.what for word in arguments.jobs)]
+    with ExitStack() as stack:
+        targets = [stack.enter_context(own()) if arguments.local else options.target(arguments)]
+        if arguments.against:
+            parser = argparse.ArgumentParser(prog=arguments.against)
+            options.add_target(parser)
+            targets.append(options.target(parser.parse_args(Path(arguments.against).read_text().split("\n")[:-1])))
+        if arguments.inside:
+            targets.append(options.load(Path(arguments.inside).read_text()))
+        rows: list[Row] = []
+        for job in chosen:
+            rows.append(measure(job, [next(Probe.sequence(target)) for target in targets], arguments.rounds))
+            print(render(rows[-1:]), flush=True)
+    print("\n" + render(rows))
+    about = {target.title: target.gateway for target in targets}
+    report = Report(" and ".join(about), about, "", 0.0, (), tuple(row.to_json() for row in rows))
+    if arguments.json:
+        arguments.json.write_text(json.dumps([report.to_json()], indent=1))
+    if arguments.html:
+        arguments.html.write_text(page([report]))
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    reports = [report for path in arguments.reports for report in read_reports(path)]
+    arguments.html.write_text(page(reports))
+    return 0
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    session = Session.load(arguments.session)
+    key = Key.read(arguments.key) if arguments.key else session.key
+    if key is None:
+        raise ValueError("the session has no key: --key")
+    head = None
+    if arguments.stratum0:
+        repository = Repository(arguments.stratum0, session.fqrn)
+        head = lambda: repository.manifest().root  # noqa: E731
+    Player(Gateway(arguments.gateway, key), session, key, head).play(arguments.ahead)
+    print(f"{len(session.exchanges)} requests, answered as recorded")
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    for case in registry.select(arguments.only):
+        mark = " (destructive)" if case.destructive else ""
+        print(f"{case.id}{mark}\n    {case.requirement}\n    {case.source}")
+    return 0

@@ -1,0 +1,1 @@
+"""What is made of a run: lines on the terminal, JUnit XML, JSON, and a page that compares targets."""
