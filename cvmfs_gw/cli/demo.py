@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import sys
 import tempfile
 import threading
 import time
@@ -40,7 +41,7 @@ Mount:      copy {pub} to /etc/cvmfs/keys/ and put into /etc/cvmfs/config.d/{fqr
               CVMFS_SERVER_URL={web}
               CVMFS_PUBLIC_KEY=/etc/cvmfs/keys/{fqrn}.pub
               CVMFS_HTTP_PROXY=DIRECT
-Subscribe:  cvmfs-notify watch {gateway} {fqrn}
+Subscribe:  {scripts}cvmfs-notify watch {gateway} {fqrn}
 Stop:       Ctrl-C
 """
 
@@ -76,10 +77,10 @@ def run(arguments: argparse.Namespace, paths: SystemPaths) -> int:
             failed.set()
         else:
             pub = paths.key_file(fqrn, "pub")
-            program = f"cvmfs-gw --root {paths.root}"
-            print(
-                _NEXT.format(program=program, fqrn=fqrn, web=web, gateway=gateway, keys=paths.keys, pub=pub), flush=True
-            )
+            scripts = os.path.join(os.path.dirname(sys.argv[0]), "")
+            program = f"{scripts}cvmfs-gw --root {paths.root}"
+            values = {"program": program, "scripts": scripts, "fqrn": fqrn, "web": web, "gateway": gateway}
+            print(_NEXT.format(**values, keys=paths.keys, pub=pub), flush=True)
         if arguments.once or failed.is_set():
             os.kill(os.getpid(), 15)
 
