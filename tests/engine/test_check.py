@@ -83,7 +83,7 @@ def test_repair(tmp_path: Path, keys: str, damage: Damage) -> None:
 def test_every_kind_is_planted() -> None:
     planted = {damage.kind for damage in DAMAGES}
     rest = {kind for kind in FaultKind if kind not in planted}
-    # these take a damage of their own, below, or cannot be made with the tools at hand
+    # kinds that no damage plants yet
     assert rest == {
         FaultKind.MANIFEST_ROOT_PATH,
         FaultKind.PUBLIC_KEY,

@@ -15,4 +15,4 @@ def test_the_system() -> None:
 
 
 def test_elsewhere() -> None:
-    assert SystemPaths("/tmp/x").spool == "/tmp/x/var/spool/cvmfs"
+    assert SystemPaths("/elsewhere").spool == "/elsewhere/var/spool/cvmfs"
