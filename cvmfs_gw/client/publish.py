@@ -124,7 +124,7 @@ def _send(
     with closing(GatewayClient(request.gateway, request.key)) as gateway:
         token = gateway.acquire(f"{request.fqrn}{lease or '/'}")
         try:
-            for pack in _packs(local):
+            for pack in new_packs(local):
                 gateway.upload(token, pack)
                 objects, sent = objects + len(pack), sent + pack.size
                 progress.sent(len(pack), pack.size)
@@ -136,7 +136,7 @@ def _send(
     return PublishReport(reply.final_revision, objects, sent)
 
 
-def _packs(local: LocalStorage) -> Iterator[PackBuilder]:
+def new_packs(local: LocalStorage) -> Iterator[PackBuilder]:
     """Everything new, in packs; catalogs, which refer to the rest, in the last ones."""
     store = ObjectStore(local)
     pack = PackBuilder()

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cvmfs_gw.client.gateway import GatewayClient, read_key_file
+from cvmfs_gw.client.publish import new_packs
 from cvmfs_gw.client.remote import RemoteStorage
 from cvmfs_gw.engine.catalogs import CatalogStore
 from cvmfs_gw.engine.create import RepositoryOptions, create_repository
@@ -166,7 +167,7 @@ class Target:
                 name = f"new-{label}-{self._serial}-{number}"
                 tree.put(f"{top}/{name}", file_entry(name, content)._replace(size=len(data)), (), None)
             root, _ = tree.store(int(time.time()), Algorithm.SHA1)
-        return head, root.hash, list(packs(local))
+        return head, root.hash, list(new_packs(local))
 
     def commit(self, fqrn: str, scenario: Scenario, label: str = "x") -> float:
         """One whole publish; returns the seconds from the POST of the commit to its reply."""
@@ -178,19 +179,6 @@ class Target:
             started = time.perf_counter()
             gateway.commit(token, old, new, "generic-")
             return time.perf_counter() - started
-
-
-def packs(local: LocalStorage) -> Iterator[PackBuilder]:
-    """Everything in *local* in object packs."""
-    store = ObjectStore(local)
-    pack = PackBuilder()
-    for name in sorted(store.list(), key=lambda name: (name.suffix == "C", name)):
-        size = store.size(name)
-        if not pack.fits(size):
-            yield pack
-            pack = PackBuilder()
-        pack.add_file(name, size, functools.partial(store.open, name))
-    yield pack
 
 
 def writers(target: Target, fqrn: str, seconds: float) -> float:
