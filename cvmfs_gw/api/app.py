@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, Protocol
 
 from aiohttp import web
 
 from cvmfs_gw.api import gc, leases, metrics, notifications, openapi, payloads, repos, root, status
 from cvmfs_gw.api.bodies import CLOSE
 from cvmfs_gw.api.context import SERVICE
+from cvmfs_gw.api.describe import Paths
 from cvmfs_gw.api.logs import mask_url
 from cvmfs_gw.api.messages import reply
 from cvmfs_gw.api.observe import RUNNING, Running, observe
@@ -30,6 +32,19 @@ log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+class Resource(Protocol):
+    """A module of routes."""
+
+    PATHS: Paths
+    """What the OpenAPI description says of them."""
+
+    def routes(self, root: str) -> list[web.RouteDef]:
+        """The routes below *root*."""
+
+
+RESOURCES: Final[tuple[Resource, ...]] = (root, repos, leases, payloads, gc, metrics, status)
+
+
 def make_app(
     service: GatewayService, hub: NotificationHub | None = None, publish_keys: Mapping[str, bytes] | None = None
 ) -> web.Application:
@@ -38,8 +53,9 @@ def make_app(
     app[SERVICE] = service
     app[RUNNING] = Running()
     status.install(app)
-    for module in (root, repos, leases, payloads, gc, metrics, status, openapi):
-        app.add_routes(module.routes(API_ROOT))
+    for resource in RESOURCES:
+        app.add_routes(resource.routes(API_ROOT))
+    openapi.install(app, API_ROOT, [resource.PATHS for resource in RESOURCES])
     if hub is not None:
         app[metrics.SUBSCRIBERS] = lambda: hub.subscribers
         notifications.install(app, hub, API_ROOT, publish_keys)

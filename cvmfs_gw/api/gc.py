@@ -15,6 +15,7 @@ from typing import Final
 from aiohttp import web
 
 from cvmfs_gw.api.context import authorization, json_body, service
+from cvmfs_gw.api.describe import FLAG, TEXT, Paths, json_request, operation
 from cvmfs_gw.api.messages import GcRequest, decode, reply
 from cvmfs_gw.engine.gc import GcReport, Policy
 from cvmfs_gw.gateway.errors import InvalidBody
@@ -29,7 +30,7 @@ async def collect(request: web.Request) -> web.Response:
     gateway = service(request)
     gateway.access.authorize_admin(authorization(request), body)
     wanted = decode(body, GcRequest)
-    gateway.repository(wanted.repo)
+    gateway.repositories.get(wanted.repo)
     listed: deque[str] = deque(maxlen=MAX_LISTED if wanted.verbose else 0)
 
     def on_delete(name: ContentHash, size: int) -> None:
@@ -69,6 +70,26 @@ def describe(report: GcReport) -> str:
         f" {report.condemned_revisions} revisions, {report.condemned_catalogs} catalogs,"
         f" {report.condemned_objects} objects, {report.condemned_bytes} bytes\n"
     )
+
+
+_REQUEST: Final = {
+    "repo": TEXT,
+    "num_revisions": {"type": "integer"},
+    "timestamp": TEXT,
+    "dry_run": FLAG,
+    "verbose": FLAG,
+}
+
+PATHS: Final[Paths] = {
+    "/gc": {
+        "post": operation(
+            "Collect garbage",
+            body=json_request(_REQUEST, ["repo"]),
+            answer={"output": TEXT},
+            signed="the body, by an administrator's key",
+        )
+    }
+}
 
 
 def routes(root: str) -> list[web.RouteDef]:

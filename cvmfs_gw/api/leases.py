@@ -7,10 +7,12 @@ from typing import Any, Final
 from aiohttp import web
 
 from cvmfs_gw.api.context import authorization, json_body, service, token, url_path
+from cvmfs_gw.api.describe import COUNT, TEXT, Paths, in_header, in_path, json_request, operation, struct, table
 from cvmfs_gw.api.messages import CommitRequest, NewLeaseRequest, RenewRequest, decode, number, reply
 from cvmfs_gw.gateway.errors import InvalidBody, InvalidLease, MissingPath
 from cvmfs_gw.gateway.gotime import format_time
 from cvmfs_gw.gateway.leases import Lease, LeaseView
+from cvmfs_gw.gateway.waiting import MAX_WAIT_S
 
 _MAX_REVISION: Final = 2**31 - 1
 """The ``revision`` of a lease reply is a 32-bit number; a larger one is left out."""
@@ -24,7 +26,7 @@ async def list_leases(request: web.Request) -> web.Response:
 async def get_lease(request: web.Request) -> web.Response:
     # Source: no status in this one reply, and HTTP 500 for a token that is unknown.
     try:
-        lease = service(request).lease(token(request))
+        lease = service(request).leases.get(token(request))
     except InvalidLease as error:
         return reply(dict(error.reply()), status=500)
     return reply({"data": _shown(lease)})
@@ -34,7 +36,7 @@ async def new_lease(request: web.Request) -> web.Response:
     body = await json_body(request)
     key = service(request).access.authorize(authorization(request), body)
     wanted = decode(body, NewLeaseRequest)
-    granted = await service(request).new_lease(
+    granted = await service(request).leases.acquire(
         wanted.path,
         key,
         protocol=number(wanted.api_version, "api_version"),
@@ -57,7 +59,7 @@ async def commit_lease(request: web.Request) -> web.Response:
     body = await json_body(request)
     key = service(request).access.authorize(authorization(request), token(request).encode())
     wanted = decode(body, CommitRequest).body()
-    outcome = await service(request).commit(token(request), wanted, key)
+    outcome = await service(request).commits.commit(token(request), wanted, key)
     answer: dict[str, Any] = {"status": "ok", "final_revision": outcome.final_revision}
     if outcome.tag_name:
         answer["tag_name"] = outcome.tag_name
@@ -72,13 +74,13 @@ async def renew_lease(request: web.Request) -> web.Response:
     wanted = decode(body, RenewRequest) if body.strip() else RenewRequest()
     if wanted.expires_in_sec is not None and wanted.expires_in_sec <= 0:
         raise InvalidBody("expires_in_sec is not positive")
-    lease = await service(request).renew(token(request), key, lifetime_s=wanted.expires_in_sec)
+    lease = await service(request).leases.renew(token(request), key, lifetime_s=wanted.expires_in_sec)
     return reply({"status": "ok", "data": {"expires": format_time(lease.expires_ms)}})
 
 
 async def cancel_lease(request: web.Request) -> web.Response:
     key = service(request).access.authorize(authorization(request), token(request).encode())
-    await service(request).cancel(token(request), key)
+    await service(request).leases.cancel(token(request), key)
     return reply({"status": "ok"})
 
 
@@ -88,8 +90,79 @@ async def cancel_by_path(request: web.Request) -> web.Response:
     path = signed.decode("utf-8", "surrogateescape").partition("/leases-by-path/")[2]
     if not path:
         raise MissingPath
-    await service(request).cancel_by_path(path)
+    await service(request).leases.cancel_by_path(path)
     return reply({"status": "ok"})
+
+
+_TOKEN: Final = in_path("token")
+_LEASE: Final = struct(
+    {
+        "key_id": TEXT,
+        "path": TEXT,
+        "expires": {"type": "string", "description": "as in 2026-11-20 08:41:48.712 +0000 UTC"},
+        "hostname": TEXT,
+        "age": {**COUNT, "description": "seconds"},
+        "expires_in": {**COUNT, "description": "seconds"},
+        "state": {"enum": ["open", "committing"]},
+        "uploading": {**COUNT, "description": "object packs that are coming in"},
+        "objects": COUNT,
+        "bytes": COUNT,
+    },
+    ["key_id", "path", "expires"],
+)
+_REQUEST: Final = {
+    "path": {"type": "string", "description": "<repository>/ or <repository>/a/b"},
+    "api_version": {"type": ["string", "integer"]},
+    "hostname": TEXT,
+    "wait": {"type": ["string", "integer"], "description": f"seconds to wait for the path, {MAX_WAIT_S:.0f} at most"},
+}
+_COMMIT: Final = {
+    "old_root_hash": TEXT,
+    "new_root_hash": TEXT,
+    "tag_name": TEXT,
+    "tag_description": TEXT,
+    "tag_channel": {"type": "integer"},
+    "auto_tag_threshold": {"type": "integer", "description": "seconds since the epoch; automatic tags before it go"},
+    "delete_tags": {"type": "string", "description": "names with spaces between them"},
+}
+
+PATHS: Final[Paths] = {
+    "/leases": {
+        "get": operation("All leases", answer={"data": table(_LEASE)}),
+        "post": operation(
+            "Take a lease",
+            in_header("Lease-Wait", COUNT, "the same as wait"),
+            body=json_request(_REQUEST, ["path", "api_version"]),
+            answer={
+                "session_token": TEXT,
+                "max_api_version": {"type": "integer"},
+                "revision": COUNT,
+                "root_hash": TEXT,
+                "time_remaining": TEXT,
+            },
+            signed="the body",
+        ),
+    },
+    "/leases/{token}": {
+        "get": operation("One lease", _TOKEN, answer={"data": _LEASE}),
+        "post": operation(
+            "Commit",
+            _TOKEN,
+            body=json_request(_COMMIT, ["old_root_hash", "new_root_hash"]),
+            answer={"final_revision": COUNT, "tag_name": TEXT, "missing_objects": COUNT},
+            signed="the token",
+        ),
+        "patch": operation("Renew a lease", _TOKEN, answer={"data": struct({"expires": TEXT})}, signed="the token"),
+        "delete": operation("Cancel a lease", _TOKEN, signed="the token"),
+    },
+    "/leases-by-path/{path}": {
+        "delete": operation(
+            "Cancel the leases at and below a path",
+            in_path("path"),
+            signed="the URL's path, by an administrator's key",
+        )
+    },
+}
 
 
 def routes(root: str) -> list[web.RouteDef]:

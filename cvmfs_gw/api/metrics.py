@@ -10,6 +10,7 @@ from typing import Final
 from aiohttp import web
 
 from cvmfs_gw.api.context import service
+from cvmfs_gw.api.describe import Paths
 from cvmfs_gw.api.messages import reply
 from cvmfs_gw.api.observe import RUNNING
 from cvmfs_gw.gateway.metrics import Sample, render
@@ -46,11 +47,11 @@ async def gauges(gateway: GatewayService) -> list[Sample]:
     samples = [
         Sample("leases", len(views) - committing, (("state", "open"),)),
         Sample("leases", committing, (("state", "committing"),)),
-        Sample("lease_waiters", len(gateway.waiting)),
-        Sample("payloads_running", gateway.payloads_running),
-        Sample("commits_running", gateway.commits_running),
+        Sample("lease_waiters", len(gateway.leases.waiting)),
+        Sample("payloads_running", gateway.payloads.running),
+        Sample("commits_running", gateway.commits.running),
     ]
-    for state in await survey(gateway):
+    for state in await survey(gateway.repositories):
         labels = (("repository", state.fqrn),)
         samples.append(Sample("repository_enabled", state.enabled, labels))
         if state.head is not None:
@@ -75,6 +76,10 @@ async def readyz(request: web.Request) -> web.Response:
     except Exception as error:
         return reply({"status": "error", "reason": f"lease database: {type(error).__name__}"}, 503)
     return reply({"status": "ok"})
+
+
+PATHS: Final[Paths] = {}
+"""None of them is below the API's root."""
 
 
 def routes(root: str) -> list[web.RouteDef]:

@@ -73,7 +73,7 @@ class Announcer:
         self._engine = engine
 
     async def committed(self, committed: Committed) -> None:
-        """For :attr:`GatewayService.on_committed`."""
+        """For :attr:`Committer.on_committed`."""
         await self.announce(committed.fqrn)
 
     async def announce(self, fqrn: str) -> None:

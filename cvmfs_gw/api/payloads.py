@@ -11,10 +11,13 @@ end, and then answered.
 
 from __future__ import annotations
 
+from typing import Final
+
 from aiohttp import web
 
 from cvmfs_gw.api.bodies import Body
 from cvmfs_gw.api.context import authorization, service
+from cvmfs_gw.api.describe import Paths, in_header, in_path, operation
 from cvmfs_gw.api.messages import PayloadHead, decode, number, reply
 from cvmfs_gw.gateway.authorization import Key
 from cvmfs_gw.gateway.errors import InvalidMessageSize
@@ -31,7 +34,7 @@ async def submit(request: web.Request) -> web.Response:
         signed = head_bytes if url_token is None else url_token.encode()
         key = service(request).access.authorize(authorization(request), signed)
         head = decode(head_bytes, PayloadHead)
-        await service(request).payload(
+        await service(request).payloads.receive(
             url_token or head.session_token or "",
             key,
             digest=head.payload_digest,
@@ -42,6 +45,21 @@ async def submit(request: web.Request) -> web.Response:
         await body.drain(MAX_DRAIN_UNSIGNED if key is None else MAX_PAYLOAD)
         raise
     return reply({"status": "ok"})
+
+
+_PACK: Final = {
+    "required": True,
+    "description": "Message-Size bytes of JSON (payload_digest, header_size, session_token), then the object pack",
+    "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+}
+_SIZE: Final = in_header("Message-Size", {"type": "integer", "minimum": 0, "maximum": MAX_PAYLOAD_HEAD}, required=True)
+
+PATHS: Final[Paths] = {
+    "/payloads": {"post": operation("Send an object pack", _SIZE, body=_PACK, signed="the JSON head")},
+    "/payloads/{token}": {
+        "post": operation("Send an object pack", in_path("token"), _SIZE, body=_PACK, signed="the token")
+    },
+}
 
 
 def routes(root: str) -> list[web.RouteDef]:

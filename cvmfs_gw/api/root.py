@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from aiohttp import web
 
+from cvmfs_gw.api.describe import TEXT, Paths, operation
 from cvmfs_gw.api.messages import reply
 
 
 async def welcome(request: web.Request) -> web.Response:
     return reply({"welcome": "This is a gateway for publishing to CernVM-FS repositories."})
+
+
+PATHS: Final[Paths] = {"/": {"get": operation("Says that there is a gateway", answer={"welcome": TEXT})}}
 
 
 def routes(root: str) -> list[web.RouteDef]:

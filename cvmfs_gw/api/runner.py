@@ -8,7 +8,7 @@
 | JSON body | 1 MiB within 60 s (:mod:`cvmfs_gw.api.context`) |
 | silence within a payload | 900 s (:mod:`cvmfs_gw.api.bodies`) |
 | requests at the same time | 2048 (:mod:`cvmfs_gw.api.observe`) |
-| payloads that are stored at the same time | 32, more wait (:mod:`cvmfs_gw.gateway.service`) |
+| payloads that are stored at the same time | 32, more wait (:mod:`cvmfs_gw.gateway.payloads`) |
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ from cvmfs_gw.engine.commit import Engine
 from cvmfs_gw.engine.errors import EngineError
 from cvmfs_gw.gateway.config import Config
 from cvmfs_gw.gateway.errors import ConfigError
-from cvmfs_gw.gateway.service import GatewayService, Head
+from cvmfs_gw.gateway.repositories import Head
+from cvmfs_gw.gateway.service import GatewayService
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_notify.config import NotifyConfig
 from cvmfs_notify.errors import NotifyConfigError
@@ -114,7 +115,7 @@ async def serve(
         max_subscribers=max(raise_file_limit() - RESERVED_FILES, RESERVED_FILES),
     )
     announcer = Announcer(hub, engine)
-    service.on_committed.append(announcer.committed)
+    service.commits.on_committed.append(announcer.committed)
     runners = [make_runner(make_app(service, hub, notify_config.keys), SHUTDOWN_S)]
     ports = [(GATEWAY, listen.port)]
     if listen.web_port is not None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from cvmfs_gw.api.context import SERVICE, service
+from cvmfs_gw.api.describe import Paths, operation
 from cvmfs_gw.api.leases import describe_lease
 from cvmfs_gw.api.messages import reply
 from cvmfs_gw.api.metrics import subscribers
@@ -59,17 +60,20 @@ async def status(request: web.Request) -> web.Response:
             "status": "ok",
             "version": version(),
             "uptime": int(time.time() - _STARTED),
-            "repositories": [_repository(state, now) for state in await survey(gateway)],
+            "repositories": [_repository(state, now) for state in await survey(gateway.repositories)],
             "leases": [describe_lease(view, now) for view in gateway.lease_views()],
-            "waiting": len(gateway.waiting),
+            "waiting": len(gateway.leases.waiting),
             "commits": _commits(gateway, now),
-            "commits_running": gateway.commits_running,
-            "payloads_running": gateway.payloads_running,
+            "commits_running": gateway.commits.running,
+            "payloads_running": gateway.payloads.running,
             "subscribers": subscribers(request.app),
-            "received": gateway.received_bytes(),
-            "bytes_per_second": int(request.app[THROUGHPUT].look(time.monotonic(), gateway.received_bytes())),
+            "received": gateway.payloads.received_bytes(),
+            "bytes_per_second": int(request.app[THROUGHPUT].look(time.monotonic(), gateway.payloads.received_bytes())),
         }
     )
+
+
+PATHS: Final[Paths] = {"/status": {"get": operation("What is going on")}}
 
 
 def routes(root: str) -> list[web.RouteDef]:
@@ -103,5 +107,5 @@ def _commits(gateway: GatewayService, now: int) -> list[dict[str, Any]]:
             "tag": commit.tag,
             "age": max(now - commit.at_ms, 0) // 1000,
         }
-        for commit in reversed(gateway.recent)
+        for commit in reversed(gateway.commits.recent)
     ]

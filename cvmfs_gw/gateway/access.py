@@ -200,6 +200,19 @@ class Access:
             raise InvalidHmac
         return key
 
+    def check_owner(self, key: Key, owner: str, path: LeasePath) -> None:
+        """Return if *key* may use the lease on *path* that the key with the id *owner* has; raises :exc:`AccessDenied`.
+
+        A lease is its key's alone, as long as that key may still have it, and every administrator's.
+
+        Divergence: in the reference any key may commit, fill or cancel any lease whose token it knows.
+        """
+        if key.admin:
+            return
+        if key.id != owner:
+            raise KeyNotAllowed
+        self._config.check(key.id, path)
+
 
 def _look(name: str) -> tuple[int, ...] | None:
     try:

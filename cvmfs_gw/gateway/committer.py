@@ -16,22 +16,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Final
 
 from cvmfs_gw.engine.commit_api import CommitEngine, CommitOutcome, CommitRequest
 from cvmfs_gw.engine.errors import EngineError
+from cvmfs_gw.gateway.access import Access
 from cvmfs_gw.gateway.authorization import Key
+from cvmfs_gw.gateway.changes import Changes
 from cvmfs_gw.gateway.commits import CommitQueue
 from cvmfs_gw.gateway.errors import CommitFailed, CommitInProgress, KeyNotAllowed
-from cvmfs_gw.gateway.leases import BegunCommit, Lease, LeaseBook
+from cvmfs_gw.gateway.leases import BegunCommit, LeaseBook
 from cvmfs_gw.gateway.metrics import Metrics
 from cvmfs_objstore.hashes import ContentHash
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
+RECENT_COMMITS: Final = 20
+"""How many commits are remembered for people to see."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +63,15 @@ class Committed:
 Listener = Callable[[Committed], Awaitable[None]]
 
 
-class Change(Protocol):
-    """Calls a function in the thread that changes leases."""
+@dataclass(frozen=True, slots=True)
+class RecentCommit:
+    """A commit that this process has published, and when, in milliseconds since the epoch."""
 
-    def __call__(self, function: Callable[..., T], *arguments: Any) -> Awaitable[T]: ...
+    fqrn: str
+    path: str
+    revision: int
+    tag: str
+    at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,24 +86,27 @@ class _Running:
 class Committer:
     """Runs commits. To be used from one event loop only.
 
-    *check_owner* raises if a key may not use a lease; *clock* tells milliseconds since the epoch.
+    *clock* tells milliseconds since the epoch.
     """
 
     def __init__(
         self,
         engine: CommitEngine,
         leases: LeaseBook,
-        change: Change,
-        check_owner: Callable[[Lease, Key], None],
+        changes: Changes,
+        access: Access,
         clock: Callable[[], int],
         metrics: Metrics | None = None,
     ) -> None:
         self._metrics = metrics or Metrics()
         self.on_committed: list[Listener] = []
+        """Called after each commit, one after the other; what they raise is logged."""
+        self.recent: deque[RecentCommit] = deque(maxlen=RECENT_COMMITS)
+        """The latest commits of this process, the oldest first."""
         self._engine = engine
         self._leases = leases
-        self._change = change
-        self._check_owner = check_owner
+        self._changes = changes
+        self._access = access
         self._clock = clock
         self._queue = CommitQueue()
         self._running: dict[str, _Running] = {}
@@ -123,17 +135,20 @@ class Committer:
         self._queue.close()
 
     async def commit(self, token: str, body: CommitBody, key: Key) -> CommitOutcome:
-        """Publish what the lease's packs brought; raises :exc:`GatewayError` and :exc:`EngineError`."""
+        """Publish what the lease's packs brought; raises :exc:`GatewayError` and :exc:`EngineError`.
+
+        The same token and hashes get the same answer, however often they are asked and also after a restart.
+        """
         running = self._running.get(token)
         if running is None:
-            recorded = await self._change(self._leases.recorded, token, body.old_root, body.new_root)
+            recorded = await self._changes(self._leases.recorded, token, body.old_root, body.new_root)
             if recorded is not None and recorded.outcome is not None:
                 _check_same_key(recorded.key_id, key)
                 return recorded.outcome
             running = self._running.get(token)  # somebody may have been quicker
         if running is None:
             lease = self._leases.get(token, self._clock())
-            self._check_owner(lease, key)
+            self._access.check_owner(key, lease.key_id, lease.path)
             task = asyncio.create_task(self._run(token, body))
             running = self._running[token] = _Running(body, lease.key_id, task)
             task.add_done_callback(lambda task: self._ended(token, task))
@@ -145,7 +160,7 @@ class Committer:
 
     async def _run(self, token: str, body: CommitBody) -> CommitOutcome:
         old, new = body.old_root, body.new_root
-        begun = await self._change(self._leases.begin_commit, token, old, new, self._clock())
+        begun = await self._changes(self._leases.begin_commit, token, old, new, self._clock())
         path = begun.lease.path
         request = _request(begun, body)
         try:
@@ -153,20 +168,21 @@ class Committer:
         except EngineError as error:
             self._metrics.add("commits_total", repository=path.fqrn, outcome=error.reason)
             log.warning("commit to %s refused: %s: %s", path, error.reason, error)
-            await self._change(self._leases.fail_commit, token, old, new, self._clock())
+            await self._changes(self._leases.fail_commit, token, old, new, self._clock())
             raise
         except Exception as error:
             self._metrics.add("commits_total", repository=path.fqrn, outcome="failed")
             log.exception("commit to %s failed", path)
-            await self._change(self._leases.fail_commit, token, old, new, self._clock())
+            await self._changes(self._leases.fail_commit, token, old, new, self._clock())
             raise CommitFailed from error
         try:
-            await self._change(self._leases.finish_commit, token, old, new, outcome, self._clock())
+            await self._changes(self._leases.finish_commit, token, old, new, outcome, self._clock())
         except Exception:
             # It is published, and the publisher must hear so. Only asking again will not find it.
             log.exception("cannot record the commit to %s, revision %d", path, outcome.final_revision)
         self._metrics.add("commits_total", repository=path.fqrn, outcome="ok")
         log.info("committed to %s: revision %d", path, outcome.final_revision)
+        self.recent.append(RecentCommit(path.fqrn, path.path, outcome.final_revision, outcome.tag_name, self._clock()))
         announcing = asyncio.create_task(self._announce(Committed(path.fqrn, path.path, outcome)))
         self._announcing.add(announcing)
         announcing.add_done_callback(self._announcing.discard)

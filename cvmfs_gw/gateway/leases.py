@@ -27,6 +27,7 @@ from cvmfs_gw.gateway.leasedb import LeaseDatabase, LeaseRow, RecordedCommit
 from cvmfs_gw.gateway.leaseindex import LeaseIndex
 from cvmfs_gw.gateway.leasepath import LeasePath
 from cvmfs_gw.gateway.leasestate import ENDED, TRANSITIONS, Event, State
+from cvmfs_gw.gateway.protocol import MAX_TOKEN
 from cvmfs_objstore.hashes import ContentHash
 
 log = logging.getLogger(__name__)
@@ -278,7 +279,12 @@ class LeaseBook:
     # --- commits -----------------------------------------------------------------------------------------------
 
     def recorded(self, token: str, old_root: ContentHash, new_root: ContentHash) -> RecordedCommit | None:
-        """What is known of a commit with this token and these hashes, now or from before a restart."""
+        """What is known of a commit with this token and these hashes, now or from before a restart.
+
+        Raises :exc:`InvalidLease` for what cannot be a token.
+        """
+        if len(token) > MAX_TOKEN or not token.isascii():
+            raise InvalidLease
         with self._changing:
             return self._database.commit(token, old_root, new_root)
 

@@ -6,10 +6,8 @@ import asyncio
 import logging
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from cvmfs_gw.gateway.service import GatewayService, Head
+from cvmfs_gw.gateway.repositories import Head, Repositories
 
 log = logging.getLogger(__name__)
 
@@ -25,17 +23,17 @@ class RepositoryState:
     size_bytes: int = 0
 
 
-async def survey(gateway: GatewayService) -> list[RepositoryState]:
+async def survey(repositories: Repositories) -> list[RepositoryState]:
     """All of them, in the order of their names. Looks at the disk, in a thread."""
-    names = [(name, view.enabled) for name, view in sorted(gateway.repositories().items())]
-    return await asyncio.to_thread(lambda: [_look(gateway, name, enabled) for name, enabled in names])
+    names = [(name, view.enabled) for name, view in sorted(repositories.all().items())]
+    return await asyncio.to_thread(lambda: [_look(repositories, name, enabled) for name, enabled in names])
 
 
-def _look(gateway: GatewayService, fqrn: str, enabled: bool) -> RepositoryState:
+def _look(repositories: Repositories, fqrn: str, enabled: bool) -> RepositoryState:
     try:
-        head = gateway.head(fqrn)
+        head = repositories.head(fqrn)
         # only a store on a local disk has a folder
-        root = getattr(gateway.store(fqrn).storage, "root", None)
+        root = getattr(repositories.store(fqrn).storage, "root", None)
         if root is None:
             return RepositoryState(fqrn, enabled, head)
         room = os.statvfs(root)

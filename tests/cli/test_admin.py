@@ -42,7 +42,7 @@ async def test_leases(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
 async def test_cancel(api: Api, service: GatewayService, key_file: str, capsys: pytest.CaptureFixture[str]) -> None:
     await api.token(f"{FQRN}/a b/c")
     assert await run(api, "cancel", f"{FQRN}/a b/", "--key", key_file) == 0
-    assert service.leases() == []
+    assert service.leases.all() == []
     wrong = write(key_file + "2", f"plain_text {KEY.id} {KEY.secret.decode()}\n")
     assert await run(api, "cancel", FQRN, "--key", wrong) == 1
     assert "no_admin_key" in capsys.readouterr().err
@@ -52,14 +52,14 @@ async def test_repositories(
     api: Api, service: GatewayService, key_file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert await run(api, "disable", OTHER, "--wait", "--key", key_file) == 0
-    assert not service.repository(OTHER).enabled
+    assert not service.repositories.get(OTHER).enabled
     assert await run(api, "repos") == 0
     assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()[2:]] == [
         [OTHER, "disabled"],
         [FQRN, "enabled"],
     ]
     assert await run(api, "enable", OTHER, "--key", key_file) == 0
-    assert service.repository(OTHER).enabled
+    assert service.repositories.get(OTHER).enabled
     assert await run(api, "enable", "unknown.org", "--key", key_file) == 1
     assert "invalid_repo" in capsys.readouterr().err
 

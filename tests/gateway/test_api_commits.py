@@ -100,9 +100,9 @@ async def test_the_same_answer_after_a_restart(
     await service.close()
 
     again = GatewayService.open(config, paths, engine=FakeEngine(), stores=stores.__getitem__, clock=clock)
-    outcome = await again.commit(token, CommitBody(OLD, NEW), KEY)
+    outcome = await again.commits.commit(token, CommitBody(OLD, NEW), KEY)
     assert (outcome.final_revision, outcome.root_hash, outcome.tag_name) == (1, catalog("root 1"), "v1")
-    assert (await again.commit(open_token, CommitBody(OLD, NEW), KEY)).final_revision == 1
+    assert (await again.commits.commit(open_token, CommitBody(OLD, NEW), KEY)).final_revision == 1
     await again.close()
 
 
@@ -110,15 +110,15 @@ async def test_a_killed_process(
     config: Config, paths: SystemPaths, clock: Clock, stores: dict[str, ObjectStore]
 ) -> None:
     killed = GatewayService.open(config, paths, engine=FakeEngine(), stores=stores.__getitem__, clock=clock)
-    lease = await killed.new_lease(f"{FQRN}/a", KEY, protocol=3, hostname="h")
+    lease = await killed.leases.acquire(f"{FQRN}/a", KEY, protocol=3, hostname="h")
     clock.advance(7_000_000)
-    killed._leases.begin_commit(lease.token, OLD, NEW, clock())
+    killed._book.begin_commit(lease.token, OLD, NEW, clock())
     await killed.close()
 
     clock.advance(7_000_000)
     engine = FakeEngine()
     again = GatewayService.open(config, paths, engine=engine, stores=stores.__getitem__, clock=clock)
-    assert (await again.commit(lease.token, CommitBody(OLD, NEW), KEY)).final_revision == 1
+    assert (await again.commits.commit(lease.token, CommitBody(OLD, NEW), KEY)).final_revision == 1
     assert engine.requests[0].repeated
     await again.close()
 
@@ -185,7 +185,7 @@ async def test_one_at_a_time_in_order_and_repositories_side_by_side(
     commits = []
     for token in tokens:
         commits.append(asyncio.create_task(api.commit(token)))
-        await until(lambda token=token: service._leases.state(token) is State.COMMITTING)  # type: ignore[misc]
+        await until(lambda token=token: service._book.state(token) is State.COMMITTING)  # type: ignore[misc]
     commits.append(asyncio.create_task(api.commit(other)))
     await engine.entered(2)
     assert engine.running == 2
@@ -240,7 +240,7 @@ async def test_listeners(api: Api, service: GatewayService, caplog: pytest.LogCa
     async def broken(committed: Committed) -> None:
         raise ValueError("not interested")
 
-    service.on_committed += [broken, heard.put]
+    service.commits.on_committed += [broken, heard.put]
     await api.commit(await api.token(f"{FQRN}/a"))
     committed = await heard.get()
     assert (committed.fqrn, committed.lease_path, committed.outcome.final_revision) == (FQRN, "/a", 1)
@@ -262,7 +262,7 @@ async def test_a_database_that_cannot_record(
         raise OSError(28, "No space left on device")
 
     token = await api.token(f"{FQRN}/a")
-    monkeypatch.setattr(service._leases._database, "finish_commit", full)
+    monkeypatch.setattr(service._book._database, "finish_commit", full)
     assert await api.commit(token) == {"status": "ok", "final_revision": 1}
     assert "cannot record" in caplog.text
     assert (await api.lease(f"{FQRN}/a"))["status"] == "ok"

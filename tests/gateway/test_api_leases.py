@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from cvmfs_gw.gateway.authorization import Key
-from cvmfs_gw.gateway.service import GatewayService, Head
+from cvmfs_gw.gateway.repositories import Head
+from cvmfs_gw.gateway.service import GatewayService
 from tests.gateway.support import ADMIN, FQRN, KEY, NEW, OTHER, RESTRICTED, STRANGER, UNKNOWN, Api, Clock, FakeEngine
 
 
@@ -276,12 +277,12 @@ async def test_cancel_by_path_is_for_administrators(api: Api) -> None:
 
 
 async def test_head_in_lease_replies(api: Api, service: GatewayService) -> None:
-    service._head = lambda fqrn: Head(7, NEW)
+    service.repositories._heads = lambda fqrn: Head(7, NEW)
     reply = await api.lease(f"{FQRN}/a")
     assert (reply["revision"], reply["root_hash"]) == (7, NEW.bare)
-    service._head = lambda fqrn: Head(2**31, NEW)
+    service.repositories._heads = lambda fqrn: Head(2**31, NEW)
     assert "revision" not in await api.lease(f"{FQRN}/b")
-    service._head = dict[str, Head]().__getitem__
+    service.repositories._heads = dict[str, Head]().__getitem__
     assert (await api.lease(f"{FQRN}/c"))["status"] == "ok"
 
 

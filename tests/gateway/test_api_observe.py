@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from cvmfs_gw.api import observe
-from cvmfs_gw.api.app import make_app
+from cvmfs_gw.api import leases, observe
+from cvmfs_gw.api.app import RESOURCES, make_app
 from cvmfs_gw.api.logs import REQUEST_ID, JsonFormatter, request_id
-from cvmfs_gw.api.openapi import PATHS, description
+from cvmfs_gw.api.openapi import description
 from cvmfs_gw.api.status import Throughput
 from cvmfs_gw.gateway.protocol import API_ROOT
 from cvmfs_gw.gateway.service import GatewayService
@@ -89,7 +89,7 @@ async def test_health(api: Api, service: GatewayService, monkeypatch: pytest.Mon
     def broken() -> None:
         raise sqlite3.OperationalError("disk I/O error")
 
-    monkeypatch.setattr(service._leases, "probe", broken)
+    monkeypatch.setattr(service._book, "probe", broken)
     assert (await get(api, "/healthz"))[0] == 200
     status, text, _ = await get(api, "/readyz")
     assert status == 503
@@ -171,22 +171,23 @@ async def test_what_is_no_http(api: Api, sent: bytes, status: int) -> None:
 
 
 async def test_the_description_has_every_route(service: GatewayService, api: Api) -> None:
-    described = {(method.upper(), API_ROOT + path) for path, item in PATHS.items() for method in item}
+    document = description(resource.PATHS for resource in RESOURCES)
+    described = {(method.upper(), API_ROOT + path) for path, item in document["paths"].items() for method in item}
     routes: set[tuple[str, str]] = set()
     for route in make_app(service).router.routes():
         assert route.resource is not None
         path = re.sub(r":\.\*\}", "}", route.resource.canonical)
         if route.method != "HEAD" and path.startswith(f"{API_ROOT}/"):
             routes.add((route.method, path))
-    assert routes - described == {("GET", f"{API_ROOT}/"), ("GET", f"{API_ROOT}/openapi.json")}
+    assert routes - described == {("GET", f"{API_ROOT}/openapi.json")}
     assert described - routes == set()
     status, served = await api.call("GET", "/openapi.json")
-    assert (status, served) == (200, description())
+    assert (status, served) == (200, document)
 
 
 async def test_replies_are_as_described(api: Api) -> None:
     token = await api.token()
-    schema: dict[str, Any] = PATHS["/leases"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    schema: dict[str, Any] = leases.PATHS["/leases"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
     lease = schema["allOf"][1]["properties"]["data"]["additionalProperties"]
     _, reply = await api.call("GET", "/leases")
     (shown,) = reply["data"].values()

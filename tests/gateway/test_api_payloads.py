@@ -154,7 +154,7 @@ async def test_announcements_that_are_wrong(api: Api, stores: Stores) -> None:
 
 
 async def test_packs_over_the_limit(api: Api, service: GatewayService, stores: Stores) -> None:
-    service._max_payload = 2_999
+    service.payloads._max_size = 2_999
     status, reply = await api.payload(await api.token(), *pack(objects(3, 1000)))
     assert (status, reply["reason"]) == (200, "other_error")
     assert "at most 2999" in reply["detail"]
@@ -258,7 +258,7 @@ async def test_a_publisher_that_goes_away(api: Api, stores: Stores, service: Gat
     await writer.drain()
     await until(lambda: len(stored(stores)) == 2)
     writer.transport.abort()
-    entry = service._leases._entries[token]
+    entry = service._book._entries[token]
     await until(lambda: not entry.running)
     assert len(stored(stores)) == 2
     assert await api.payload(token, header, body) == OK

@@ -61,7 +61,7 @@ async def test_disable_during_a_commit(api: Api, service: GatewayService, engine
     assert busy == (200, {"status": "repo_busy"})
     assert (await api.call("GET", f"/repos/{FQRN}"))[1]["data"]["enabled"] is True
     waiting = asyncio.create_task(api.call("POST", f"/repos/{FQRN}", {"enable": False, "wait": True}, key=ADMIN))
-    await until(lambda: not service.repository(FQRN).enabled)
+    await until(lambda: not service.repositories.get(FQRN).enabled)
     assert not waiting.done()
     engine.gate.set()
     assert await waiting == (200, {"status": "ok"})

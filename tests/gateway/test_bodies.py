@@ -122,12 +122,12 @@ async def test_what_comes_in_is_shown(api: Api, service: GatewayService) -> None
     await until(lambda: service.lease_views() and service.lease_views()[0].uploads.bytes_added >= 3 * MIB)
     (view,) = service.lease_views()
     assert view.running == 1
-    assert service.payloads_running == 1
+    assert service.payloads.running == 1
     connection.writer.write(data[4 * MIB :])
     assert b'"ok"' in await connection.reader.read()
     connection.writer.close()
-    assert service.payloads_running == 0
-    assert service.received_bytes() == len(header) + len(data)
+    assert service.payloads.running == 0
+    assert service.payloads.received_bytes() == len(header) + len(data)
 
 
 async def test_who_goes_away_leaves_nothing_behind(api: Api, service: GatewayService) -> None:
@@ -138,7 +138,7 @@ async def test_who_goes_away_leaves_nothing_behind(api: Api, service: GatewaySer
         await until(lambda: service.lease_views()[0].running)
         connection.writer.transport.abort()
         await until(lambda: not service.lease_views()[0].running)
-    assert service.payloads_running == 0
+    assert service.payloads.running == 0
     assert await api.payload(token, header, data) == (200, {"status": "ok"})
 
 

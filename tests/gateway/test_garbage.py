@@ -99,13 +99,13 @@ async def test_collects(gateway: Gateway) -> None:
 
 async def test_leases_are_respected(gateway: Gateway) -> None:
     past, service = gateway.past, gateway.service
-    lease = await service.new_lease(f"{FQRN}/x", KEY, protocol=2, hostname="here")
+    lease = await service.leases.acquire(f"{FQRN}/x", KEY, protocol=2, hostname="here")
     past.now += HOUR
     past.upload({"/x": b"on its way"})
     past.age()
     assert (await gateway.gc(num_revisions=1))["status"] == "ok"
     assert past.has(b"on its way")
-    await service.cancel(lease.token, KEY)
+    await service.leases.cancel(lease.token, KEY)
     past.now += HOUR
     assert (await gateway.gc(num_revisions=1))["status"] == "ok"
     assert not past.has(b"on its way")

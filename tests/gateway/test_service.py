@@ -22,8 +22,8 @@ BODY = CommitBody(OLD, NEW)
 
 async def test_closing_waits_for_commits(service: GatewayService, engine: FakeEngine) -> None:
     engine.gate = threading.Event()
-    lease = await service.new_lease(f"{FQRN}/a", KEY, protocol=2, hostname="")
-    commit = asyncio.create_task(service.commit(lease.token, BODY, KEY))
+    lease = await service.leases.acquire(f"{FQRN}/a", KEY, protocol=2, hostname="")
+    commit = asyncio.create_task(service.commits.commit(lease.token, BODY, KEY))
     await engine.entered()
     closing = asyncio.create_task(service.close())
     for _ in range(100):
@@ -35,18 +35,18 @@ async def test_closing_waits_for_commits(service: GatewayService, engine: FakeEn
 
 
 async def test_housekeeping(service: GatewayService, clock: Clock) -> None:
-    done = await service.new_lease(f"{FQRN}/a", KEY, protocol=2, hostname="")
-    await service.commit(done.token, BODY, KEY)
-    late = await service.new_lease(f"{FQRN}/b", KEY, protocol=2, hostname="")
+    done = await service.leases.acquire(f"{FQRN}/a", KEY, protocol=2, hostname="")
+    await service.commits.commit(done.token, BODY, KEY)
+    late = await service.leases.acquire(f"{FQRN}/b", KEY, protocol=2, hostname="")
     clock.advance(7_200_000)
     await service.housekeep()
     with pytest.raises(InvalidLease):
-        await service.cancel(late.token, KEY)
-    assert (await service.commit(done.token, BODY, KEY)).final_revision == 1
+        await service.leases.cancel(late.token, KEY)
+    assert (await service.commits.commit(done.token, BODY, KEY)).final_revision == 1
     clock.advance(OUTCOMES_KEPT_MS)
     await service.housekeep()
     with pytest.raises(InvalidLease):
-        await service.commit(done.token, BODY, KEY)
+        await service.commits.commit(done.token, BODY, KEY)
 
 
 async def test_what_does_not_open(paths: SystemPaths, config: Config, engine: FakeEngine) -> None:
@@ -79,11 +79,11 @@ async def test_a_store_that_does_not_open(
         return
         yield
 
-    service._stores = broken
-    lease = await service.new_lease(f"{FQRN}/a", KEY, protocol=2, hostname="")
+    service.repositories._stores = broken
+    lease = await service.leases.acquire(f"{FQRN}/a", KEY, protocol=2, hostname="")
     header, _ = pack([])
     with pytest.raises(expected):
-        await service.payload(
+        await service.payloads.receive(
             lease.token,
             KEY,
             digest=digest_of(header),
@@ -91,13 +91,13 @@ async def test_a_store_that_does_not_open(
             chunks=nothing(),  # type: ignore[arg-type]
         )
     clock.advance(7_200_000)
-    assert service.leases() == []  # it is not pinned
+    assert service.leases.all() == []  # it is not pinned
 
 
 async def test_protocol_4_creates_ancestors(service: GatewayService, engine: FakeEngine) -> None:
     path = LeasePath.parse(f"{FQRN}/a")
-    lease = service._leases.acquire(path, "key1", now=service._clock(), lifetime_ms=1000, protocol=4)
-    await service.commit(lease.token, BODY, KEY)
+    lease = service._book.acquire(path, "key1", now=service.now_ms(), lifetime_ms=1000, protocol=4)
+    await service.commits.commit(lease.token, BODY, KEY)
     assert engine.requests[0].create_ancestors
 
 

@@ -13,7 +13,7 @@ from tests.gateway.support import FQRN, KEY, Api, Clock, until
 
 
 async def ask(service: GatewayService, path: str, wait_s: float = 60, **more: object) -> str:
-    granted = await service.new_lease(f"{FQRN}/{path}", KEY, protocol=2, hostname="", wait_s=wait_s, **more)  # type: ignore[arg-type]
+    granted = await service.leases.acquire(f"{FQRN}/{path}", KEY, protocol=2, hostname="", wait_s=wait_s, **more)  # type: ignore[arg-type]
     return granted.token
 
 
@@ -24,66 +24,66 @@ async def test_first_come_first_served(service: GatewayService) -> None:
     async def wait(name: str, path: str) -> None:
         mine = await ask(service, path)
         served.append(name)
-        await service.cancel(mine, KEY)
+        await service.leases.cancel(mine, KEY)
 
     waiting = []
     for name, path in (("first", "a/b"), ("second", "a"), ("third", "a/b"), ("elsewhere", "x")):
         waiting.append(asyncio.create_task(wait(name, path)))
-        await until(lambda: waiting[-1].done() or len(service.waiting) == len(waiting))
+        await until(lambda: waiting[-1].done() or len(service.leases.waiting) == len(waiting))
     await waiting[-1]
     assert served == ["elsewhere"]
     with pytest.raises(PathBusy):
         await ask(service, "a/c", wait_s=0)  # the second was there before
-    await service.cancel(token, KEY)
+    await service.leases.cancel(token, KEY)
     await asyncio.gather(*waiting)
     assert served == ["elsewhere", "first", "second", "third"]
-    assert len(service.waiting) == 0
+    assert len(service.leases.waiting) == 0
 
 
 async def test_a_path_that_becomes_free_in_any_way(service: GatewayService, clock: Clock) -> None:
     for end in ("cancel by path", "expire", "disable"):
         await ask(service, "a")
         waiting = asyncio.create_task(ask(service, "a"))
-        await until(lambda: len(service.waiting) == 1)
+        await until(lambda: len(service.leases.waiting) == 1)
         if end == "cancel by path":
-            await service.cancel_by_path(f"{FQRN}/a")
+            await service.leases.cancel_by_path(f"{FQRN}/a")
         elif end == "expire":
             clock.advance(7_200_000)
             await service.housekeep()
         else:
-            await service.enable(FQRN, False)
-            await service.cancel_by_path(f"{FQRN}/a")
+            await service.repositories.enable(FQRN, False)
+            await service.leases.cancel_by_path(f"{FQRN}/a")
             with pytest.raises(RepositoryDisabled):
                 await waiting
             break
-        await service.cancel(await waiting, KEY)
+        await service.leases.cancel(await waiting, KEY)
 
 
 async def test_time_is_up(service: GatewayService) -> None:
     await ask(service, "a")
     with pytest.raises(PathBusy):
         await ask(service, "a", wait_s=0.01)
-    assert len(service.waiting) == 0
+    assert len(service.leases.waiting) == 0
 
 
 async def test_who_has_gone_is_not_served(service: GatewayService) -> None:
     token = await ask(service, "a")
     there = True
     waiting = asyncio.create_task(ask(service, "a", gone=lambda: not there))
-    await until(lambda: len(service.waiting) == 1)
+    await until(lambda: len(service.leases.waiting) == 1)
     there = False
-    service.waiting.wake()
+    service.leases.waiting.wake()
     with pytest.raises(PathBusy):
         await waiting
-    await service.cancel(token, KEY)
-    assert service.leases() == []
+    await service.leases.cancel(token, KEY)
+    assert service.leases.all() == []
 
 
 async def test_who_goes_while_being_served_leaves_no_lease(service: GatewayService) -> None:
     answers = iter([False, True])
     with pytest.raises(ConnectionResetError):
         await ask(service, "a", gone=lambda: next(answers))
-    assert service.leases() == []
+    assert service.leases.all() == []
 
 
 async def test_over_http(api: Api) -> None:

@@ -1,0 +1,85 @@
+"""The words in which a resource describes its routes, as parts of an OpenAPI 3.1 document.
+
+Each module of routes has ``PATHS`` beside ``routes``: path below the API's root -> method -> :func:`operation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+Paths = Mapping[str, Mapping[str, Any]]
+
+TEXT: Final = {"type": "string"}
+COUNT: Final = {"type": "integer", "minimum": 0}
+FLAG: Final = {"type": "boolean"}
+
+SCHEMAS: Final[Mapping[str, Any]] = {
+    "Status": {
+        "type": "object",
+        "required": ["status"],
+        "properties": {"status": {"enum": ["ok", "error", "path_busy", "repo_busy"]}, "reason": TEXT, "detail": TEXT},
+    }
+}
+"""What descriptions refer to by name."""
+
+SECURITY: Final[Mapping[str, Any]] = {
+    "signature": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "Authorization",
+        "description": "<key id> <base64(lower-case hex(HMAC-SHA1(secret, what is signed)))>",
+    }
+}
+
+
+def in_path(name: str) -> dict[str, Any]:
+    """A parameter that is a part of the path."""
+    return {"name": name, "in": "path", "required": True, "schema": TEXT}
+
+
+def in_header(name: str, schema: Mapping[str, Any], description: str = "", *, required: bool = False) -> dict[str, Any]:
+    """A parameter that is a header field."""
+    header: dict[str, Any] = {"name": name, "in": "header", "required": required, "schema": schema}
+    return {**header, "description": description} if description else header
+
+
+def struct(properties: Mapping[str, Any], required: list[str] | None = None) -> dict[str, Any]:
+    """The schema of a JSON object."""
+    return {"type": "object", "required": required or [], "properties": properties}
+
+
+def table(of: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of a JSON object with names that nobody knows beforehand."""
+    return {"type": "object", "additionalProperties": of}
+
+
+def json_request(properties: Mapping[str, Any], required: list[str]) -> dict[str, Any]:
+    """A request's body."""
+    return {"required": True, "content": {"application/json": {"schema": struct(properties, required)}}}
+
+
+def operation(
+    summary: str,
+    *parameters: Mapping[str, Any],
+    answer: Mapping[str, Any] | None = None,
+    body: Mapping[str, Any] | None = None,
+    signed: str = "",
+) -> dict[str, Any]:
+    """*answer* is what a reply has beside ``status``; *signed* is what the signature is of, empty for none."""
+    schema = {"allOf": [{"$ref": "#/components/schemas/Status"}, {"type": "object", "properties": answer or {}}]}
+    content = {"application/json": {"schema": schema}}
+    described: dict[str, Any] = {
+        "summary": summary,
+        "parameters": list(parameters),
+        "responses": {
+            "200": {"description": "done, or refused: see status", "content": content},
+            "default": {"description": "a request that makes no sense, or a breakdown", "content": content},
+        },
+    }
+    if body is not None:
+        described["requestBody"] = body
+    if signed:
+        described["security"] = [{"signature": []}]
+        described["description"] = f"Signed: {signed}."
+    return described

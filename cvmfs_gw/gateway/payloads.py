@@ -1,0 +1,124 @@
+"""Payloads: object packs on their way into the store, for the lease that they belong to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from typing import Final
+
+from cvmfs_gw.engine.commit_api import UploadStatistics
+from cvmfs_gw.gateway.access import Access
+from cvmfs_gw.gateway.authorization import Key
+from cvmfs_gw.gateway.changes import Changes
+from cvmfs_gw.gateway.leases import LeaseBook
+from cvmfs_gw.gateway.metrics import Metrics
+from cvmfs_gw.gateway.protocol import MAX_PAYLOAD
+from cvmfs_gw.gateway.uploads import PackReceiver, receive
+from cvmfs_objstore.hashes import ContentHash
+from cvmfs_objstore.objects import ObjectStore
+
+MAX_UPLOADS: Final = 32
+"""Object packs that are stored at the same time; more wait, and their senders with them."""
+
+
+class Payloads:
+    """Takes in object packs. To be used from one event loop only.
+
+    *store* gives the object store of a repository; *prepare* is told of catalogs that came, and not waited for. Both
+    are called in threads. *clock* tells milliseconds since the epoch; *max_size* is in bytes.
+    """
+
+    def __init__(
+        self,
+        *,
+        access: Access,
+        book: LeaseBook,
+        changes: Changes,
+        store: Callable[[str], ObjectStore],
+        prepare: Callable[[str, tuple[ContentHash, ...]], None],
+        metrics: Metrics,
+        clock: Callable[[], int],
+        max_size: int = MAX_PAYLOAD,
+    ) -> None:
+        self._access = access
+        self._book = book
+        self._changes = changes
+        self._store = store
+        self._prepare = prepare
+        self._metrics = metrics
+        self._clock = clock
+        self._max_size = max_size
+        self._threads = ThreadPoolExecutor(max(4, os.cpu_count() or 1), "gw-upload")
+        self._receivers: dict[str, list[PackReceiver]] = {}
+        self._slots = asyncio.Semaphore(MAX_UPLOADS)
+
+    async def receive(
+        self, token: str, key: Key, *, digest: str, header_size: int, chunks: AsyncIterable[bytes | memoryview]
+    ) -> UploadStatistics:
+        """Store the objects of a pack; raises :exc:`GatewayError`.
+
+        *chunks* is the pack alone. It is left where it was when this raises, for the caller to read to its end.
+        """
+        lease = self._book.get(token, self._clock())
+        self._access.check_owner(key, lease.key_id, lease.path)
+        self._book.begin_upload(token, self._clock())
+        brought = UploadStatistics()
+        receiver: PackReceiver | None = None
+        started, outcome = time.monotonic(), "failed"
+        slot = AsyncExitStack()
+        try:
+            loop = asyncio.get_running_loop()
+            await slot.enter_async_context(self._slots)
+            store = await loop.run_in_executor(self._threads, self._store, lease.path.fqrn)
+            receiver = PackReceiver(store, digest, header_size, max_size=self._max_size)
+            self._receivers.setdefault(token, []).append(receiver)
+            brought = await receive(chunks, receiver, self._threads)
+            outcome = "ok"
+            if receiver.catalogs:
+                # The reply does not wait for it, and nobody asks what came of it.
+                loop.run_in_executor(self._threads, self._prepare, lease.path.fqrn, tuple(receiver.catalogs))
+        finally:
+            await slot.aclose()
+            if receiver is not None:
+                self._forget(token, receiver)
+            self._metrics.add("payloads_total", outcome=outcome)
+            self._metrics.add("payload_seconds_total", time.monotonic() - started)
+            self._metrics.add("payload_objects_total", brought.objects_added, kind="added")
+            self._metrics.add("payload_objects_total", brought.objects_duplicated, kind="present")
+            # shielded, so that a connection that breaks does not leave the lease pinned for ever
+            ended = self._changes.lazily(lambda: self._book.end_upload(token, self._clock(), brought))
+            await asyncio.shield(ended)
+        return brought
+
+    @property
+    def running(self) -> int:
+        """Object packs that are coming in."""
+        return sum(len(receivers) for receivers in self._receivers.values())
+
+    def incoming(self, token: str) -> UploadStatistics:
+        """What the packs of a lease that are coming in have brought so far."""
+        receivers = self._receivers.get(token, ())
+        return UploadStatistics(
+            objects_added=sum(receiver.objects for receiver in receivers),
+            bytes_added=sum(receiver.received for receiver in receivers),
+        )
+
+    def received_bytes(self) -> int:
+        """Bytes of object packs that came in since the process started."""
+        running = sum(receiver.received for receivers in self._receivers.values() for receiver in receivers)
+        return int(self._metrics.total("payload_bytes_total")) + running
+
+    def close(self) -> None:
+        """Wait for what is being stored, and end the threads."""
+        self._threads.shutdown()
+
+    def _forget(self, token: str, receiver: PackReceiver) -> None:
+        self._metrics.add("payload_bytes_total", receiver.received)
+        receivers = self._receivers[token]
+        receivers.remove(receiver)
+        if not receivers:
+            del self._receivers[token]
