@@ -71,7 +71,7 @@ def make_runner(app: web.Application, shutdown_timeout: float = 60.0) -> web.App
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn whatever a route raises into JSON."""
     response = await _answer(request, handler)
-    if CLOSE in request:
+    if request.get(CLOSE):
         response.force_close()
     return response
 

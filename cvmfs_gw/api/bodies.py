@@ -5,9 +5,9 @@
     HTTP server:  socket ─▶ bytes ─▶ parser ─▶ bytes ─▶ queue ─▶ bytes      three copies, a new buffer for each piece
     straight:     socket ─▶ block                                            none; a few blocks are used again and again
 
-What an HTTP parser does with a body of known length is to count it, so counting is all that is left to do here. The
-connection is closed after the reply, since the server's parser has not seen the body; deployed publishers open a
-connection for each payload anyway.
+What an HTTP parser does with a body of known length is to count it, so counting is all that is left to do here. At
+the end the connection goes back to the server, with a parser that has not begun. Where the body is not read to its end
+the connection is closed after the reply. Over TLS, decrypted bytes are written into the blocks.
 
 At most :data:`BLOCKS` blocks are in memory for each body. When all are in use the socket is not read, and the network's
 flow control slows the publisher down.
@@ -24,6 +24,7 @@ from typing import Any, Final, TypeVar
 import aiohttp
 from aiohttp import web
 
+from cvmfs_gw.api.runner import Connection
 from cvmfs_gw.gateway.errors import BadPack, InvalidBody
 from cvmfs_gw.gateway.uploads import UNFINISHED
 
@@ -88,16 +89,13 @@ class Body:
 
     def _take_over(self) -> None:
         """Read from the connection from here on, if that is worth it and possible."""
-        length, transport = self._request.content_length, self._request.transport
-        if length is None or transport is None or transport.is_closing():
+        length, transport, server = self._request.content_length, self._request.transport, self._request.protocol
+        if length is None or transport is None or transport.is_closing() or not isinstance(server, Connection):
             return  # a length unknown: chunked
-        if transport.get_extra_info("sslcontext") is not None:
-            return  # it has to be decrypted first, so there is nothing to save
         # all that the server has read is in its queue, as nothing else has run since
         if length - self._content.total_bytes < STRAIGHT or self._content.total_bytes != self._read:
             return
-        self._direct = _Direct(self._request, transport, length - self._read)
-        self._request[CLOSE] = True
+        self._direct = _Direct(self._request, server, transport, length - self._read)
 
     async def _patiently(self, read: Coroutine[Any, Any, T]) -> T:
         try:
@@ -111,8 +109,9 @@ class Body:
 class _Direct(asyncio.BufferedProtocol):
     """Takes *missing* bytes from the connection, in place of the HTTP server's protocol."""
 
-    def __init__(self, request: web.Request, transport: asyncio.Transport, missing: int) -> None:
-        self._server = request.protocol
+    def __init__(self, request: web.Request, server: Connection, transport: asyncio.Transport, missing: int) -> None:
+        self._request = request
+        self._server = server
         self._content = request.content
         self._transport = transport
         self._missing = missing
@@ -126,8 +125,9 @@ class _Direct(asyncio.BufferedProtocol):
         self._heard = 0.0
         self._lost: BaseException | None = None
         self._loop = asyncio.get_running_loop()
+        request[CLOSE] = True
         transport.set_protocol(self)
-        transport.resume_reading()
+        server.resume_reading()  # it may have had enough for the moment, and should not think so afterwards
 
     # --- the connection's side -----------------------------------------------------------------------------------
 
@@ -173,7 +173,7 @@ class _Direct(asyncio.BufferedProtocol):
                 self._transport.resume_reading()
         while not self._full:
             if not self._missing:
-                self._content.feed_eof()  # the server waits for nothing more
+                self._hand_back()
                 return memoryview(b"")
             if self._lost is not None:
                 raise ConnectionResetError("the publisher has gone away") from self._lost
@@ -181,6 +181,15 @@ class _Direct(asyncio.BufferedProtocol):
         block = self._full.popleft()
         self._lent.append(memoryview(block.obj))
         return block
+
+    def _hand_back(self) -> None:
+        """The body was read to its end: let the server go on with what comes then."""
+        if self._request[CLOSE] and self._lost is None:
+            self._request[CLOSE] = False
+            self._server.begin_anew()
+            self._transport.set_protocol(self._server)
+            self._transport.resume_reading()
+        self._content.feed_eof()
 
     def _begin_block(self) -> bool:
         if self._free:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.http_parser import HttpRequestParser
 
 from cvmfs_gw.api.logs import AccessLogger
 from cvmfs_gw.api.messages import reply
@@ -32,10 +33,23 @@ MAX_FIELDS: Final = 100
 IDLE_S: Final = 75.0
 
 
-class _JsonErrors(web.RequestHandler):
+class Connection(web.RequestHandler):
     """Answers what the HTTP parser refuses as everything else is answered."""
 
     __slots__ = ()
+
+    def begin_anew(self) -> None:
+        """Expect the head of a request next: the parser has not seen the end of the body that it waits for."""
+        self._parser = HttpRequestParser(
+            self,
+            self._loop,
+            READ_BUFFER,
+            max_line_size=MAX_LINE,
+            max_field_size=MAX_FIELD,
+            max_headers=MAX_FIELDS,
+            payload_exception=web.RequestPayloadError,
+            auto_decompress=False,
+        )
 
     def handle_error(
         self,
@@ -87,7 +101,7 @@ def _maker(server: web.Server) -> Callable[[], web.RequestHandler]:
     def make() -> web.RequestHandler:
         handler = server()
         # There is no way to ask the server for another class, and this one adds no state.
-        handler.__class__ = _JsonErrors
+        handler.__class__ = Connection
         return handler
 
     return make

@@ -7,6 +7,7 @@ import json
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
@@ -47,8 +48,15 @@ def make_certificate(folder: Path, name: str) -> tuple[str, str]:
     return certificate, key
 
 
+@dataclass
+class SecureApi(Api):
+    """An HTTP client that knows whom to trust."""
+
+    trust: ssl.SSLContext | bool
+
+
 @pytest.fixture(params=["http", "https"])
-async def any_api(request: pytest.FixtureRequest, service: GatewayService, tmp_path: Path) -> AsyncIterator[Api]:
+async def any_api(request: pytest.FixtureRequest, service: GatewayService, tmp_path: Path) -> AsyncIterator[SecureApi]:
     secure = request.param == "https"
     certificate, key = make_certificate(tmp_path, "server") if secure else ("", "")
     runner = make_runner(make_app(service))
@@ -58,7 +66,7 @@ async def any_api(request: pytest.FixtureRequest, service: GatewayService, tmp_p
     host, port = runner.addresses[0][:2]
     trust = ssl.create_default_context(cafile=certificate) if secure else True
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trust)) as session:
-        yield Api(session, f"{request.param}://{host}:{port}{API_ROOT}")
+        yield SecureApi(session, f"{request.param}://{host}:{port}{API_ROOT}", trust)
     await runner.cleanup()
 
 
@@ -107,12 +115,34 @@ class Connection:
         return cls(reader, writer)
 
 
-async def test_the_connection_is_closed_after_the_reply(api: Api) -> None:
+async def test_one_connection_for_many_payloads(any_api: SecureApi) -> None:
+    """Also one that is refused, and requests without a body in between."""
+    token = await any_api.token()
+    made: list[object] = []
+
+    async def note(*arguments: object) -> None:
+        made.append(arguments)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_end.append(note)
+    header, data = pack(LARGE)
+    connector = aiohttp.TCPConnector(ssl=any_api.trust)
+    async with aiohttp.ClientSession(connector=connector, trace_configs=[trace]) as session:
+        api = Api(session, any_api.url)
+        for _ in range(3):
+            assert await api.payload(token, header, data) == (200, {"status": "ok"})
+            assert (await api.payload(token, header, data[:-1] + b"x"))[1]["status"] == "error"
+            assert (await api.call("GET", "/leases"))[0] == 200
+    assert len(made) == 1
+
+
+async def test_requests_that_are_sent_before_the_reply(api: Api) -> None:
     header, data = pack(LARGE)
     connection = await Connection.begin(api, await api.token(), header, data, sent=len(data))
-    head, _, body = (await connection.reader.read()).partition(b"\r\n\r\n")
-    assert b"Connection: close" in head
-    assert json.loads(body) == {"status": "ok"}
+    connection.writer.write(f"GET {API_ROOT}/repos HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    replies = await connection.reader.read()
+    assert replies.count(b"HTTP/1.1 200 OK") == 2
+    assert FQRN.encode() in replies
     connection.writer.close()
 
 
@@ -124,7 +154,7 @@ async def test_what_comes_in_is_shown(api: Api, service: GatewayService) -> None
     assert view.running == 1
     assert service.payloads.running == 1
     connection.writer.write(data[4 * MIB :])
-    assert b'"ok"' in await connection.reader.read()
+    assert b'"ok"' in await connection.reader.readuntil(b"}")
     connection.writer.close()
     assert service.payloads.running == 0
     assert service.payloads.received_bytes() == len(header) + len(data)
@@ -148,6 +178,7 @@ async def test_who_stops_sending(api: Api, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(bodies, "IDLE_S", 0.05)
     connection = await Connection.begin(api, token, header, data, sent=4 * MIB + 5)
     reply = await connection.reader.read()
+    assert b"Connection: close" in reply
     assert b"the publisher stopped sending" in reply
     connection.writer.close()
 
