@@ -141,7 +141,7 @@ class Committer:
         """
         running = self._running.get(token)
         if running is None:
-            recorded = await self._changes(self._leases.recorded, token, body.old_root, body.new_root)
+            recorded = await self._changes.look(self._leases.recorded, token, body.old_root, body.new_root)
             if recorded is not None and recorded.outcome is not None:
                 _check_same_key(recorded.key_id, key)
                 return recorded.outcome

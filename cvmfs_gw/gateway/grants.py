@@ -121,7 +121,7 @@ class Grants:
             raise
         self._metrics.add("lease_requests_total", outcome="ok")
         if wait_s and gone():
-            await self._changes.lazily(self._book.cancel, lease.token)
+            await self._changes(self._book.cancel, lease.token)
             self.waiting.wake()
             raise ConnectionResetError("the publisher has gone away")
         # publishers do without the head
@@ -140,8 +140,7 @@ class Grants:
         # a lease whose time is up can be dropped, too: that is what a late publisher does
         lease = self._book.get(token)
         self._access.check_owner(key, lease.key_id, lease.path)
-        # after a power cut the lease may be back, until its time is up
-        await self._changes.lazily(self._book.cancel, token)
+        await self._changes(self._book.cancel, token)
         self.waiting.wake()
 
     async def cancel_by_path(self, path: str) -> list[Lease]:

@@ -90,8 +90,7 @@ class Payloads:
             self._metrics.add("payload_objects_total", brought.objects_added, kind="added")
             self._metrics.add("payload_objects_total", brought.objects_duplicated, kind="present")
             # shielded, so that a connection that breaks does not leave the lease pinned for ever
-            ended = self._changes.lazily(lambda: self._book.end_upload(token, self._clock(), brought))
-            await asyncio.shield(ended)
+            await asyncio.shield(self._changes(lambda: self._book.end_upload(token, self._clock(), brought)))
         return brought
 
     @property

@@ -189,7 +189,7 @@ class GatewayService:
 
     async def probe(self) -> None:
         """Return if leases could be changed now; raises what the lease database does."""
-        await self._changes(self._book.probe)
+        await self._changes.look(self._book.probe)
 
     async def _committed(self, committed: Committed) -> None:
         self.leases.waiting.wake()

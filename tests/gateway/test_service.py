@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -12,6 +13,7 @@ from cvmfs_gw.gateway.committer import CommitBody
 from cvmfs_gw.gateway.config import Config
 from cvmfs_gw.gateway.errors import ConfigError, InvalidLease, StoreFailure
 from cvmfs_gw.gateway.leasepath import LeasePath
+from cvmfs_gw.gateway.leases import LeaseBook
 from cvmfs_gw.gateway.service import OUTCOMES_KEPT_MS, GatewayService
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_objstore.objects import ObjectStore
@@ -132,3 +134,35 @@ async def test_the_queue() -> None:
         await queue.run("a", lambda: 1 // 0)
     assert await queue.run("a", lambda: 6) == 6
     queue.close()
+
+
+async def test_what_is_acknowledged_is_durable(
+    config: Config,
+    paths: SystemPaths,
+    engine: FakeEngine,
+    stores: dict[str, ObjectStore],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A grant, a renewal, what an upload has brought, a cancelled lease: each is flushed before the caller hears."""
+    flushes = 0
+
+    def sync(book: LeaseBook) -> None:
+        nonlocal flushes
+        flushes += 1
+
+    monkeypatch.setattr(LeaseBook, "sync", sync)
+    service = GatewayService.open(config, paths, engine=engine, stores=stores.__getitem__)
+    header, data = pack([b"x"])
+
+    async def body() -> AsyncIterator[bytes]:
+        yield header + data
+
+    token = (await service.leases.acquire(f"{FQRN}/a", KEY, protocol=2, hostname="")).token
+    assert flushes == 1
+    await service.leases.renew(token, KEY)
+    assert flushes == 2
+    await service.payloads.receive(token, KEY, digest=digest_of(header), header_size=len(header), chunks=body())
+    assert flushes == 3
+    await service.leases.cancel(token, KEY)
+    assert flushes == 4
+    await service.close()
