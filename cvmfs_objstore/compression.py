@@ -119,12 +119,12 @@ def deflate(data: Bytes) -> bytes:
     return zlib.compress(data, STOCK_LEVEL)
 
 
-def deflate_fast(data: Bytes) -> bytes:
-    """Compress quickly, into a zlib stream with bytes of its own: for catalogs and tag databases only.
+def deflate_fast(data: Bytes, *, two_threads: bool = True) -> bytes:
+    """Compress quickly, into a zlib stream with bytes of its own: for catalogs, tag databases, and contents on demand.
 
-    Large data is done in two threads: the second half's stream simply goes on where the first one's was flushed.
+    Large data is done in *two_threads*: the second half's stream simply goes on where the first one's was flushed.
     """
-    if len(data) < TWO_THREADS:
+    if len(data) < TWO_THREADS or not two_threads:
         return isal_zlib.compress(data, FAST_LEVEL)
     view = memoryview(data)
     half = len(view) // 2
@@ -187,6 +187,21 @@ class Deflater:
 
     def finish(self) -> bytes:
         return self._engine.flush()
+
+
+class FastDeflater:
+    """:func:`deflate_fast` piece by piece; how its input is cut shows in the bytes."""
+
+    __slots__ = ("_engine",)
+
+    def __init__(self) -> None:
+        self._engine = isal_zlib.compressobj(FAST_LEVEL)
+
+    def update(self, data: Bytes, /) -> bytes:
+        return bytes(self._engine.compress(data))
+
+    def finish(self) -> bytes:
+        return bytes(self._engine.flush())
 
 
 class Inflater:

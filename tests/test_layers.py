@@ -17,6 +17,7 @@ OURS: Final = ("cvmfs_gw", "cvmfs_notify", "cvmfs_objstore", "conformance", "tes
 
 _BOTTOM: Final = ("cvmfs_gw.paths", "cvmfs_gw.serverconf", "cvmfs_gw.version")
 _ENGINE: Final = ("cvmfs_gw.engine", *_BOTTOM, "cvmfs_objstore")
+_INGEST: Final = ("cvmfs_gw.ingest", *_ENGINE)
 _GATEWAY: Final = ("cvmfs_gw.gateway", *_ENGINE)
 _API: Final = ("cvmfs_gw.api", "cvmfs_notify", *_GATEWAY)
 
@@ -27,7 +28,9 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     "cvmfs_gw.cli": ("cvmfs_gw.cli", "cvmfs_gw.client", *(name for name in _API if name != "cvmfs_notify")),
     "cvmfs_gw.api": _API,
     "cvmfs_gw.gateway": _GATEWAY,
-    "cvmfs_gw.client": ("cvmfs_gw.client", "cvmfs_gw.gateway.authorization", *_ENGINE),
+    "cvmfs_gw.client": ("cvmfs_gw.client", "cvmfs_gw.gateway.authorization", *_INGEST),
+    "cvmfs_gw.stratum0": ("cvmfs_gw.stratum0", "cvmfs_gw.gateway", *_INGEST),
+    "cvmfs_gw.ingest": _INGEST,
     "cvmfs_gw.engine": _ENGINE,
     "cvmfs_gw.paths": ("cvmfs_objstore",),
     "cvmfs_gw.serverconf": ("cvmfs_objstore",),
@@ -46,6 +49,7 @@ _ASYNCHRONOUS: Final = ("asyncio", "aiohttp", "starlette", "sse_starlette")
 _NETWORK: Final = ("socket", "ssl", "http", "urllib", "urllib3", "aiohttp")
 FORBIDDEN: Final[dict[str, tuple[str, ...]]] = {
     "cvmfs_gw.engine": (*_ASYNCHRONOUS, *_NETWORK),
+    "cvmfs_gw.ingest": (*_ASYNCHRONOUS, *_NETWORK, "time"),
     "cvmfs_gw.client": _ASYNCHRONOUS,
     "cvmfs_gw.gateway": ("aiohttp", "starlette"),
     "cvmfs_objstore": (*_ASYNCHRONOUS, *_NETWORK),
@@ -123,6 +127,10 @@ def test_layers() -> None:
         ("cvmfs_gw.engine.diff", "__import__('cvmfs_gw.cli')"),
         ("cvmfs_gw.engine.diff", "import asyncio"),
         ("cvmfs_gw.engine.diff", "import tests.engine"),
+        ("cvmfs_gw.engine.diff", "from cvmfs_gw.ingest import items"),
+        ("cvmfs_gw.ingest.plan", "from cvmfs_gw.gateway.leases import Leases"),
+        ("cvmfs_gw.ingest.plan", "from cvmfs_gw.client import publish"),
+        ("cvmfs_gw.ingest.plan", "import time"),
         ("cvmfs_gw.gateway.service", "from cvmfs_gw.api import app"),
         ("cvmfs_gw.gateway.service", "import cvmfs_gw.cli.demo"),
         ("cvmfs_gw.gateway.service", "from cvmfs_gw.client import publish"),

@@ -5,23 +5,29 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from cvmfs_gw.client.content import LocalContent
 from cvmfs_gw.client.errors import ClientError, GatewayUnreachable, UntrustedRepository
 from cvmfs_gw.client.gateway import GatewayClient
 from cvmfs_gw.client.remote import RemoteStorage
 from cvmfs_gw.engine.catalogs import CatalogStore
 from cvmfs_gw.engine.errors import EngineError
-from cvmfs_gw.engine.sources import DirectorySource, nearest_directory
 from cvmfs_gw.engine.transaction import Transaction
 from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_gw.gateway.authorization import Key
+from cvmfs_gw.ingest.contents import ContentOptions, Contents
+from cvmfs_gw.ingest.directory import DirectorySource
+from cvmfs_gw.ingest.errors import IngestError
+from cvmfs_gw.ingest.gather import gather
+from cvmfs_gw.ingest.overlay import Replace
+from cvmfs_gw.ingest.plan import ExistingBelow, PlanOptions, plan
+from cvmfs_objstore.chunking import DEFAULT_SIZES, ChunkSizes
 from cvmfs_objstore.compression import Compression
 from cvmfs_objstore.errors import ObjectNotFound, ObjectStoreError
 from cvmfs_objstore.formats.chain import verify_chain
@@ -48,6 +54,7 @@ class PublishRequest:
     tag: str = ""
     description: str = ""
     compression: Compression = Compression.ZLIB
+    chunks: ChunkSizes | None = DEFAULT_SIZES
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +109,22 @@ def publish(request: PublishRequest, progress: Progress | None = None) -> Publis
         objects = ObjectStore(remote)
         try:
             tree = stack.enter_context(closing(CatalogTree(CatalogStore(objects), head.root_hash)))
-            lease = _lease_path(tree, request.target)
-            content = LocalContent(objects, head.root_hash.algorithm, request.compression)
-            source = DirectorySource(request.directory, request.target, tree, content, progress.stored)
-            Transaction(tree, _parents_as(tree.get(""))).apply(source.changes())
+            contents = stack.enter_context(
+                Contents(remote, ContentOptions(head.root_hash.algorithm, request.compression, request.chunks))
+            )
+            source = DirectorySource(request.directory)
+            existing = ExistingBelow(tree, request.target)
+            gathered = gather(
+                source,
+                contents,
+                existing=existing,
+                progress=lambda path, size: progress.stored(request.target + path, size),
+            )
+            planned = plan(tree, [Replace(gathered, request.target)], _plan_options(tree.get(""), now))
+            lease = planned.scope
+            Transaction(tree).apply(planned.changes)
             root, _ = tree.store(int(now), head.root_hash.algorithm)
-        except (EngineError, ObjectStoreError) as error:
+        except (EngineError, IngestError, ObjectStoreError) as error:
             raise ClientError(f"cannot prepare the change: {error}") from error
         return _send(request, local, lease, head.root_hash, root.hash, progress)
 
@@ -150,25 +167,8 @@ def new_packs(local: LocalStorage) -> Iterator[PackBuilder]:
         yield pack
 
 
-def _lease_path(tree: CatalogTree, target: str) -> str:
-    """*target*, or the highest directory above it that does not exist yet and so will be made with it.
-
-    Raises :exc:`ClientError` if something on the way is there and no directory.
-    """
-    existing = nearest_directory(tree, target)
-    if existing == target:
-        return target
-    rest = target[len(existing) + 1 :]
-    lease = f"{existing}/{rest.partition('/')[0]}"
-    if lease != target and tree.get(lease) is not None:
-        raise ClientError(f"{lease} is no directory, so nothing can be published at {target}")
-    return lease
-
-
-def _parents_as(model: Entry | None) -> Callable[[str], Entry | None]:
+def _plan_options(model: Entry | None, now: float) -> PlanOptions:
     """Directories between the repository's and the new ones are made like *model*."""
-
-    def parent(path: str) -> Entry | None:
-        return None if model is None else model._replace(name=path.rpartition("/")[2], xattr=None)
-
-    return parent
+    if model is None:
+        return PlanOptions(int(now * 10**9))
+    return PlanOptions(int(now * 10**9), stat.S_IMODE(model.mode), (model.uid, model.gid))

@@ -22,6 +22,9 @@ from typing import Final, Literal, NamedTuple
 from cvmfs_objstore.formats.catalog import NestedRef
 from cvmfs_objstore.formats.entry import Chunks, Entry, PathKey
 
+CATALOG_MARKER: Final = ".cvmfscatalog"
+"""A file of this name makes its directory a nested catalog."""
+
 
 class _Unknown(Enum):
     UNKNOWN = "unknown"

@@ -16,9 +16,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import assert_never
 
-from cvmfs_gw.engine.changes import UNKNOWN, Base, Change, Drop, Graft, Nest, Put, Remove, Unnest
+from cvmfs_gw.engine.changes import CATALOG_MARKER, UNKNOWN, Base, Change, Drop, Graft, Nest, Put, Remove, Unnest
 from cvmfs_gw.engine.errors import MergeError
-from cvmfs_gw.engine.sources import CATALOG_MARKER
 from cvmfs_gw.engine.statistics import PublishCounts
 from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_objstore.formats.entry import FLAG_BIND_MOUNTPOINT, NESTING_FLAGS, Entry, parent_path

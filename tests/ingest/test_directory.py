@@ -7,43 +7,35 @@ import socket
 import stat
 from collections.abc import Callable
 from contextlib import closing
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cvmfs_gw.engine.changes import Change, Nest, Put, Remove, Unnest
-from cvmfs_gw.engine.sources import CATALOG_MARKER, DirectorySource, StoredContent, nearest_directory
+from cvmfs_gw.engine.changes import CATALOG_MARKER, Change, Nest, Put, Remove, Unnest
 from cvmfs_gw.engine.transaction import Transaction
 from cvmfs_gw.engine.tree import CatalogTree
-from cvmfs_objstore.formats.entry import FLAG_DIRECTORY, FLAG_HIDDEN, Chunk, Entry, Kind, storage_flags, unpack_xattrs
+from cvmfs_gw.ingest.contents import ContentOptions, Contents
+from cvmfs_gw.ingest.directory import DirectorySource
+from cvmfs_gw.ingest.gather import gather
+from cvmfs_gw.ingest.overlay import Replace
+from cvmfs_gw.ingest.plan import ExistingBelow, PlanOptions, nearest_directory, plan
+from cvmfs_objstore.chunking import ChunkSizes
+from cvmfs_objstore.compression import Compression
+from cvmfs_objstore.formats.entry import FLAG_DIRECTORY, FLAG_HIDDEN, Entry, Kind, unpack_xattrs
 from cvmfs_objstore.hashes import Algorithm, ContentHash
+from cvmfs_objstore.memory import MemoryStorage
+from cvmfs_objstore.objects import ObjectStore
 from tests.engine.trees import NOW, Item, Model, make_entry, new_store, plant
 
 DIRECTORY = Item(Kind.DIRECTORY, 1)
 FILE = Item(Kind.FILE, 1)
 
 
-class Contents:
-    """Takes contents as they are and remembers which files were read. Long ones get chunks."""
-
-    CHUNK = 1000
-
-    def __init__(self) -> None:
-        self.read: list[str] = []
-
-    def store(self, path: str, size: int) -> StoredContent:
-        self.read.append(path)
-        data = Path(os.fsdecode(os.fsencode(path))).read_bytes()
-        flags = storage_flags(Algorithm.SHA1, 0)
-        if len(data) <= self.CHUNK:
-            return StoredContent(len(data), flags, ContentHash.of(data).digest, ())
-        parts = [data[at : at + self.CHUNK] for at in range(0, len(data), self.CHUNK)]
-        chunks = tuple(
-            Chunk(number * self.CHUNK, len(part), ContentHash.of(part).digest) for number, part in enumerate(parts)
-        )
-        return StoredContent(len(data), flags, None, chunks)
+SIZES = ChunkSizes(500, 800, 1000)
+OPTIONS = ContentOptions(compression=Compression.NONE, chunks=SIZES)
 
 
 class World:
@@ -51,24 +43,40 @@ class World:
 
     def __init__(self, folder: Path, target: str = "", model: Model | None = None) -> None:
         self.store = new_store()
+        self.storage = MemoryStorage()
         self.folder, self.target = folder, target
         self.root = plant(self.store, {"": DIRECTORY} | (model or {}))
-        self.contents = Contents()
+        self.read: list[str] = []
+
+    def plan(self, tree: CatalogTree) -> list[Change]:
+        self.read = []
+        with Contents(self.storage, OPTIONS, threads=1) as contents:
+            gathered = gather(
+                DirectorySource(str(self.folder)),
+                contents,
+                existing=ExistingBelow(tree, self.target),
+                progress=lambda path, size: self.read.append(path),
+            )
+        assert gathered.files == len(self.read)
+        return plan(tree, [Replace(gathered, self.target)], PlanOptions(NOW * 10**9)).changes
 
     def changes(self) -> list[Change]:
         """What would change now; nothing does."""
         with closing(CatalogTree(self.store, self.root)) as tree:
-            return list(DirectorySource(str(self.folder), self.target, tree, Contents()).changes())
+            return self.plan(tree)
 
     def publish(self) -> None:
         """Make the tree equal to the directory, and see that it is, and that nothing is left to change."""
-        self.contents = Contents()
         with closing(CatalogTree(self.store, self.root)) as tree:
-            source = DirectorySource(str(self.folder), self.target, tree, self.contents)
-            Transaction(tree, lambda path: make_entry(path, DIRECTORY)[0]).apply(source.changes())
+            transaction = Transaction(tree)
+            transaction.apply(self.plan(tree))
+            assert transaction.collisions == []
             self.root = tree.store(NOW, Algorithm.SHA1)[0].hash
         self.check()
+        read = self.read
         assert self.changes() == []
+        assert self.read == []
+        self.read = read
 
     def check(self) -> None:
         """Compare name by name, and the counters with the rows."""
@@ -107,16 +115,22 @@ class World:
             data = Path(local).read_bytes()
             assert entry.size == len(data)
             chunks = tree.chunks(path)
-            assert bool(chunks) is entry.is_chunked is (len(data) > Contents.CHUNK)
+            assert bool(chunks) is entry.is_chunked
+            assert entry.is_chunked or len(data) <= SIZES.largest
             if chunks:
-                parts = [ContentHash.of(data[one.offset : one.offset + one.size]).digest for one in chunks]
-                assert [one.hash for one in chunks] == parts
+                assert b"".join(self.object(entry.chunk_hash(one)) for one in chunks) == data
+                assert [one.offset for one in chunks] == [*accumulate((one.size for one in chunks[:-1]), initial=0)]
+                assert sum(one.size for one in chunks) == entry.size
                 assert entry.hash is None
             else:
-                assert entry.hash == ContentHash.of(data).digest
+                assert entry.content_hash is not None
+                assert self.object(entry.content_hash) == data
         else:
             assert entry.kind is Kind.SPECIAL
             assert entry.size == status.st_rdev
+
+    def object(self, name: ContentHash) -> bytes:
+        return ObjectStore(self.storage).get(name)
 
     def entry(self, path: str) -> Entry:
         with closing(CatalogTree(self.store, self.root)) as tree:
@@ -138,7 +152,7 @@ def folder(tmp_path: Path) -> Path:
     (folder / "file").write_bytes(b"content")
     (folder / "nothing").write_bytes(b"")
     (folder / "d/large").write_bytes(bytes(range(250)) * 11)
-    (folder / "d/exactly").write_bytes(b"x" * Contents.CHUNK)
+    (folder / "d/exactly").write_bytes(b"x" * SIZES.largest)
     (folder / "d/e/tool").write_bytes(b"#!/bin/sh\n")
     (folder / "d/e/tool").chmod(0o4755)
     (folder / "d/link").symlink_to("../file")
@@ -160,9 +174,9 @@ def test_everything(folder: Path, target: str) -> None:
     """Into the root, into a new directory, and into one whose parents are missing."""
     world = World(folder, target)
     world.publish()
-    assert len(world.contents.read) == 7
+    assert len(world.read) == 7
     world.publish()
-    assert world.contents.read == []
+    assert world.read == []
 
 
 def test_what_is_beside_the_target_stays(folder: Path) -> None:
@@ -243,7 +257,7 @@ def test_edit_and_publish_again(folder: Path, target: str, case: str) -> None:
     assert world.changes() != []
     world.publish()
     if "mode" in case or "owner" in case or "xattr" in case:
-        assert world.contents.read == []
+        assert world.read == []
 
 
 @pytest.mark.parametrize("case", [case for case in EDITS if "becomes" in case or "removed" in case])
@@ -324,28 +338,25 @@ def test_hidden_directory_stays(folder: Path) -> None:
     assert world.entry("/.cvmfs/snapshots").is_directory
 
 
-def test_hard_links_are_files_of_their_own(folder: Path) -> None:
-    """As publishers on overlayfs make them."""
+def test_hard_links(folder: Path) -> None:
+    """Names in one directory are a group there; one in another directory is a file of its own, with the same object."""
     os.link(folder / "file", folder / "second")
+    os.link(folder / "file", folder / "d/third")
     world = World(folder)
     world.publish()
-    assert world.entry("/file").hardlinks == world.entry("/second").hardlinks == 1
-
-
-def test_hard_links_of_the_repository_stay_while_nothing_changes(tmp_path: Path) -> None:
-    folder = tmp_path / "source"
-    folder.mkdir()
-    for name in ("a", "b"):
-        (folder / name).write_bytes(b"same")
-        os.utime(folder / name, ns=(5, 5))
-    world = World(folder)
+    one, two, three = (world.entry(path) for path in ("/file", "/second", "/d/third"))
+    assert one.hardlinks == two.hardlinks
+    assert (one.linkcount, three.hardlinks) == (2, 1)
+    assert one.hash == two.hash == three.hash
+    os.link(folder / "file", folder / "fourth")
     world.publish()
-    with closing(CatalogTree(world.store, world.root)) as tree:
-        changes = [Put(f"/{name}", world.entry(f"/{name}").with_links(2, 1)) for name in ("a", "b")]
-        Transaction(tree).apply(changes)
-        world.root = tree.store(NOW, Algorithm.SHA1)[0].hash
-    assert world.entry("/a").linkcount == 2
-    assert world.changes() == []
+    assert world.entry("/file").linkcount == world.entry("/fourth").linkcount == 3
+    for name in ("second", "fourth"):
+        (folder / name).unlink()
+        (folder / name).write_bytes(b"content")
+        os.utime(folder / name, ns=(1, 1_600_000_000_123_456_789))
+    world.publish()
+    assert [world.entry(f"/{name}").hardlinks for name in ("file", "second", "fourth")] == [1, 1, 1]
 
 
 def test_xattrs_that_do_not_fit(folder: Path) -> None:
@@ -353,9 +364,7 @@ def test_xattrs_that_do_not_fit(folder: Path) -> None:
     os.setxattr(folder / "file", "user.long", bytes(300))
     os.setxattr(folder / "file", "user.fits", bytes(255))
     world = World(folder)
-    with closing(CatalogTree(world.store, world.root)) as tree:
-        source = DirectorySource(str(folder), "", tree, Contents())
-        found = [change for change in source.changes() if isinstance(change, Put) and change.path == "/file"]
+    found = [change for change in world.changes() if isinstance(change, Put) and change.path == "/file"]
     assert unpack_xattrs(found[0].entry.xattr) == {"user.fits": bytes(255)}
 
 

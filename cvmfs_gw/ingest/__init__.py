@@ -1,0 +1,16 @@
+"""From sources of files to stored objects and a list of changes: what every way of publishing has in common.
+
+::
+
+    items                       one thing that a source holds, and how its content is read
+    directory, archive, image   sources: a directory, a tar archive, a container image
+    contents                    file contents become objects: chunked, compressed, hashed, stored, on all cores
+    gather                      a source read to its end, its contents stored
+    overlay                     what several operations (replace, add, delete) amount to
+    plan                        ... as changes of one catalog tree
+    ownership, dirtab           the files that map owners, and that say where nested catalogs begin
+    errors                      everything that is raised on purpose
+
+``gather`` is the long part and needs no repository; ``plan`` is quick and needs the head. Leases, gateways and HTTP are
+not known here.
+"""

@@ -1,0 +1,307 @@
+"""A source read to its end: its tree in memory, the contents of its files stored."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Protocol
+
+from cvmfs_gw.ingest.contents import Contents, StoredContent
+from cvmfs_gw.ingest.errors import BadSource, SourceTooLarge
+from cvmfs_gw.ingest.items import Item, Source, Whiteout
+from cvmfs_objstore.formats.database import to_bytes
+from cvmfs_objstore.formats.entry import Chunks, Entry, Kind
+
+NAME_MAX: Final = 255
+"""Most bytes of a name."""
+PATH_MAX: Final = 4095
+"""Most bytes of a path within a source."""
+
+# What of an entry's flags belongs to its content: hash and compression algorithm.
+_STORAGE_FLAGS: Final = 0b111 << 8 | 0b111 << 11
+
+
+class Devices(Enum):
+    """What becomes of device files. FIFOs are none."""
+
+    KEEP = "keep"
+    SKIP = "skip"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class GatherOptions:
+    """What a source may hold; sizes in bytes."""
+
+    devices: Devices = Devices.KEEP
+    max_file_size: int = 1 << 50
+    max_entries: int = 100_000_000
+
+
+class Existing(Protocol):
+    """What is now where a source is to go, by the source's paths."""
+
+    def get(self, path: str) -> Entry | None:
+        """The entry at *path*."""
+
+    def chunks(self, path: str) -> Chunks:
+        """The chunks of the file at *path*."""
+
+
+class Node:
+    """One path of a tree that is gathered, and what is to be below it.
+
+    * a directory has *children*; without an *item* it is one that has to be there for what is in it
+    * anything else has an *item* and, if it is a file, *stored* content; names with the same *group* are hard links
+    * with neither item nor children nothing is to be there
+
+    *opaque*: nothing of what is now in the directory stays. *is_default*: only if there is nothing yet.
+    """
+
+    __slots__ = ("children", "group", "is_default", "item", "opaque", "stored")
+
+    def __init__(
+        self,
+        item: Item | None = None,
+        stored: StoredContent | None = None,
+        children: dict[str, Node] | None = None,
+        opaque: bool = False,
+        is_default: bool = False,
+    ) -> None:
+        self.item, self.stored, self.children, self.opaque = item, stored, children, opaque
+        self.group: object | None = None
+        self.is_default = is_default
+
+    @property
+    def is_gone(self) -> bool:
+        return self.item is None and self.children is None
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """A source's tree. *files* and *bytes* count what was read of it, *unchanged* the files that were not read."""
+
+    root: Node
+    entries: int
+    files: int
+    unchanged: int
+    bytes: int
+
+
+def gather(
+    source: Source,
+    contents: Contents,
+    options: GatherOptions | None = None,
+    *,
+    existing: Existing | None = None,
+    progress: Callable[[str, int], None] = lambda path, size: None,
+) -> Gathered:
+    """Read *source* and store its contents.
+
+    With *existing*, files that have not changed are not read (if the source says that their times can be trusted), and
+    objects that are there are not stored again. *progress* is told path and size of each file that is read. Raises
+    :exc:`IngestError` and ``OSError``; what was stored then stays where it is.
+    """
+    reader = _Reader(source.trust_times, contents, options or GatherOptions(), existing, progress)
+    for item in source.items():
+        reader.take(item)
+    contents.finish()
+    return reader.result()
+
+
+class _Reader:
+    def __init__(
+        self,
+        trust_times: bool,
+        contents: Contents,
+        options: GatherOptions,
+        existing: Existing | None,
+        progress: Callable[[str, int], None],
+    ) -> None:
+        self._trust_times, self._contents, self._options = trust_times, contents, options
+        self._existing, self._progress = existing, progress
+        self._root = Node(children={})
+        self._directories: dict[str, dict[str, Node]] = {}
+        self._late: list[tuple[Node, Item]] = []
+        self._entries = self._files = self._unchanged = self._bytes = 0
+        self._directories[""] = {}
+        self._root.children = self._directories[""]
+
+    def take(self, item: Item | Whiteout) -> None:
+        path = item.path
+        if isinstance(item, Whiteout):
+            self._white_out(item)
+            return
+        self._entries += 1
+        if self._entries > self._options.max_entries:
+            raise SourceTooLarge(f"more than {self._options.max_entries} entries")
+        mode = item.mode
+        if stat.S_ISDIR(mode):
+            self._directory(item)
+            return
+        if not path:
+            raise BadSource("the top of a source is a directory")
+        if not stat.S_ISREG(mode) and not self._wants(item):
+            return
+        parent, _, name = path.rpartition("/")
+        siblings = self._directories.get(parent)
+        if siblings is None:
+            siblings = self._make_directory(parent)
+        old = siblings.get(name)
+        if old is None:
+            _check_name(path, name)
+        elif old.children is not None:
+            if old.children or old.opaque:
+                raise BadSource(f"{path} is a directory that is not empty, and then something else")
+            del self._directories[path]
+        if item.link is not None:
+            node = siblings[name] = Node(item)
+            self._link(node, item, old)
+            return
+        siblings[name] = Node(item, self._content(item) if stat.S_ISREG(mode) else None)
+
+    def _wants(self, item: Item) -> bool:
+        mode = item.mode
+        if not (stat.S_ISCHR(mode) or stat.S_ISBLK(mode)) or self._options.devices is Devices.KEEP:
+            return True
+        if self._options.devices is Devices.REFUSE:
+            raise BadSource(f"{item.path} is a device")
+        return False
+
+    # -- directories
+
+    def _directory(self, item: Item) -> None:
+        path = item.path
+        if not path:
+            self._root.item = item
+            return
+        parent, _, name = path.rpartition("/")
+        siblings = self._directories.get(parent)
+        if siblings is None:
+            siblings = self._make_directory(parent)
+        old = siblings.get(name)
+        if old is not None and old.children is not None:
+            old.item = item
+            return
+        _check_name(path, name)
+        children: dict[str, Node] = {}
+        siblings[name] = Node(item, children=children)
+        self._directories[path] = children
+
+    def _make_directory(self, path: str) -> dict[str, Node]:
+        """The children of the directory *path*, made if nothing was said of it so far."""
+        parent, _, name = path.rpartition("/")
+        siblings = self._directories.get(parent)
+        if siblings is None:
+            siblings = self._make_directory(parent)
+        old = siblings.get(name)
+        if old is not None and not old.is_gone:
+            # also for what lies behind a symbolic link: nobody but the link's owner says where that is
+            raise BadSource(f"{path} is no directory, so nothing can be in it")
+        _check_name(path, name)
+        children = self._directories[path] = {}
+        siblings[name] = Node(children=children, opaque=old is not None)
+        return children
+
+    def _white_out(self, item: Whiteout) -> None:
+        if item.opaque:
+            node = self._root
+            if item.path:
+                if item.path not in self._directories:
+                    self._make_directory(item.path)
+                parent, _, name = item.path.rpartition("/")
+                node = self._directories[parent][name]
+            node.opaque = True
+            return
+        parent, _, name = item.path.rpartition("/")
+        siblings = self._directories.get(parent)
+        if siblings is None:
+            siblings = self._make_directory(parent)
+        siblings.setdefault(name, Node())
+
+    # -- files
+
+    def _link(self, node: Node, item: Item, replaced: Node | None) -> None:
+        target = self._at(item.link or "")
+        if target is None or target is node:
+            if replaced is not None and item.link == item.path:
+                raise BadSource(f"{item.path} is a hard link to itself")
+            self._late.append((node, item))
+            return
+        self._join(node, target, item)
+
+    def _join(self, node: Node, target: Node, item: Item) -> None:
+        if target.children is not None or target.item is None:
+            raise BadSource(f"{item.path} is a hard link to {item.link}, which is no file")
+        if target.group is None:
+            target.group = object()
+        node.item, node.stored, node.group = target.item, target.stored, target.group
+
+    def _at(self, path: str) -> Node | None:
+        parent, _, name = path.rpartition("/")
+        return self._directories.get(parent, {}).get(name)
+
+    def _content(self, item: Item) -> StoredContent:
+        size, content = item.size, item.content
+        if content is None:
+            raise BadSource(f"{item.path} is a file without content")
+        if size > self._options.max_file_size:
+            limit = self._options.max_file_size
+            raise SourceTooLarge(f"{item.path} has {size} bytes, more than the {limit} that are allowed")
+        known: frozenset[str] = frozenset()
+        old = self._existing.get(item.path) if self._existing else None
+        if old is not None and old.kind is Kind.FILE and old.size == size:
+            assert self._existing is not None
+            chunks = self._existing.chunks(item.path) if old.is_chunked else ()
+            if self._trust_times and not old.is_external and _same_time(old, item.mtime):
+                self._unchanged += 1
+                return StoredContent(size, old.flags & _STORAGE_FLAGS, old.hash, chunks)
+            known = _object_paths(old, chunks)
+        self._files += 1
+        self._bytes += size
+        stored = self._contents.add(content, size, known)
+        self._progress(item.path, size)
+        return stored
+
+    def result(self) -> Gathered:
+        late, self._late = self._late, []
+        waiting = {id(node) for node, _ in late}
+        while late:
+            # links to what came later, and links to links
+            still: list[tuple[Node, Item]] = []
+            for node, item in late:
+                target = self._at(item.link or "")
+                if target is None:
+                    raise BadSource(f"{item.path} is a hard link to {item.link}, which is not there")
+                if id(target) in waiting:
+                    still.append((node, item))
+                    continue
+                self._join(node, target, item)
+                waiting.discard(id(node))
+            if len(still) == len(late):
+                raise BadSource(f"{late[0][1].path} is a hard link to itself")
+            late = still
+        return Gathered(self._root, self._entries, self._files, self._unchanged, self._bytes)
+
+
+def _same_time(old: Entry, mtime: int) -> bool:
+    # Where the repository has no fractions of seconds, whole ones have to do.
+    return divmod(mtime, 10**9) == (old.mtime, mtime % 10**9 if old.mtimens is None else old.mtimens)
+
+
+def _object_paths(entry: Entry, chunks: Chunks) -> frozenset[str]:
+    paths = {entry.chunk_hash(chunk).path for chunk in chunks}
+    if entry.content_hash is not None:
+        paths.add(entry.content_hash.path)
+    return frozenset(paths)
+
+
+def _check_name(path: str, name: str) -> None:
+    if len(name) * 4 > NAME_MAX and len(to_bytes(name)) > NAME_MAX:
+        raise SourceTooLarge(f"a name of more than {NAME_MAX} bytes: {path[:100]}...")
+    if len(path) * 4 > PATH_MAX and len(to_bytes(path)) > PATH_MAX:
+        raise SourceTooLarge(f"a path of more than {PATH_MAX} bytes: {path[:100]}...")
+    if name in ("", ".", "..") or "\0" in name:
+        raise BadSource(f"not a name: {path[:100]!r}")

@@ -1,0 +1,120 @@
+"""What several operations on a repository amount to: one tree that lies over the repository's.
+
+It is made by copying what is changed, so that what was gathered stays what it was and can be planned again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from cvmfs_gw.ingest.errors import BadTarget
+from cvmfs_gw.ingest.gather import Gathered, Node
+
+
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """The directory at *target* is to be what was gathered, and nothing else."""
+
+    source: Gathered
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """What was gathered is put into the directory at *target*, over what is there; whiteouts remove.
+
+    A directory that is there already keeps its attributes if it is the target, else it gets the source's.
+    """
+
+    source: Gathered
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """There is to be nothing at *target*."""
+
+    target: str
+
+
+Operation = Replace | Add | Delete
+
+
+def overlay(operations: Sequence[Operation]) -> Node:
+    """The tree that *operations*, one after the other, lay over the repository's. Raises :exc:`BadTarget`."""
+    root = Node(children={})
+    for operation in operations:
+        parts = _parts(operation.target)
+        if isinstance(operation, Delete) and not parts:
+            raise BadTarget("the root cannot be deleted")
+        root = _edit(root, parts, operation.target, partial(_apply, operation))
+    return root
+
+
+def _apply(operation: Operation, below: Node | None) -> Node:
+    if isinstance(operation, Delete):
+        return Node()
+    top = _copy(operation.source.root)
+    if isinstance(operation, Replace):
+        top.opaque = True
+        return top
+    top.is_default = True
+    return merged(below, top)
+
+
+def put_below(root: Node, path: str, node: Node) -> Node:
+    """*root* with *node* at *path*. Raises :exc:`BadTarget`."""
+    return _edit(root, _parts(path), path, lambda below: node)
+
+
+def merged(lower: Node | None, upper: Node) -> Node:
+    """What is seen where *upper* lies over *lower*."""
+    if lower is None:
+        return upper
+    if upper.children is None or lower.children is None:
+        if upper.children is not None:
+            upper = _copy(upper)
+            upper.opaque = True  # whatever was in the way is gone, and what was behind it must not come back
+        return upper
+    result = _copy(lower)
+    if upper.item is not None and (lower.item is None or not upper.is_default):
+        result.item, result.is_default = upper.item, upper.is_default
+    if upper.opaque:
+        result.opaque, result.children = True, {}
+    assert result.children is not None
+    for name, node in upper.children.items():
+        result.children[name] = merged(result.children.get(name), node)
+    return result
+
+
+def _parts(target: str) -> list[str]:
+    if not target:
+        return []
+    parts = target.split("/")[1:]
+    if not target.startswith("/") or not {"", ".", ".."}.isdisjoint(parts) or "\0" in target:
+        raise BadTarget(f"not a path in a repository: {target[:200]!r}")
+    return parts
+
+
+def _copy(node: Node) -> Node:
+    assert node.children is not None
+    return Node(node.item, None, dict(node.children), node.opaque, node.is_default)
+
+
+def _edit(node: Node | None, parts: list[str], path: str, change: Callable[[Node | None], Node]) -> Node:
+    """A copy of *node* in which what is below it at *parts* has been changed."""
+    if not parts:
+        return change(node)
+    if node is None:
+        copy = Node(children={})
+    elif node.is_gone:
+        copy = Node(children={}, opaque=True)
+    elif node.children is None:
+        raise BadTarget(f"{path} lies below what becomes a file")
+    else:
+        copy = _copy(node)
+    assert copy.children is not None
+    copy.children[parts[0]] = _edit(copy.children.get(parts[0]), parts[1:], path, change)
+    return copy

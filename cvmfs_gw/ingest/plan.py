@@ -1,0 +1,291 @@
+"""Operations as a list of changes of one catalog tree: what is there already is left out.
+
+The list is in the order that :mod:`cvmfs_gw.engine.changes` asks for. Each change names what it replaces, so that a
+list can be shown to people, and so that applying it to a newer tree notes what others did meanwhile.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from cvmfs_gw.engine.balance import MARKER as AUTOMATIC_MARKER
+from cvmfs_gw.engine.changes import CATALOG_MARKER, Change, Nest, Put, Remove, Unnest
+from cvmfs_gw.engine.transaction import same_content
+from cvmfs_gw.engine.tree import CatalogTree
+from cvmfs_gw.ingest.errors import BadSource, BadTarget
+from cvmfs_gw.ingest.gather import Node
+from cvmfs_gw.ingest.items import Item
+from cvmfs_gw.ingest.overlay import Operation, overlay
+from cvmfs_gw.ingest.ownership import SAME, IdMap
+from cvmfs_objstore.formats.entry import (
+    FLAG_CHUNKED,
+    FLAG_DIRECTORY,
+    FLAG_FILE,
+    FLAG_HIDDEN,
+    FLAG_LINK,
+    FLAG_SPECIAL,
+    Chunks,
+    Entry,
+    is_below,
+    parent_path,
+)
+
+DIRECTORY_SIZE: Final = 4096
+"""The size in bytes that every directory has."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """How items become entries.
+
+    *now* is the time of what no source has a time for, in nanoseconds since the epoch; *directory* the mode, and
+    *owner* the user and group, of directories that are made because something has to be in them. *mtime_ns*: store
+    fractions of seconds. *uids* and *gids* map all owners.
+    """
+
+    now: int
+    directory: int = 0o755
+    owner: tuple[int, int] = (0, 0)
+    uids: IdMap = SAME
+    gids: IdMap = SAME
+    mtime_ns: bool = True
+    hard_links: bool = True
+    """False: names of one file become files of their own."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """Changes, and the deepest path that all of them are at or below: what has to be leased."""
+
+    changes: list[Change] = field(default_factory=list)
+    scope: str = ""
+
+
+def plan(tree: CatalogTree, operations: Sequence[Operation], options: PlanOptions) -> Plan:
+    """What *operations* change in *tree*. Raises :exc:`BadTarget` and :exc:`BadSource`."""
+    return Plan(
+        list(_Planner(tree, options).changes(overlay(operations))),
+        scope(tree, [operation.target for operation in operations]),
+    )
+
+
+def scope(tree: CatalogTree, targets: Sequence[str]) -> str:
+    """The path to lease for changes at and below *targets*.
+
+    That is the deepest path that they have in common or, if that is not there yet, the highest of the directories that
+    are made on the way to it. Raises :exc:`BadTarget` where something else than a directory is in the way.
+    """
+    common = targets[0] if targets else ""
+    for target in targets[1:]:
+        while not is_below(target, common):
+            common = parent_path(common)
+    existing = nearest_directory(tree, common)
+    if existing == common:
+        return common
+    lease = f"{existing}/{common[len(existing) + 1 :].partition('/')[0]}"
+    if lease != common and tree.get(lease) is not None:
+        raise BadTarget(f"{lease} is no directory, so nothing can be at {common}")
+    return lease
+
+
+def nearest_directory(tree: CatalogTree, path: str) -> str:
+    """The longest part of *path* that is a directory of *tree*."""
+    while path and not ((entry := tree.get(path)) and entry.is_directory):
+        path = parent_path(path)
+    return path
+
+
+class ExistingBelow:
+    """What is below *target* in *tree*: the :class:`cvmfs_gw.ingest.gather.Existing` of a source that goes there."""
+
+    def __init__(self, tree: CatalogTree, target: str) -> None:
+        self._tree, self._target = tree, target
+        self._listings: dict[str, dict[str, Entry]] = {}
+
+    def get(self, path: str) -> Entry | None:
+        """The entry at *path* within the target."""
+        if not path:
+            return self._tree.get(self._target)
+        parent, _, name = path.rpartition("/")
+        return self._listing(parent).get(name)
+
+    def chunks(self, path: str) -> Chunks:
+        """The chunks of the file at *path* within the target."""
+        return self._tree.chunks(self._target + path)
+
+    def _listing(self, directory: str) -> dict[str, Entry]:
+        # Sources come directory by directory, and most directories of a new tree are not there at all.
+        found = self._listings.get(directory)
+        if found is None:
+            entry = self.get(directory)
+            there = self._tree.entries(self._target + directory) if entry is not None and entry.is_directory else []
+            found = self._listings[directory] = {child.name: child for child in there}
+        return found
+
+
+class _Planner:
+    def __init__(self, tree: CatalogTree, options: PlanOptions) -> None:
+        self._tree, self._options = tree, options
+        self._removes: list[Remove] = []
+        self._puts: list[Put] = []
+        self._nested: list[str] = []
+        self._dissolved: list[str] = []
+
+    def changes(self, root: Node) -> Iterator[Change]:
+        self._directory("", root, self._tree.get(""), False)
+        yield from self._removes
+        yield from self._puts
+        yield from map(Unnest, sorted(self._dissolved))
+        yield from map(Nest, sorted(self._nested))
+
+    def _directory(self, path: str, node: Node, old: Entry | None, opaque: bool) -> None:
+        """Plan the directory *node*, where *old* is now; *opaque*: a directory above it is."""
+        assert node.children is not None
+        children = node.children
+        opaque = opaque or node.opaque
+        if old is not None and not old.is_directory:
+            if node.item is None and not opaque:
+                raise BadTarget(f"{path} is no directory, so nothing can be in it")
+            self._removes.append(Remove(path, base=old))
+            old = None
+        if old is None:
+            if node.item is None and not _holds_anything(node):
+                return
+            self._put(path, node.item or self._made(path), old)
+        elif node.item is not None and not node.is_default:
+            self._put(path, node.item, old)
+        there = {entry.name: entry for entry in self._tree.entries(path)} if old is not None and opaque else {}
+        groups: dict[object, list[tuple[str, Node, Entry | None]]] = {}
+        for name, child in children.items():
+            below = f"{path}/{name}"
+            if old is None:
+                before = None
+            elif opaque:
+                before = there.pop(name, None)
+            else:
+                before = self._tree.get(below)
+            if child.children is not None:
+                self._directory(below, child, before, opaque)
+            elif child.item is None:
+                if before is not None:
+                    self._remove(below, before)
+            elif child.group is not None and self._options.hard_links:
+                groups.setdefault(child.group, []).append((below, child, before))
+            else:
+                self._file(below, child, before)
+        for number, members in enumerate(groups.values(), 1):
+            self._linked(number, members)
+        for name, entry in there.items():
+            # Hidden entries and marks of automatic catalogs are made by servers: nobody means to remove them.
+            if not entry.flags & FLAG_HIDDEN and name != AUTOMATIC_MARKER:
+                self._remove(f"{path}/{name}", entry)
+        if path:
+            self._follow_marker(path, children, old, opaque)
+
+    def _follow_marker(self, path: str, children: dict[str, Node], old: Entry | None, opaque: bool) -> None:
+        marker = children.get(CATALOG_MARKER)
+        if marker is not None:
+            if not marker.is_gone and (marker.item is None or not stat.S_ISREG(marker.item.mode)):
+                raise BadSource(f"{path}/{CATALOG_MARKER} is no file")
+            marked = not marker.is_gone
+        elif old is not None and not opaque:
+            return  # nobody says anything of it
+        else:
+            marked = False
+        if not marked and old is not None:
+            marked = self._tree.get(f"{path}/{AUTOMATIC_MARKER}") is not None
+        if marked != (old is not None and self._tree.is_mountpoint(path)):
+            (self._nested if marked else self._dissolved).append(path)
+
+    def _remove(self, path: str, old: Entry) -> None:
+        self._removes.append(Remove(path, recursive=old.is_directory, base=old))
+
+    # -- entries
+
+    def _put(self, path: str, item: Item, old: Entry | None) -> None:
+        entry = self._entry(path, item)
+        if old is None or not same_content(old, entry):
+            self._puts.append(Put(path, entry, base=old))
+
+    def _file(self, path: str, node: Node, old: Entry | None) -> None:
+        entry, chunks = self._file_entry(path, node)
+        if old is not None:
+            if old.is_directory:
+                self._remove(path, old)
+                old = None
+            elif old.linkcount == 1 and self._is_same(path, old, entry, chunks):
+                return
+        self._puts.append(Put(path, entry, chunks, base=old))
+
+    def _linked(self, group: int, members: list[tuple[str, Node, Entry | None]]) -> None:
+        """Plan names of one file in one directory: all or none of them, as each one's link count is at stake."""
+        if len(members) == 1:
+            self._file(*members[0])
+            return
+        made = [(path, *self._file_entry(path, node), old) for path, node, old in members]
+        first = made[0][3]
+        if first is not None and all(
+            old is not None
+            and old.hardlinks == first.hardlinks
+            and old.linkcount == len(members)
+            and self._is_same(path, old, entry, chunks)
+            for path, entry, chunks, old in made
+        ):
+            return
+        for path, entry, chunks, old in made:
+            if old is not None and old.is_directory:
+                self._remove(path, old)
+                old = None
+            self._puts.append(Put(path, entry.with_links(1, group), chunks, base=old))
+
+    def _is_same(self, path: str, old: Entry, new: Entry, chunks: Chunks) -> bool:
+        return same_content(old, new) and (not chunks or self._tree.chunks(path) == chunks)
+
+    def _file_entry(self, path: str, node: Node) -> tuple[Entry, Chunks]:
+        assert node.item is not None
+        entry, stored = self._entry(path, node.item), node.stored
+        if stored is None:
+            return entry, ()
+        flags = FLAG_FILE | stored.flags | (FLAG_CHUNKED if stored.chunks else 0)
+        return entry._replace(size=stored.size, hash=stored.hash, flags=flags), stored.chunks
+
+    def _entry(self, path: str, item: Item) -> Entry:
+        options, mode = self._options, item.mode
+        seconds, fraction = divmod(item.mtime, 10**9)
+        size, flags = 0, FLAG_FILE
+        if stat.S_ISDIR(mode):
+            size, flags = DIRECTORY_SIZE, FLAG_DIRECTORY
+        elif stat.S_ISLNK(mode):
+            size, flags = len(item.symlink.encode("utf-8", "surrogateescape")), FLAG_FILE | FLAG_LINK
+        elif not stat.S_ISREG(mode):
+            size, flags = item.rdev, FLAG_FILE | FLAG_SPECIAL
+        return Entry(
+            1,
+            None,
+            size,
+            mode,
+            seconds,
+            fraction if options.mtime_ns else None,
+            flags,
+            path.rpartition("/")[2],
+            item.symlink,
+            options.uids(item.uid),
+            options.gids(item.gid),
+            item.xattrs,
+        )
+
+    def _made(self, path: str) -> Item:
+        """A directory that no source says anything of."""
+        options = self._options
+        return Item(path, stat.S_IFDIR | options.directory, *options.owner, options.now)
+
+
+def _holds_anything(node: Node) -> bool:
+    """Whether a directory of its own accord has anything in it."""
+    return any(
+        child.item is not None or (child.children is not None and _holds_anything(child))
+        for child in (node.children or {}).values()
+    )

@@ -1,0 +1,157 @@
+"""Content-defined chunking: where large files are cut, so that equal parts of different files are stored once.
+
+A cut lies before a byte if the rolling value *x* up to and including this byte is close to 2^31 - 1, at least
+*smallest* and at most *largest* bytes after the cut before; after *largest* bytes there is one whatever the value::
+
+    x' = 2 x xor byte    mod 2^32
+    | x - (2^31 - 1) |  <  (2^32 - 1) div average
+
+After 32 steps a byte has been shifted out, so x is a function of the last 32 bytes, wherever a chunk began. For a whole
+block it is had by doubling: of windows of one byte, windows of 2, 4, 8, ... are made by a shift and an xor each.
+
+How a block is searched: of x the lower half depends on the last 16 bytes alone, and where x is close to 2^31 - 1 all
+but its lowest bits are the same. So 16-bit numbers and four doublings leave one position in some 60; the same values of
+16 bytes before are, but for one bit and what is carried, the upper half, and leave one in 16,000, which are computed.
+
+Source: ``CVMFS_USE_FILE_CHUNKING``, ``CVMFS_MIN_CHUNK_SIZE``, ``CVMFS_AVG_CHUNK_SIZE`` and ``CVMFS_MAX_CHUNK_SIZE`` in
+``server.conf``; the cuts of deployed publishers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cvmfs_objstore.errors import FormatError
+
+WINDOW: Final = 32
+"""So many bytes the rolling value depends on."""
+
+_BEFORE: Final = WINDOW - 1
+_BLOCK: Final = 1 << 15  # positions that are searched at once: two arrays of 16-bit numbers that fit a core's cache
+_CENTRE: Final = (1 << 31) - 1
+_MASK: Final = 0xFFFFFFFF
+_FEW_BITS: Final = 11  # with more free bits than that the lower half of the value rules out too little
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkSizes:
+    """Lengths of chunks in bytes. Raises :exc:`FormatError` for what cannot be cut."""
+
+    smallest: int = 4 << 20
+    average: int = 8 << 20
+    largest: int = 16 << 20
+
+    def __post_init__(self) -> None:
+        if not WINDOW <= self.smallest < self.average < self.largest < _CENTRE:
+            raise FormatError(f"chunk sizes {self.smallest}, {self.average}, {self.largest} are not in order")
+
+    @property
+    def threshold(self) -> int:
+        """How close to its centre the rolling value is at a cut."""
+        return _MASK // self.average
+
+
+DEFAULT_SIZES: Final = ChunkSizes()
+"""What publishers use where ``server.conf`` says nothing else."""
+
+
+class Chunker:
+    """Finds the cuts of one file, whose bytes are given piece by piece in any pieces."""
+
+    __slots__ = ("_before", "_free", "_last", "_offset", "_scratch", "_sizes", "_values")
+
+    def __init__(self, sizes: ChunkSizes) -> None:
+        self._sizes = sizes
+        self._offset = 0
+        self._last = 0
+        self._before = b""
+        self._free = sizes.threshold.bit_length()
+        kind: type[np.unsignedinteger] = np.uint16 if self._free <= _FEW_BITS else np.uint32
+        self._values = np.empty(_BLOCK + _BEFORE, kind)
+        self._scratch = np.empty(_BLOCK + _BEFORE, kind)
+
+    def feed(self, data: bytes | memoryview) -> list[int]:
+        """The cuts that *data* makes known, as offsets in the file, in order.
+
+        A cut may lie at the end of what was given so far; at the end of the file it cuts off nothing.
+        """
+        cuts: list[int] = []
+        start, end = self._offset, self._offset + len(data)
+        block = np.frombuffer(data, np.uint8)
+        while True:
+            limit = self._last + self._sizes.largest
+            at = max(self._last + self._sizes.smallest, start)
+            if at >= end:
+                break
+            cut = self._search(block, at - start, min(limit, end) - start)
+            if cut >= 0:
+                self._last = start + cut
+            elif limit <= end:
+                self._last = limit
+            else:
+                break
+            cuts.append(self._last)
+        self._before = (self._before + bytes(data[-_BEFORE:]))[-_BEFORE:]
+        self._offset = end
+        return cuts
+
+    def _search(self, block: NDArray[np.uint8], at: int, end: int) -> int:
+        """The first position of *block* from *at* and before *end* that has a cut before it; -1: none."""
+        while at < end:
+            stop = min(at + _BLOCK, end)
+            if at >= _BEFORE:
+                window = block[at - _BEFORE : stop]
+            else:
+                # A chunk has at least as many bytes as the window before it is looked at.
+                missing = _BEFORE - at
+                stop = min(stop, at + WINDOW)
+                window = np.concatenate((np.frombuffer(self._before[-missing:], np.uint8), block[:stop]))
+            found = self._first(window) if self._free <= _FEW_BITS else self._first_of_many(window)
+            if found >= 0:
+                return at + found
+            at = stop
+        return -1
+
+    def _roll(self, window: NDArray[np.uint8], doublings: int) -> NDArray[np.unsignedinteger]:
+        values, scratch = self._values[: len(window)], self._scratch
+        values[:] = window
+        for step in range(doublings):
+            span = 1 << step
+            shifted = np.left_shift(values[:-span], span, out=scratch[: len(window) - span])
+            rest = values[span:]
+            np.bitwise_xor(rest, shifted, out=rest)
+        return values
+
+    def _first(self, window: NDArray[np.uint8]) -> int:
+        values = self._roll(window, 4)
+        low = values[_BEFORE:]
+        shifted = np.add(low, 1 << self._free, out=self._scratch[: len(low)])
+        candidates = np.flatnonzero(shifted < 2 << self._free)
+        if len(candidates):
+            high = values[candidates + (_BEFORE - 16)]
+            candidates = candidates[((high + np.uint16(1 << 7)) & np.uint16(0x7FFF)) < 2 << 7]
+        for candidate in candidates.tolist():
+            if self._is_cut(rolling_value(window[candidate : candidate + WINDOW].tobytes())):
+                return int(candidate)
+        return -1
+
+    def _first_of_many(self, window: NDArray[np.uint8]) -> int:
+        values = self._roll(window, 5)[_BEFORE:].view(np.int32)
+        found = np.flatnonzero(values > _CENTRE - self._sizes.threshold)
+        below = np.flatnonzero(values < self._sizes.threshold - 1 - _CENTRE)
+        return int(min(np.concatenate((found[:1], below[:1])), default=-1))
+
+    def _is_cut(self, value: int) -> bool:
+        return abs(value - _CENTRE) < self._sizes.threshold
+
+
+def rolling_value(window: bytes) -> int:
+    """The rolling value after the bytes of *window*, of which the last 32 count."""
+    value = 0
+    for byte in window[-WINDOW:]:
+        value = value << 1 ^ byte
+    return value & _MASK
