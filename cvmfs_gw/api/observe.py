@@ -53,7 +53,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
             response = await handler(request)
         response.headers["X-Request-Id"] = identifier
         metrics.add("http_requests_total", method=_method(request.method), status=str(response.status))
-        metrics.add("http_request_seconds_total", time.monotonic() - started, method=_method(request.method))
+        metrics.observe("http_request_seconds", time.monotonic() - started, method=_method(request.method))
         return response
     finally:
         running.count -= 1

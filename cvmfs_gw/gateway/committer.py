@@ -194,11 +194,14 @@ class Committer:
 
         def commit() -> CommitOutcome:
             begun = time.monotonic()
-            self._metrics.add("commit_seconds_total", begun - asked, phase="queue")
+            self._metrics.observe("commit_seconds", begun - asked, phase="queue")
             try:
-                return self._engine.commit(request)
+                outcome = self._engine.commit(request)
             finally:
-                self._metrics.add("commit_seconds_total", time.monotonic() - begun, phase="engine")
+                self._metrics.observe("commit_seconds", time.monotonic() - begun, phase="engine")
+            for phase, seconds in getattr(outcome, "phases", {}).items():
+                self._metrics.observe("commit_seconds", seconds, phase=phase)
+            return outcome
 
         return commit
 

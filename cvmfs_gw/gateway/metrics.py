@@ -1,14 +1,17 @@
-"""What has happened, in numbers: counters for Prometheus.
+"""What has happened, in numbers: counters and histograms for Prometheus.
 
-Source: the Prometheus text exposition format, version 0.0.4. Counters only grow and begin at zero with the process;
+Source: the Prometheus text exposition format, version 0.0.4. They only grow and begin at zero with the process;
 what is the case right now (gauges) is asked for when somebody looks, see :mod:`cvmfs_gw.api.metrics`.
 """
 
 from __future__ import annotations
 
+import re
 import threading
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
 
 PREFIX: Final = "cvmfs_gateway_"
@@ -18,13 +21,20 @@ COUNTERS: Final[Mapping[str, str]] = {
     "payloads_total": "Object packs, by outcome",
     "payload_bytes_total": "Bytes of object packs that were taken in",
     "payload_objects_total": "Objects in object packs: added, or there already",
-    "payload_seconds_total": "Time that object packs took from their first byte to their last",
     "commits_total": "Commits, by repository and outcome",
-    "commit_seconds_total": "Time of commits by phase: waiting for their turn (queue), and at work (engine)",
     "http_requests_total": "HTTP requests, by method and status",
-    "http_request_seconds_total": "Time between a request and its reply",
 }
 """Name without the prefix -> what it counts."""
+
+HISTOGRAMS: Final[Mapping[str, str]] = {
+    "commit_seconds": "Time of commits by phase: waiting for their turn (queue), at work (engine), and parts of that",
+    "http_request_seconds": "Time between a request and its reply, by method",
+    "payload_seconds": "Time that object packs took from their first byte to their last",
+}
+"""Name without the prefix -> what is measured, in seconds."""
+
+BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+"""Upper bounds of every histogram's buckets, in seconds; one more has no bound."""
 
 GAUGES: Final[Mapping[str, str]] = {
     "leases": "Leases that are alive, by state",
@@ -55,11 +65,12 @@ class Sample:
 
 
 class Metrics:
-    """All counters of a gateway. Thread-safe."""
+    """All counters and histograms of a gateway. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._values: dict[tuple[str, Labels], float] = {}
+        self._histograms: dict[tuple[str, Labels], _Histogram] = {}
 
     def add(self, name: str, value: float = 1, **labels: str) -> None:
         """Let a counter grow by *value*; *name* is one of :data:`COUNTERS`."""
@@ -68,6 +79,17 @@ class Metrics:
         with self._lock:
             self._values[key] = self._values.get(key, 0) + value
 
+    def observe(self, name: str, seconds: float, **labels: str) -> None:
+        """Enter a measurement in a histogram; *name* is one of :data:`HISTOGRAMS`."""
+        assert name in HISTOGRAMS, name
+        key = (name, tuple(sorted(labels.items())))
+        with self._lock:
+            histogram = self._histograms.get(key)
+            if histogram is None:
+                histogram = self._histograms[key] = _Histogram()
+            histogram.buckets[bisect_left(BOUNDS, seconds)] += 1
+            histogram.sum += seconds
+
     def total(self, name: str) -> float:
         """The sum over all labels."""
         with self._lock:
@@ -75,23 +97,58 @@ class Metrics:
 
     def samples(self) -> list[Sample]:
         with self._lock:
-            return [Sample(name, value, labels) for (name, labels), value in self._values.items()]
+            samples = [Sample(name, value, labels) for (name, labels), value in self._values.items()]
+            for (name, labels), histogram in self._histograms.items():
+                samples += histogram.samples(name, labels)
+            return samples
+
+
+class _Histogram:
+    """How many measurements fell between two bounds, and the sum of all."""
+
+    __slots__ = ("buckets", "sum")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(BOUNDS) + 1)
+        self.sum = 0.0
+
+    def samples(self, name: str, labels: Labels) -> list[Sample]:
+        """What Prometheus wants to see: how many were no longer than each bound."""
+        *upto, count = accumulate(self.buckets)
+        bounds = [*zip(map(str, BOUNDS), upto, strict=True), ("+Inf", count)]
+        samples = [Sample(f"{name}_bucket", seen, (*labels, ("le", bound))) for bound, seen in bounds]
+        return [*samples, Sample(f"{name}_sum", self.sum, labels), Sample(f"{name}_count", count, labels)]
 
 
 def render(samples: Iterable[Sample]) -> str:
-    """The text that Prometheus reads: metrics in the order of their names."""
+    """The text that Prometheus reads: metrics in the order of their names, the parts of a histogram as they come."""
     lines: list[str] = []
     last = ""
-    for sample in sorted(samples, key=lambda sample: (sample.name, sample.labels)):
-        if sample.name != last:
-            last = sample.name
-            kind = "counter" if last in COUNTERS else "gauge"
-            lines.append(f"# HELP {PREFIX}{last} {COUNTERS.get(last) or GAUGES[last]}")
+    for sample in sorted(samples, key=_order):
+        family = _family(sample.name)
+        if family != last:
+            last = family
+            kind, words = next((kind, words[last]) for kind, words in _KINDS.items() if last in words)
+            lines.append(f"# HELP {PREFIX}{last} {words}")
             lines.append(f"# TYPE {PREFIX}{last} {kind}")
         labels = ",".join(f'{name}="{_escape(value)}"' for name, value in sample.labels)
         value = int(sample.value) if float(sample.value).is_integer() else sample.value
         lines.append(f"{PREFIX}{sample.name}{{{labels}}} {value}" if labels else f"{PREFIX}{sample.name} {value}")
     return "\n".join(lines) + "\n"
+
+
+_KINDS: Final = {"counter": COUNTERS, "gauge": GAUGES, "histogram": HISTOGRAMS}
+_PART: Final = re.compile("_(bucket|sum|count)$")
+
+
+def _family(name: str) -> str:
+    """The metric that a sample is of."""
+    whole = _PART.sub("", name)
+    return whole if whole in HISTOGRAMS else name
+
+
+def _order(sample: Sample) -> tuple[str, Labels]:
+    return _family(sample.name), tuple(label for label in sample.labels if label[0] != "le")
 
 
 def _escape(value: str) -> str:

@@ -86,7 +86,7 @@ class Payloads:
             if receiver is not None:
                 self._forget(token, receiver)
             self._metrics.add("payloads_total", outcome=outcome)
-            self._metrics.add("payload_seconds_total", time.monotonic() - started)
+            self._metrics.observe("payload_seconds", time.monotonic() - started)
             self._metrics.add("payload_objects_total", brought.objects_added, kind="added")
             self._metrics.add("payload_objects_total", brought.objects_duplicated, kind="present")
             # shielded, so that a connection that breaks does not leave the lease pinned for ever
