@@ -22,6 +22,7 @@ SCHEMAS: Final[Mapping[str, Any]] = {
     }
 }
 """What descriptions refer to by name."""
+_STATUS: Final = {"$ref": "#/components/schemas/Status"}
 
 SECURITY: Final[Mapping[str, Any]] = {
     "signature": {
@@ -31,6 +32,14 @@ SECURITY: Final[Mapping[str, Any]] = {
         "description": "<key id> <base64(lower-case hex(HMAC-SHA1(secret, what is signed)))>",
     }
 }
+
+SIGNED: Final[Mapping[str, str]] = {
+    "body": "the body",
+    "token": "the token",
+    "path": "the URL's path without its escapes",
+    "head": "the JSON before the object pack",
+}
+"""What a signature may be of."""
 
 
 def in_path(name: str) -> dict[str, Any]:
@@ -65,21 +74,35 @@ def operation(
     answer: Mapping[str, Any] | None = None,
     body: Mapping[str, Any] | None = None,
     signed: str = "",
+    admin: bool = False,
+    bare: bool = False,
+    errors: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """*answer* is what a reply has beside ``status``; *signed* is what the signature is of, empty for none."""
-    schema = {"allOf": [{"$ref": "#/components/schemas/Status"}, {"type": "object", "properties": answer or {}}]}
-    content = {"application/json": {"schema": schema}}
+    """*answer* is what a reply has beside ``status``, which one that is *bare* does not have.
+
+    *errors* are HTTP codes that have a meaning of their own here, each with what it says.
+
+    *signed* is what the signature is of, one of :data:`SIGNED`, or empty where there is none; *admin* says that it must
+    be an administrator's. Programs find the former as ``x-signed``.
+    """
+    refusal = {"application/json": {"schema": _STATUS}}
+    schema = struct(answer or {}) if bare else {"allOf": [_STATUS, struct(answer or {})]}
     described: dict[str, Any] = {
         "summary": summary,
         "parameters": list(parameters),
         "responses": {
-            "200": {"description": "done, or refused: see status", "content": content},
-            "default": {"description": "a request that makes no sense, or a breakdown", "content": content},
+            "200": {
+                "description": "done" if bare else "done, or refused: see status",
+                "content": {"application/json": {"schema": schema}},
+            },
+            **{code: {"description": words, "content": refusal} for code, words in (errors or {}).items()},
+            "default": {"description": "a request that makes no sense, or a breakdown", "content": refusal},
         },
     }
     if body is not None:
         described["requestBody"] = body
     if signed:
         described["security"] = [{"signature": []}]
-        described["description"] = f"Signed: {signed}."
+        described["description"] = f"Signed: {SIGNED[signed]}{', by an administrator' * admin}."
+        described["x-signed"] = signed
     return described

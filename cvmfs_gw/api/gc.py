@@ -86,7 +86,8 @@ PATHS: Final[Paths] = {
             "Collect garbage",
             body=json_request(_REQUEST, ["repo"]),
             answer={"output": TEXT},
-            signed="the body, by an administrator's key",
+            signed="body",
+            admin=True,
         )
     }
 }

@@ -140,26 +140,29 @@ PATHS: Final[Paths] = {
                 "root_hash": TEXT,
                 "time_remaining": TEXT,
             },
-            signed="the body",
+            signed="body",
         ),
     },
     "/leases/{token}": {
-        "get": operation("One lease", _TOKEN, answer={"data": _LEASE}),
+        "get": operation(
+            "One lease", _TOKEN, answer={"data": _LEASE}, bare=True, errors={"500": "the token is unknown"}
+        ),
         "post": operation(
             "Commit",
             _TOKEN,
             body=json_request(_COMMIT, ["old_root_hash", "new_root_hash"]),
             answer={"final_revision": COUNT, "tag_name": TEXT, "missing_objects": COUNT},
-            signed="the token",
+            signed="token",
         ),
-        "patch": operation("Renew a lease", _TOKEN, answer={"data": struct({"expires": TEXT})}, signed="the token"),
-        "delete": operation("Cancel a lease", _TOKEN, signed="the token"),
+        "patch": operation("Renew a lease", _TOKEN, answer={"data": struct({"expires": TEXT})}, signed="token"),
+        "delete": operation("Cancel a lease", _TOKEN, signed="token"),
     },
     "/leases-by-path/{path}": {
         "delete": operation(
             "Cancel the leases at and below a path",
             in_path("path"),
-            signed="the URL's path, by an administrator's key",
+            signed="path",
+            admin=True,
         )
     },
 }

@@ -55,9 +55,9 @@ _PACK: Final = {
 _SIZE: Final = in_header("Message-Size", {"type": "integer", "minimum": 0, "maximum": MAX_PAYLOAD_HEAD}, required=True)
 
 PATHS: Final[Paths] = {
-    "/payloads": {"post": operation("Send an object pack", _SIZE, body=_PACK, signed="the JSON head")},
+    "/payloads": {"post": operation("Send an object pack", _SIZE, body=_PACK, signed="head")},
     "/payloads/{token}": {
-        "post": operation("Send an object pack", in_path("token"), _SIZE, body=_PACK, signed="the token")
+        "post": operation("Send an object pack", in_path("token"), _SIZE, body=_PACK, signed="token")
     },
 }
 

@@ -49,7 +49,8 @@ PATHS: Final[Paths] = {
             "Enable or disable a repository",
             _NAME,
             body=json_request({"enable": FLAG, "wait": FLAG}, ["enable"]),
-            signed="the body, by an administrator's key",
+            signed="body",
+            admin=True,
         ),
     },
     "/repos/{name}/keys": {
@@ -57,7 +58,7 @@ PATHS: Final[Paths] = {
             "Public key and certificate",
             _NAME,
             answer={"data": struct({"pub": TEXT, "crt": TEXT})},
-            signed="the URL's path",
+            signed="path",
         )
     },
 }

@@ -14,7 +14,7 @@ async def welcome(request: web.Request) -> web.Response:
     return reply({"welcome": "This is a gateway for publishing to CernVM-FS repositories."})
 
 
-PATHS: Final[Paths] = {"/": {"get": operation("Says that there is a gateway", answer={"welcome": TEXT})}}
+PATHS: Final[Paths] = {"/": {"get": operation("Says that there is a gateway", answer={"welcome": TEXT}, bare=True)}}
 
 
 def routes(root: str) -> list[web.RouteDef]:
