@@ -160,9 +160,13 @@ class World:
     def serve(self, *options: str) -> None:
         """Start the server; returns when it answers."""
         where = ["--host", "127.0.0.1", "--port", str(self.port), "--web-port", str(self.web_port)]
+        self.run_gateway(unprivileged([*self._program(), "serve", *where, *options]))
+
+    def run_gateway(self, command: list[str]) -> None:
+        """Start any gateway; returns when it answers."""
         with self.log.open("ab") as log:
             server = subprocess.Popen(
-                unprivileged([*self._program(), "serve", *where, *options]),
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
