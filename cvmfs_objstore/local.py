@@ -29,7 +29,7 @@ from types import TracebackType
 from typing import BinaryIO, Final
 
 from cvmfs_objstore import posix
-from cvmfs_objstore.errors import ObjectNotFound
+from cvmfs_objstore.errors import InvalidPath, ObjectNotFound
 from cvmfs_objstore.storage import STAGING, YOUNG_S, check_path
 
 FILE_MODE: Final = 0o644
@@ -238,26 +238,24 @@ class LocalStorage:
     def touch(self, path: str) -> bool:
         return self._is_kept(self._base + check_path(path))
 
-    def collect(self, paths: Sequence[str], before: float) -> Sequence[int | None]:
-        found: list[int | None] = []
-        with self._touching(fcntl.LOCK_EX), contextlib.ExitStack() as stack:
-            # Most are of one folder, and below that the system need not look for each of them from the root on.
-            folder, descriptor = "", -1
-            for path in paths:
-                above, _, name = check_path(path).rpartition("/")
-                if above != folder or descriptor < 0:
-                    stack.close()
-                    folder, descriptor = above, self._open_folder(above)
-                    if descriptor >= 0:
-                        stack.callback(os.close, descriptor)
-                found.append(_remove_if_older(name, before, descriptor) if descriptor >= 0 else None)
-        return found
-
-    def _open_folder(self, path: str) -> int:
+    def names(self, folder: str) -> Sequence[str]:
         try:
-            return os.open(self._base + path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            return os.listdir(self._base + check_path(folder))
         except _ABSENT:
-            return -1
+            return []
+
+    def collect(
+        self, folder: str, names: Sequence[str], before: float, *, pretend: bool = False
+    ) -> Sequence[int | None]:
+        check_path(folder)
+        for name in names:
+            if "/" in name or "\0" in name:
+                raise InvalidPath(f"not a name in a folder: {name[:200]!r}")
+        try:
+            with self._touching(self._base + folder, fcntl.LOCK_EX) as descriptor:
+                return [_remove_if_older(name, before, descriptor, pretend) for name in names]
+        except _ABSENT:
+            return [None] * len(names)
 
     def _is_kept(self, target: str, size: int | None = None) -> bool:
         """Whether a file (of that size) is there and could be made young."""
@@ -266,7 +264,7 @@ class LocalStorage:
             if size is not None and status.st_size != size:
                 return False
             if status.st_mtime < time.time() - YOUNG_S:
-                with self._touching(fcntl.LOCK_SH):
+                with self._touching(os.path.dirname(target), fcntl.LOCK_SH):
                     os.utime(target)
         except _ABSENT:
             return False
@@ -275,16 +273,12 @@ class LocalStorage:
         return True
 
     @contextlib.contextmanager
-    def _touching(self, kind: int) -> Iterator[None]:
-        """Keep touching and collecting apart, also in other processes."""
-        try:
-            descriptor = os.open(self._txn, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            self._make_dirs(self._txn)
-            descriptor = os.open(self._txn, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    def _touching(self, folder: str, kind: int) -> Iterator[int]:
+        """Keep touching and collecting in a folder apart, also in other processes; yields its descriptor."""
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, kind)
-            yield
+            yield descriptor
         finally:
             os.close(descriptor)
 
@@ -399,13 +393,14 @@ def _unlink(path: str) -> None:
         os.unlink(path)
 
 
-def _remove_if_older(name: str, before: float, folder: int) -> int | None:
+def _remove_if_older(name: str, before: float, folder: int, pretend: bool) -> int | None:
     try:
         status = os.stat(name, dir_fd=folder)
-        if status.st_mtime >= before:
+        if status.st_mtime >= before or not stat.S_ISREG(status.st_mode):
             return None
-        os.unlink(name, dir_fd=folder)
-    except _ABSENT:
+        if not pretend:
+            os.unlink(name, dir_fd=folder)
+    except FileNotFoundError:
         return None
     return status.st_size
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import BinaryIO
 
-from cvmfs_objstore.errors import ObjectNotFound
+from cvmfs_objstore.errors import InvalidPath, ObjectNotFound
 from cvmfs_objstore.storage import YOUNG_S, check_path
 
 
@@ -73,15 +73,26 @@ class MemoryStorage:
                 self._files[path] = (there[0], self._clock())
             return there is not None
 
-    def collect(self, paths: Sequence[str], before: float) -> Sequence[int | None]:
-        return [self._collect(check_path(path), before) for path in paths]
+    def names(self, folder: str) -> Sequence[str]:
+        prefix = check_path(folder) + "/"
+        with self._lock:
+            return list({path[len(prefix) :].partition("/")[0] for path in self._files if path.startswith(prefix)})
 
-    def _collect(self, path: str, before: float) -> int | None:
+    def collect(
+        self, folder: str, names: Sequence[str], before: float, *, pretend: bool = False
+    ) -> Sequence[int | None]:
+        check_path(folder)
+        if bad := [name for name in names if "/" in name or "\0" in name]:
+            raise InvalidPath(f"not a name in a folder: {bad[0][:200]!r}")
+        return [self._collect(f"{folder}/{name}", before, pretend) for name in names]
+
+    def _collect(self, path: str, before: float, pretend: bool) -> int | None:
         with self._lock:
             there = self._files.get(path)
             if there is None or there[1] >= before:
                 return None
-            del self._files[path]
+            if not pretend:
+                del self._files[path]
             return len(there[0])
 
     def list(self, prefix: str = "") -> Iterator[str]:

@@ -114,11 +114,17 @@ class Storage(Protocol):
     def touch(self, path: str) -> bool:
         """Make the file young, as :meth:`put` does; returns False if it is not there."""
 
-    def collect(self, paths: Sequence[str], before: float) -> Sequence[int | None]:
-        """Remove those files that were last written or touched before that time, in seconds since the epoch.
+    def names(self, folder: str) -> Sequence[str]:
+        """The names of all that lies in *folder*, at once and in no order; none if there is no such folder."""
 
-        Returns for each the length of what was removed, in bytes; None if nothing was. A put of an object that is there
-        may have to wait for that, so do not ask for too many at once.
+    def collect(
+        self, folder: str, names: Sequence[str], before: float, *, pretend: bool = False
+    ) -> Sequence[int | None]:
+        """Remove those files in *folder* that were last written or touched before that time (seconds since the epoch).
+
+        Returns for each the length of what was removed, in bytes, or with *pretend* of what would be; None for what
+        stays or is not there. A put of an object that is there may have to wait for that, so do not ask for too many at
+        once.
         """
 
     def list(self, prefix: str = "") -> Iterator[str]:

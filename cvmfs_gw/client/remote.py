@@ -73,8 +73,13 @@ class RemoteStorage:
     def touch(self, path: str) -> bool:
         return self._local.touch(path)
 
-    def collect(self, paths: Sequence[str], before: float) -> Sequence[int | None]:
-        return self._local.collect(paths, before)
+    def names(self, folder: str) -> Sequence[str]:
+        return self._local.names(folder)
+
+    def collect(
+        self, folder: str, names: Sequence[str], before: float, *, pretend: bool = False
+    ) -> Sequence[int | None]:
+        return self._local.collect(folder, names, before, pretend=pretend)
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """What is new: the server's files cannot be listed."""

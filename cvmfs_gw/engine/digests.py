@@ -64,35 +64,18 @@ def name_of_record(record: bytes) -> ContentHash:
     return ContentHash(record[:DIGEST_SIZE], Algorithm((kind & 3) + 1), _SUFFIXES[kind >> 2 & 7])
 
 
-_TAILS: Final = {
-    algorithm.tag + suffix: bytes((kind_of(ContentHash.null(algorithm, suffix)),))
+_HEX_TAILS: Final = {
+    f"{kind_of(ContentHash.null(algorithm, suffix)):02x}": algorithm.tag + suffix
     for algorithm in Algorithm
     for suffix in Suffix
 }
 
 
-def record_of_file(folder: str, name: str) -> bytes | None:
-    """The record of the object in the file *name* of a folder of ``data/``; None if that is no object's name."""
-    # asked for each of a million files, so without an object for each
-    kind = _TAILS.get(name[38:])
-    if kind is None or len(name) < 38:
-        return None
-    try:
-        digest = bytes.fromhex(folder + name[:38])
-    except ValueError:
-        return None
-    return digest + kind if len(digest) == DIGEST_SIZE and name[:38].lower() == name[:38] else None
-
-
-_NAME_TAILS: Final = {tail[0]: text for text, tail in _TAILS.items()}
-CATALOG_KINDS: Final = frozenset(kind for kind, text in _NAME_TAILS.items() if text.endswith(Suffix.CATALOG.value))
-"""The kind bytes of catalogs."""
-
-
-def path_of_record(record: bytes) -> str:
-    """Where the object of a record without compression and size lies in the storage."""
-    name = record[:DIGEST_SIZE].hex()
-    return f"data/{name[:2]}/{name[2:]}{_NAME_TAILS[record[DIGEST_SIZE]]}"
+def file_names(packed: bytes) -> set[str]:
+    """The names of the files in ``data/ab`` of the objects in a folder as :meth:`DigestSet.packed` gives it."""
+    # half a million of them, so nothing is made on the way that is not needed
+    text, width, tails = packed.hex(), 2 * NAME_SIZE, _HEX_TAILS
+    return {text[at + 2 : at + 40] + tails[text[at + 40 : at + 42]] for at in range(0, len(text), width)}
 
 
 def compression_of(record: bytes) -> int:
@@ -161,6 +144,10 @@ class DigestSet:
         """The records of one folder of ``data/``."""
         data, width = bytes(self._folders[number]), self._width
         return {data[at : at + width] for at in range(0, len(data), width)}
+
+    def packed(self, number: int) -> bytes:
+        """The same, one after the other and perhaps repeated; of a set without sizes."""
+        return bytes(self._folders[number])
 
     def __contains__(self, name: ContentHash) -> bool:
         """Whether a name is in a set without sizes; slow."""

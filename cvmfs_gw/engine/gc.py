@@ -28,26 +28,24 @@ cannot read, and so may delete the content of kept ones. It leaves the old reflo
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from cvmfs_gw.engine.digests import CATALOG_KINDS, FOLDERS, name_of_record, path_of_record, record_of_file
+from cvmfs_gw.engine.digests import FOLDERS
 from cvmfs_gw.engine.errors import ConfigurationError, Conflict, MissingObject
 from cvmfs_gw.engine.locking import busy_with, collecting
 from cvmfs_gw.engine.mark import Marker
 from cvmfs_gw.engine.publish import Publication, TagChanges, load_history
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.engine.statistics import GcCounts, record_gc
-from cvmfs_objstore.errors import ObjectNotFound
+from cvmfs_gw.engine.sweep import Hand, Order, Removed, hands
 from cvmfs_objstore.formats.manifest import Manifest
 from cvmfs_objstore.formats.reflog import Reflog
 from cvmfs_objstore.hashes import ContentHash, Suffix
-from cvmfs_objstore.local import LocalStorage
 from cvmfs_objstore.storage import YOUNG_S
 
 _log = logging.getLogger(__name__)
@@ -60,8 +58,6 @@ SLACK_S: Final = 2 * YOUNG_S
 """How much younger than the limit an object must be to stay, in seconds: clocks, and the resolution of times."""
 HOLD_S: Final = 0.05
 """How long a batch keeps commits waiting, in seconds."""
-AT_ONCE: Final = 200
-"""Objects that are removed while an upload of the same ones may have to wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +135,7 @@ def collect(
 
 
 class Collection:
-    """One collection. Use :func:`collect`."""
+    """One collection. Use :func:`collect`. *helpers* is the number of processes that sweep; None: as many as help."""
 
     def __init__(
         self,
@@ -150,8 +146,11 @@ class Collection:
         dry_run: bool,
         on_delete: OnDelete | None,
         stop: Callable[[], bool] = lambda: False,
+        helpers: int | None = None,
     ) -> None:
         self._repository, self._policy, self._on_delete = repository, policy, on_delete
+        self._resources = ExitStack()
+        self._crew = self._resources.enter_context(hands(repository.storage, helpers))
         self._stop = stop
         self._now = now
         self.report = GcReport(repository.fqrn, dry_run)
@@ -160,14 +159,14 @@ class Collection:
         """Objects that are older may go."""
         self._recent = self._before - MOUNT_LAG_S
         """Revisions that are younger stay."""
-        self._marker = Marker(repository, self._check_stop)
+        self._marker = self._resources.enter_context(closing(Marker(repository, self._check_stop)))
         self._kept_roots: set[ContentHash] = set()
         self._oldest_kept = now
         self._seen_manifest = b""
 
     def close(self) -> None:
-        """Free what was read."""
-        self._marker.close()
+        """Free what was read, and let helpers go."""
+        self._resources.close()
 
     def _check_stop(self) -> None:
         if self._stop():
@@ -288,74 +287,49 @@ class Collection:
 
     def sweep(self) -> None:
         """Remove what is not marked and old enough, folder by folder and in small batches."""
-        for number in range(FOLDERS):
+        marked, numbers = self._marker.marked, iter(range(FOLDERS))
+        while busy := dict(zip(self._crew, numbers, strict=False)):
             self._check_stop()
-            kept = self._marker.marked.folder(number)
-            condemned = [record for record in self._stored(number) if record not in kept]
-            if self.report.dry_run:
-                for record in condemned:
-                    self._would_delete(record)
-                continue
-            at = 0
-            while at < len(condemned):
+            for hand, number in busy.items():
+                hand.begin(number, marked.packed(number))
+            # all are asked before the first is listened to, so that they work side by side
+            found = {hand: hand.condemned() for hand in busy}
+            left = {hand: number for hand, number in busy.items() if found[hand]}
+            while left:
                 self._check_stop()
-                at += self._sweep_batch(condemned, at)
+                left = self._sweep_batch(left)
 
-    def _stored(self, number: int) -> Iterator[bytes]:
-        """Records of all objects in a folder."""
-        prefix, storage = f"{number:02x}", self._repository.storage
-        names: Iterable[str]
-        if isinstance(storage, LocalStorage):
-            # a million names at once are a matter of a second, and one by one of several
-            try:
-                names = os.listdir(f"{storage.root}/data/{prefix}")
-            except FileNotFoundError:
-                return
-        else:
-            names = (path[len("data/ab/") :] for path in storage.list(f"data/{prefix}"))
-        for name in names:
-            record = record_of_file(prefix, name)
-            if record is not None:  # or it is none of ours
-                yield record
-
-    def _sweep_batch(self, condemned: list[bytes], at: int) -> int:
-        """Remove some of *condemned*, from *at* on; returns how many were dealt with."""
-        storage = self._repository.storage
-        done = 0
-        with self._repository.exclusive():
+    def _sweep_batch(self, busy: dict[Hand, int]) -> dict[Hand, int]:
+        """Let everybody remove some of what is condemned in a folder; returns those that have something left."""
+        report, left = self.report, {}
+        order = Order(self._before, HOLD_S, report.dry_run, self._on_delete is not None)
+        with ExitStack() as stack:
+            lock = None if report.dry_run else stack.enter_context(self._repository.exclusive())
             started = time.monotonic()
-            if self._catch_up():
-                kept = self._marker.marked.folder(condemned[at][0])
-                condemned[at:] = [record for record in condemned[at:] if record not in kept]
-            while done < len(condemned) - at and time.monotonic() - started < HOLD_S:
-                records = condemned[at + done : at + done + AT_ONCE]
-                sizes = storage.collect([path_of_record(record) for record in records], self._before)
-                for record, size in zip(records, sizes, strict=True):
-                    if size is not None:
-                        self._count(record, size)
-                done += len(records)
+            changed = not report.dry_run and self._catch_up()
+            for hand, number in busy.items():
+                kept = self._marker.marked.packed(number) if changed else b""
+                hand.remove(replace(order, kept=kept), lock)
+            done = {hand: hand.removed() for hand in busy}
             held = time.monotonic() - started
-        self.report.batches += 1
-        self.report.longest_hold_s = max(self.report.longest_hold_s, held)
-        return done
+        for hand, number in busy.items():
+            self._count(number, done[hand])
+            if done[hand].left:
+                left[hand] = number
+        report.batches += 1
+        report.longest_hold_s = max(report.longest_hold_s, held)
+        return left
 
-    def _would_delete(self, record: bytes) -> None:
-        storage, path = self._repository.storage, path_of_record(record)
-        try:
-            if storage.modified(path) < self._before:
-                self._count(record, storage.size(path))
-        except ObjectNotFound:
-            pass
-
-    def _count(self, record: bytes, size: int) -> None:
+    def _count(self, number: int, removed: Removed) -> None:
         report = self.report
-        report.condemned_objects += 1
-        report.condemned_bytes += size
-        if record[-1] in CATALOG_KINDS:
-            report.condemned_catalogs += 1
-            self._repository.catalogs.forget(name_of_record(record))
+        report.condemned_objects += removed.objects
+        report.condemned_bytes += removed.size
+        report.condemned_catalogs += len(removed.catalogs)
+        for name in removed.catalogs:
+            self._repository.catalogs.forget(ContentHash.parse(f"{number:02x}{name}"))
         if self._on_delete is not None:
-            self._on_delete(name_of_record(record), size)
+            for name, size in removed.listed:
+                self._on_delete(ContentHash.parse(f"{number:02x}{name}"), size)
 
     # -- statistics
 

@@ -33,8 +33,11 @@ _COLLECTING: Final = "is_collecting.lock"
 
 
 @contextmanager
-def exclusive(paths: SystemPaths, fqrn: str) -> Iterator[None]:
-    """Be the only one who changes the repository *fqrn*; waits for whoever does. Not reentrant. Raises ``OSError``."""
+def exclusive(paths: SystemPaths, fqrn: str) -> Iterator[int]:
+    """Be the only one who changes the repository *fqrn*; waits for whoever does. Not reentrant. Raises ``OSError``.
+
+    Yields the lock's descriptor: a process that has a copy of it holds the lock as well.
+    """
     spool = paths.repository_spool(fqrn)
     os.makedirs(spool, exist_ok=True)
     turn = _open(os.path.dirname(paths.server_conf(fqrn)))
@@ -44,7 +47,7 @@ def exclusive(paths: SystemPaths, fqrn: str) -> Iterator[None]:
         try:
             fcntl.flock(change, fcntl.LOCK_EX)
             fcntl.flock(turn, fcntl.LOCK_UN)
-            yield
+            yield change
         finally:
             os.close(change)
     finally:

@@ -77,8 +77,11 @@ class Repository:
         except ServerConfError as error:
             raise ConfigurationError(str(error)) from error
 
-    def exclusive(self) -> AbstractContextManager[None]:
-        """Be the only one who changes the repository, also of other processes. Every change happens inside of it."""
+    def exclusive(self) -> AbstractContextManager[int]:
+        """Be the only one who changes the repository, also of other processes. Every change happens inside of it.
+
+        Gives the lock's descriptor, see :mod:`cvmfs_gw.engine.locking`.
+        """
         return exclusive(self.paths, self.fqrn)
 
     # -- head

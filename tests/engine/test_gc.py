@@ -15,6 +15,7 @@ from cvmfs_gw.engine.errors import ConfigurationError, Conflict, MergeError, Mis
 from cvmfs_gw.engine.gc import Collection, Policy, collect
 from cvmfs_gw.engine.locking import collecting
 from cvmfs_gw.engine.repository import MANIFEST_PATH
+from cvmfs_gw.engine.sweep import Hand
 from cvmfs_objstore.formats.reflog import REFLOG_PATH, Reflog
 from cvmfs_objstore.hashes import ContentHash, Suffix
 from tests.engine.collecting import HOUR, Past, content_of
@@ -213,17 +214,18 @@ def test_reflog_and_manifest(past: Past) -> None:
 class Meddling(Collection):
     """A collection in which something happens before each step that takes the lock."""
 
-    def __init__(self, past: Past, meddle: object) -> None:
-        super().__init__(past.repository(), LAST, past.now, past.now, False, lambda name, size: None)
+    def __init__(self, past: Past, meddle: object, helpers: int = 0) -> None:
+        told = lambda name, size: None  # noqa: E731
+        super().__init__(past.repository(), LAST, past.now, past.now, False, told, helpers=helpers)
         self._meddle = meddle
 
     def forget(self) -> None:
         self._meddle("forget")  # type: ignore[operator]
         super().forget()
 
-    def _sweep_batch(self, condemned: list[bytes], at: int) -> int:
+    def _sweep_batch(self, busy: dict[Hand, int]) -> dict[Hand, int]:
         self._meddle("sweep")  # type: ignore[operator]
-        return super()._sweep_batch(condemned, at)
+        return super()._sweep_batch(busy)
 
     def run(self) -> None:
         with closing(self):
@@ -232,8 +234,9 @@ class Meddling(Collection):
             self.sweep()
 
 
+@pytest.mark.parametrize("helpers", [0, 2])
 @pytest.mark.parametrize("when", ["forget", "sweep"])
-def test_publisher_brings_back_what_is_condemned(past: Past, when: str) -> None:
+def test_publisher_brings_back_what_is_condemned(past: Past, when: str, helpers: int) -> None:
     """Content of a condemned revision is uploaded and committed while the collection is under way."""
     done: list[str] = []
 
@@ -243,7 +246,7 @@ def test_publisher_brings_back_what_is_condemned(past: Past, when: str) -> None:
             request = past.upload({"/back": b"4", "/chunks": b"two\nanother"})
             past.engine.commit(request)
 
-    Meddling(past, meddle).run()
+    Meddling(past, meddle, helpers).run()
     assert done
     past.check()
     assert content_of(past.repository(), "/back") == b"4"

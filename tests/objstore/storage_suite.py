@@ -256,14 +256,27 @@ class StorageSuite:
         assert torn == []
 
     def test_collect_takes_what_is_old(self, storage: Storage) -> None:
+        folder, name = OBJECT.rsplit("/", 1)
         storage.put(OBJECT, b"1234")
         written = storage.modified(OBJECT)
-        assert storage.collect([OBJECT], written) == [None]
+        assert storage.collect(folder, [name], written) == [None]
+        assert storage.collect(folder, [name], written + 1, pretend=True) == [4]
         assert storage.read(OBJECT) == b"1234"
-        assert storage.collect([OBJECT, OBJECT + "x"], written + 1) == [4, None]
+        assert storage.collect(folder, [name, name + "x"], written + 1) == [4, None]
         assert not storage.exists(OBJECT)
-        assert storage.collect([OBJECT], written + 1) == [None]
+        assert storage.collect(folder, [name], written + 1) == [None]
         assert list(storage.list()) == []
+
+    def test_collect_where_there_is_nothing(self, storage: Storage) -> None:
+        assert list(storage.collect("data/none", ["a", "b"], 1e12)) == [None, None]
+        assert list(storage.collect("data", ["txn", "..", "."], 1e12)) == [None, None, None]
+
+    def test_names(self, storage: Storage) -> None:
+        folder, name = OBJECT.rsplit("/", 1)
+        assert list(storage.names("data/none")) == []
+        storage.put(OBJECT, b"1234")
+        storage.put(OBJECT + "x", b"1234")
+        assert sorted(storage.names(folder)) == [name, name + "x"]
 
     def test_touch(self, storage: Storage) -> None:
         assert not storage.touch(OBJECT)
@@ -275,19 +288,29 @@ class StorageSuite:
     @pytest.mark.parametrize("path", BAD_PATHS)
     def test_collect_and_touch_take_no_bad_path(self, storage: Storage, path: str) -> None:
         with pytest.raises(InvalidPath):
-            storage.collect([path], 1e12)
+            storage.collect(path, ["name"], 1e12)
+        with pytest.raises(InvalidPath):
+            storage.names(path)
         with pytest.raises(InvalidPath):
             storage.touch(path)
+
+    def test_collect_takes_no_bad_name(self, storage: Storage) -> None:
+        storage.put(OBJECT, b"1234")
+        for name in (f"../{OBJECT.removeprefix('data/')}", "a/b", "nul\0"):
+            with pytest.raises(InvalidPath):
+                storage.collect("data/ab", [name], 1e12)
+        assert storage.exists(OBJECT)
 
     def test_collecting_what_is_put_again(self, storage: Storage) -> None:
         """Whatever a collector does meanwhile: an object that was put after its time limit is there."""
         limit = time.time() + 3600
-        paths = [f"data/ab/{number:038x}" for number in range(200)]
+        names = [f"{number:038x}" for number in range(200)]
+        paths = [f"data/ab/{name}" for name in names]
         stop = threading.Event()
 
         def collect() -> None:
             while not stop.is_set():
-                storage.collect(paths, limit - 7200)
+                storage.collect("data/ab", names, limit - 7200)
 
         with ThreadPoolExecutor(2) as pool:
             collectors = [pool.submit(collect) for _ in range(2)]
