@@ -34,6 +34,11 @@ class SystemPaths:
         return self._below("etc/cvmfs/gateway/user.json")
 
     @property
+    def upload_config(self) -> str:
+        """Repositories that take uploads, and the tokens of those who may upload."""
+        return self._below("etc/cvmfs/gateway/uploads.json")
+
+    @property
     def notify_config(self) -> str:
         """Webhooks, and keys of those who publish notifications."""
         return self._below("etc/cvmfs/notify/config.json")

@@ -19,7 +19,8 @@ _BOTTOM: Final = ("cvmfs_gw.paths", "cvmfs_gw.serverconf", "cvmfs_gw.version")
 _ENGINE: Final = ("cvmfs_gw.engine", *_BOTTOM, "cvmfs_objstore")
 _INGEST: Final = ("cvmfs_gw.ingest", *_ENGINE)
 _GATEWAY: Final = ("cvmfs_gw.gateway", *_ENGINE)
-_API: Final = ("cvmfs_gw.api", "cvmfs_notify", *_GATEWAY)
+_STRATUM0: Final = ("cvmfs_gw.stratum0", "cvmfs_gw.ingest", *_GATEWAY)
+_API: Final = ("cvmfs_gw.api", "cvmfs_notify", *_STRATUM0)
 
 # What each package may import of ours. The longest name that fits a module decides.
 ALLOWED: Final[dict[str, tuple[str, ...]]] = {
@@ -27,6 +28,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     "cvmfs_gw.__main__": ("cvmfs_gw.cli",),
     "cvmfs_gw.cli": ("cvmfs_gw.cli", "cvmfs_gw.client", *(name for name in _API if name != "cvmfs_notify")),
     "cvmfs_gw.api": _API,
+    "cvmfs_gw.stratum0": _STRATUM0,
     "cvmfs_gw.gateway": _GATEWAY,
     "cvmfs_gw.client": ("cvmfs_gw.client", "cvmfs_gw.gateway.authorization", *_INGEST),
     "cvmfs_gw.stratum0": ("cvmfs_gw.stratum0", "cvmfs_gw.gateway", *_INGEST),
@@ -52,6 +54,7 @@ FORBIDDEN: Final[dict[str, tuple[str, ...]]] = {
     "cvmfs_gw.ingest": (*_ASYNCHRONOUS, *_NETWORK, "time"),
     "cvmfs_gw.client": _ASYNCHRONOUS,
     "cvmfs_gw.gateway": ("aiohttp", "starlette"),
+    "cvmfs_gw.stratum0": ("aiohttp", "starlette", *_NETWORK),
     "cvmfs_objstore": (*_ASYNCHRONOUS, *_NETWORK),
     "cvmfs_objstore.web": (),
     "cvmfs_objstore.formats": (*_ASYNCHRONOUS, *_NETWORK, "time"),
@@ -133,6 +136,11 @@ def test_layers() -> None:
         ("cvmfs_gw.ingest.plan", "import time"),
         ("cvmfs_gw.gateway.service", "from cvmfs_gw.api import app"),
         ("cvmfs_gw.gateway.service", "import cvmfs_gw.cli.demo"),
+        ("cvmfs_gw.gateway.service", "from cvmfs_gw.stratum0.service import UploadService"),
+        ("cvmfs_gw.engine.edit", "from cvmfs_gw.stratum0.jobs import Job"),
+        ("cvmfs_gw.stratum0.service", "from cvmfs_gw.api.app import make_app"),
+        ("cvmfs_gw.stratum0.service", "import aiohttp"),
+        ("cvmfs_gw.stratum0.service", "import cvmfs_notify"),
         ("cvmfs_gw.gateway.service", "from cvmfs_gw.client import publish"),
         ("cvmfs_gw.gateway.service", "import cvmfs_notify"),
         ("cvmfs_gw.api.app", "from cvmfs_gw.cli import main"),

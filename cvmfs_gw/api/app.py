@@ -13,7 +13,20 @@ from typing import Final, Protocol
 
 from aiohttp import web
 
-from cvmfs_gw.api import gc, leases, metrics, notifications, openapi, payloads, repos, root, status
+from cvmfs_gw.api import (
+    entries,
+    files,
+    gc,
+    leases,
+    metrics,
+    notifications,
+    openapi,
+    payloads,
+    repos,
+    root,
+    status,
+    upkeep,
+)
 from cvmfs_gw.api.bodies import CLOSE
 from cvmfs_gw.api.context import SERVICE
 from cvmfs_gw.api.describe import Paths
@@ -21,10 +34,12 @@ from cvmfs_gw.api.logs import mask_url
 from cvmfs_gw.api.messages import reply
 from cvmfs_gw.api.observe import RUNNING, Running, observe
 from cvmfs_gw.api.runner import Runner
+from cvmfs_gw.api.uploads import UPLOADS
 from cvmfs_gw.engine.errors import EngineError
 from cvmfs_gw.gateway.errors import GatewayError, describe
 from cvmfs_gw.gateway.protocol import API_ROOT, MAX_JSON_BODY
 from cvmfs_gw.gateway.service import GatewayService
+from cvmfs_gw.stratum0.service import UploadService
 from cvmfs_notify.hub import NotificationHub
 
 log = logging.getLogger(__name__)
@@ -42,16 +57,21 @@ class Resource(Protocol):
         """The routes below *root*."""
 
 
-RESOURCES: Final[tuple[Resource, ...]] = (root, repos, leases, payloads, gc, metrics, status)
+RESOURCES: Final[tuple[Resource, ...]] = (root, repos, leases, payloads, gc, files, entries, upkeep, metrics, status)
 
 
 def make_app(
-    service: GatewayService, hub: NotificationHub | None = None, publish_keys: Mapping[str, bytes] | None = None
+    service: GatewayService,
+    hub: NotificationHub | None = None,
+    publish_keys: Mapping[str, bytes] | None = None,
+    uploads: UploadService | None = None,
 ) -> web.Application:
-    """The application. It does not own *service* and *hub*: whoever made them starts and closes them."""
+    """The application. It does not own the services and *hub*: whoever made them starts and closes them."""
     app = web.Application(middlewares=[observe, errors], client_max_size=MAX_JSON_BODY)
     app[SERVICE] = service
     app[RUNNING] = Running()
+    if uploads is not None:
+        app[UPLOADS] = uploads
     status.install(app)
     for resource in RESOURCES:
         app.add_routes(resource.routes(API_ROOT))
@@ -82,7 +102,7 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     except (GatewayError, EngineError) as error:
         status, body = describe(error)
         log.info("%s %s: %s", request.method, mask_url(request.raw_path), body.get("reason") or body["status"])
-        return reply(dict(body), status)
+        return reply(dict(body), status, dict(error.headers) if isinstance(error, GatewayError) else None)
     except web.HTTPException as error:
         headers = {name: error.headers[name] for name in ("Allow", "Location") if name in error.headers}
         return reply({"status": "error", "reason": error.reason.lower()}, error.status, headers)

@@ -29,6 +29,8 @@ from cvmfs_gw.gateway.errors import ConfigError
 from cvmfs_gw.gateway.repositories import Head
 from cvmfs_gw.gateway.service import GatewayService
 from cvmfs_gw.paths import SystemPaths
+from cvmfs_gw.stratum0.clock import SteadyClock
+from cvmfs_gw.stratum0.service import UploadService
 from cvmfs_notify.config import NotifyConfig
 from cvmfs_notify.errors import NotifyConfigError
 from cvmfs_notify.hub import NotificationHub
@@ -50,6 +52,8 @@ WEB = "web"
 """What inherited sockets are called; also in ``FileDescriptorName=`` of a systemd socket unit."""
 NOTIFICATIONS = "notifications.db"
 """The newest notification of each repository, beside the lease database."""
+CLOCK = "clock.json"
+"""What times to live are measured with, beside the lease database."""
 RESERVED_FILES = 512
 """File descriptors that subscribers cannot use up."""
 
@@ -98,6 +102,7 @@ async def serve(
         stores=lambda fqrn: engine.repository(fqrn).objects,
         head=lambda fqrn: _head(engine, fqrn),
     )
+    uploads = UploadService(service, engine, paths.upload_config, SteadyClock(os.path.join(config.work_dir, CLOCK)))
     await asyncio.to_thread(_recover, engine, list(service.access.config.repositories))
     # for so long a thread that computes lets others wait, each time that they need the interpreter
     sys.setswitchinterval(SWITCH_S)
@@ -105,7 +110,7 @@ async def serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(_reload(service, tls)))
+    loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(_reload(service, uploads, tls)))
     parent = worker.parent if worker is not None else None
     if parent is not None:
         loop.add_reader(parent.socket, stop.set)
@@ -116,12 +121,13 @@ async def serve(
     )
     announcer = Announcer(hub, engine)
     service.commits.on_committed.append(announcer.committed)
-    runners = [make_runner(make_app(service, hub, notify_config.keys), SHUTDOWN_S)]
+    runners = [make_runner(make_app(service, hub, notify_config.keys, uploads), SHUTDOWN_S)]
     ports = [(GATEWAY, listen.port)]
     if listen.web_port is not None:
         runners.append(web.AppRunner(web_app(paths.storage), access_log=None, shutdown_timeout=SHUTDOWN_S))
         ports.append((WEB, listen.web_port))
     await service.start()
+    await uploads.start()
     webhooks = loop.create_task(run_all(hub, notify_config.webhooks))
     watch = loop.create_task(tls.watch()) if tls is not None else None
     try:
@@ -143,6 +149,7 @@ async def serve(
             loop.remove_reader(parent.socket)
         for runner in runners:
             await runner.cleanup()
+        await uploads.close()
         await service.close()
         await hub.close()
         webhooks.cancel()
@@ -170,11 +177,12 @@ def _sites(
     return [web.TCPSite(runner, host, port, ssl_context=tls, reuse_address=True, backlog=BACKLOG)]
 
 
-async def _reload(service: GatewayService, tls: TlsFiles | None) -> None:
+async def _reload(service: GatewayService, uploads: UploadService, tls: TlsFiles | None) -> None:
     try:
         if tls is not None:
             await asyncio.to_thread(tls.reload)
         await service.reload()
+        await uploads.reload()
         log.info("keys and repositories read again")
     except ConfigError as error:
         log.error("keys and repositories stay as they were: %s", error)

@@ -15,6 +15,7 @@ from typing import Final
 
 from cvmfs_gw.engine.node import Node
 from cvmfs_gw.engine.tree import CatalogTree
+from cvmfs_gw.serverconf import ServerConf
 from cvmfs_objstore.compression import Compression, deflate
 from cvmfs_objstore.formats.entry import FLAG_FILE, FLAG_MOUNTPOINT, Entry, is_below, storage_flags
 from cvmfs_objstore.hashes import Algorithm
@@ -29,6 +30,13 @@ class Weights:
 
     most: int
     fewest: int
+
+    @classmethod
+    def configured(cls, configuration: ServerConf) -> Weights | None:
+        """Those of ``server.conf``; None: there are no automatic nested catalogs."""
+        if not configuration.autocatalogs:
+            return None
+        return cls(configuration.autocatalogs_max_weight, configuration.autocatalogs_min_weight)
 
 
 def balance(tree: CatalogTree, weights: Weights, scope: str, objects: ObjectStore, now: int) -> None:

@@ -132,7 +132,7 @@ class Engine:
                 head.root_hash,
                 request.lease_path,
                 request.create_ancestors,
-                _weights(configuration),
+                Weights.configured(configuration),
             )
             rules = Rules(configuration, repository.objects, strict_objects=self._strict_objects)
             merged = merge(
@@ -216,12 +216,6 @@ def _as_engine_error(fqrn: str, error: Exception) -> Exception:
     if isinstance(error, (ObjectStoreError, OSError)):
         return StorageError(f"{fqrn}: {error}")
     return error
-
-
-def _weights(configuration: ServerConf) -> Weights | None:
-    if not configuration.autocatalogs:
-        return None
-    return Weights(configuration.autocatalogs_max_weight, configuration.autocatalogs_min_weight)
 
 
 def set_root_properties(root: Catalog, configuration: ServerConf) -> None:

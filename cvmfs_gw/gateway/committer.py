@@ -182,11 +182,16 @@ class Committer:
             log.exception("cannot record the commit to %s, revision %d", path, outcome.final_revision)
         self._metrics.add("commits_total", repository=path.fqrn, outcome="ok")
         log.info("committed to %s: revision %d", path, outcome.final_revision)
-        self.recent.append(RecentCommit(path.fqrn, path.path, outcome.final_revision, outcome.tag_name, self._clock()))
-        announcing = asyncio.create_task(self._announce(Committed(path.fqrn, path.path, outcome)))
+        self.announce(Committed(path.fqrn, path.path, outcome))
+        return outcome
+
+    def announce(self, committed: Committed) -> None:
+        """Tell whoever wants to know of a commit, also of one that this server has made by itself."""
+        fqrn, path, outcome = committed.fqrn, committed.lease_path, committed.outcome
+        self.recent.append(RecentCommit(fqrn, path, outcome.final_revision, outcome.tag_name, self._clock()))
+        announcing = asyncio.create_task(self._announce(committed))
         self._announcing.add(announcing)
         announcing.add_done_callback(self._announcing.discard)
-        return outcome
 
     def _timed(self, request: CommitRequest) -> Callable[[], CommitOutcome]:
         """The commit, for a thread; measures from now on how long it waits for its turn and how long it takes."""

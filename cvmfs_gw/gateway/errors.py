@@ -49,6 +49,8 @@ Source: the reference's replies; HTTP 4xx is left for requests that nobody can m
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 from cvmfs_gw.engine.errors import EngineError
@@ -64,6 +66,8 @@ class GatewayError(Exception):
     http_status: ClassVar[int] = 200
     status: ClassVar[str] = "error"
     reason: str = "miscellaneous"
+    headers: Mapping[str, str] = MappingProxyType({})
+    """What else the HTTP reply says."""
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(detail or self.reason)

@@ -43,6 +43,8 @@ class Garbage:
         self._leases, self._max_lease_ms = leases, max_lease_ms
         self._pool = ThreadPoolExecutor(MAX_PARALLEL, "gw-gc")
         self._stop = threading.Event()
+        self.others: Callable[[str], float | None] = lambda fqrn: None
+        """When the oldest work on a repository began that needs objects and has no lease, in seconds."""
 
     async def collect(self, fqrn: str, policy: Policy, *, dry_run: bool, on_delete: OnDelete) -> GcReport:
         """Collect the garbage of *fqrn*; *on_delete* is called in a thread.
@@ -62,9 +64,11 @@ class Garbage:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def oldest_lease(self, fqrn: str) -> float | None:
-        """When the oldest open lease of the repository was granted, in seconds since the epoch."""
-        granted = [self._granted_ms(lease) for lease in self._leases() if lease.path.fqrn == fqrn]
-        return min(granted) / 1000 if granted else None
+        """When the oldest open lease of the repository was granted, or other work on it began, in seconds."""
+        began = [self._granted_ms(lease) / 1000 for lease in self._leases() if lease.path.fqrn == fqrn]
+        if (other := self.others(fqrn)) is not None:
+            began.append(other)
+        return min(began, default=None)
 
     def _granted_ms(self, lease: Lease) -> int:
         # one that another program granted does not say when

@@ -22,6 +22,10 @@ COUNTERS: Final[Mapping[str, str]] = {
     "payload_bytes_total": "Bytes of object packs that were taken in",
     "payload_objects_total": "Objects in object packs: added, or there already",
     "commits_total": "Commits, by repository and outcome",
+    "uploads_total": "Requests of the upload API that change something, by repository and outcome",
+    "upload_bytes_total": "Bytes of bodies that the upload API took in",
+    "upload_commits_total": "Commits that uploads were made visible in, by repository",
+    "expired_entries_total": "Entries that were removed because their time was over, by repository",
     "http_requests_total": "HTTP requests, by method and status",
 }
 """Name without the prefix -> what it counts."""
@@ -41,6 +45,10 @@ GAUGES: Final[Mapping[str, str]] = {
     "lease_waiters": "Requests that wait for a path to become free",
     "payloads_running": "Object packs that are coming in",
     "commits_running": "Commits that are at work or wait for their turn",
+    "uploads_running": "Bodies of uploads that are coming in",
+    "uploads_waiting": "Uploads that wait for their commit",
+    "whitelist_valid_seconds": "How long a repository's whitelist is still good",
+    "clock_step_seconds": "How much the system's clock is ahead of the one that times to live are measured with",
     "http_requests_running": "HTTP requests that are being answered",
     "subscribers": "Open notification streams",
     "repository_revision": "Published revision",

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, TypeVar
 
 from cvmfs_gw.gateway.errors import PathBusy
 from cvmfs_gw.gateway.leasepath import LeasePath
-from cvmfs_gw.gateway.leases import MIN_REMAINING_MS, Lease
+from cvmfs_gw.gateway.leases import MIN_REMAINING_MS
 
 MAX_WAIT_S: Final = 600.0
 """Longest wait that is granted, in seconds: HTTP clients and proxies give up some time, too."""
 LOOK_S: Final = 1.0
 """How often it is looked whether a client that waits is still there, in seconds."""
+
+T = TypeVar("T")
 
 
 class _Waiter:
@@ -30,7 +32,7 @@ class _Waiter:
 
 
 class WaitingLine:
-    """Those who wait for a lease. To be used from one event loop only."""
+    """Those who wait for a path. To be used from one event loop only."""
 
     def __init__(self) -> None:
         self._line: list[_Waiter] = []
@@ -41,10 +43,10 @@ class WaitingLine:
     async def acquire(
         self,
         path: LeasePath,
-        acquire: Callable[[], Awaitable[Lease]],
+        acquire: Callable[[], Awaitable[T]],
         wait_s: float,
         gone: Callable[[], bool] = lambda: False,
-    ) -> Lease:
+    ) -> T:
         """What *acquire* returns, tried until it does not raise :exc:`PathBusy` any more, for up to *wait_s* seconds.
 
         Raises the last :exc:`PathBusy` when time is up, or when the client is *gone*.

@@ -90,8 +90,8 @@ _Small = tuple[StoredContent, "bytes | LocalFile", int, frozenset[str]]
 class Contents:
     """Stores contents in *sink*. For one thread; as a context manager it ends its workers.
 
-    *threads* is the number of workers (None: one for each core). *progress* is told how many bytes of content were
-    taken since it was told last, in the caller's thread.
+    *threads* is the number of workers (None: one for each core), *in_flight* how many bytes may wait for them.
+    *progress* is told how many bytes of content were taken since it was told last, in the caller's thread.
     """
 
     def __init__(
@@ -100,6 +100,7 @@ class Contents:
         options: ContentOptions | None = None,
         *,
         threads: int | None = None,
+        in_flight: int = IN_FLIGHT,
         progress: Callable[[int], None] = lambda size: None,
     ) -> None:
         self.options = options or ContentOptions()
@@ -111,7 +112,7 @@ class Contents:
         self._small: list[_Small] = []
         self._small_bytes = 0
         self._large: list[tuple[StoredContent, list[_Part]]] = []
-        self._workers = Workers(threads or len(os.sched_getaffinity(0)), IN_FLIGHT)
+        self._workers = Workers(threads or len(os.sched_getaffinity(0)), in_flight)
 
     def __enter__(self) -> Contents:
         return self

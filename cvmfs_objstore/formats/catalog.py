@@ -54,6 +54,10 @@ ENTRY_COLUMNS: Final = Entry._fields
 _COLUMN_LIST: Final = ", ".join(ENTRY_COLUMNS)
 _SELECT: Final = f"SELECT {_COLUMN_LIST} FROM catalog WHERE md5path_1 = ? AND md5path_2 = ?"
 _CHILDREN: Final = f"SELECT {_COLUMN_LIST} FROM catalog WHERE parent_1 = ? AND parent_2 = ?"
+_WITH_XATTRS: Final = (
+    f"SELECT md5path_1, md5path_2, parent_1, parent_2, {_COLUMN_LIST} FROM catalog WHERE xattr IS NOT NULL"
+)
+_PARENT: Final = "SELECT parent_1, parent_2, name FROM catalog WHERE md5path_1 = ? AND md5path_2 = ?"
 # Names and link targets are bytes that need not be UTF-8, so they are bound as blobs and cast.
 _INSERT: Final = (
     f"INSERT OR REPLACE INTO catalog (md5path_1, md5path_2, parent_1, parent_2, {_COLUMN_LIST})"
@@ -248,6 +252,32 @@ class Catalog(Database):
                     if entry.is_directory:
                         following.append(path)
             level = following
+
+    def with_xattrs(self) -> Iterator[tuple[str, Entry]]:
+        """Path and entry of everything that has extended attributes; what hangs on no directory is left out."""
+        paths: dict[PathKey, str | None] = {path_key(self.mountpoint): self.mountpoint}
+        for key_1, key_2, parent_1, parent_2, *row in self.connection.execute(_WITH_XATTRS).fetchall():
+            entry = Entry._make(row)
+            path = paths.get((key_1, key_2))
+            if path is None and (above := self._path_of((parent_1, parent_2), paths)) is not None:
+                path = f"{above}/{entry.name}"
+            if path is not None:
+                yield path, entry
+
+    def _path_of(self, key: PathKey, known: dict[PathKey, str | None]) -> str | None:
+        """The path of a key, from the names on the way up to a *known* one, which it is added to."""
+        trail: list[tuple[PathKey, str]] = []
+        while key not in known:
+            known[key] = None  # so that a circle ends
+            row = self.connection.execute(_PARENT, key).fetchone()
+            if row is None:
+                break
+            trail.append((key, row[2]))
+            key = (row[0], row[1])
+        path = known[key]
+        for below, name in reversed(trail):
+            path = known[below] = None if path is None else f"{path}/{name}"
+        return path
 
     # -- hard links
 

@@ -1,0 +1,90 @@
+"""``/repos/<name>/entries/<path>``: what is in a repository: sizes, ages, and when their time is over."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from aiohttp import web
+
+from cvmfs_gw.api.describe import COUNT, FLAG, TEXT, Paths, in_path, operation, struct
+from cvmfs_gw.api.messages import reply
+from cvmfs_gw.api.uploads import DATE, NAME, SIGNED, Query, authorized, in_query, uploads
+from cvmfs_gw.stratum0.expiry import expires
+from cvmfs_gw.stratum0.reading import MAX_LISTED
+from cvmfs_objstore.formats.entry import Entry, Kind
+
+
+async def look(request: web.Request) -> web.Response:
+    place = authorized(request, change=False)
+    query = Query(request, "recursive", "after", "limit")
+    service = uploads(request)
+    found = await service.look(
+        place,
+        recursive=query.flag("recursive"),
+        after=query.text("after"),
+        limit=query.number("limit", most=MAX_LISTED) or MAX_LISTED,
+    )
+    now = service.clock()
+    body: dict[str, Any] = {"status": "ok", "revision": found.revision, "entry": shown(place.path, found.entry, now)}
+    if found.entry.is_directory:
+        body["entries"] = [shown(path, entry, now) for path, entry in found.children]
+        body["more"] = found.more
+    return reply(body)
+
+
+def shown(path: str, entry: Entry, now: float) -> dict[str, Any]:
+    """An entry for people and programs. *now* is in seconds since the epoch."""
+    end = expires(entry)
+    result: dict[str, Any] = {
+        "path": path or "/",
+        "type": entry.kind.value,
+        "size": 0 if entry.is_directory else entry.size,
+        "mode": f"{entry.mode & 0o7777:04o}",
+        "mtime": entry.mtime,
+        "age_s": max(int(now) - entry.mtime, 0),
+        "expires": end,
+        "expires_in_s": None if end is None else max(end - int(now), 0),
+    }
+    if entry.kind is Kind.SYMLINK:
+        result["target"] = entry.symlink
+    return result
+
+
+_ENTRY: Final = struct(
+    {
+        "path": TEXT,
+        "type": {"enum": [kind.value for kind in Kind]},
+        "size": {**COUNT, "description": "bytes"},
+        "mode": TEXT,
+        "mtime": {"type": "integer", "description": "seconds since the epoch"},
+        "age_s": COUNT,
+        "expires": {"type": ["integer", "null"], "description": "seconds since the epoch"},
+        "expires_in_s": {"type": ["integer", "null"]},
+        "target": TEXT,
+    }
+)
+
+PATHS: Final[Paths] = {
+    "/repos/{name}/entries/{path}": {
+        "get": operation(
+            "An entry, and what is in it",
+            NAME,
+            in_path("path"),
+            in_query("recursive", FLAG, "also what is further down"),
+            in_query("limit", {**COUNT, "maximum": MAX_LISTED}, "how many at most"),
+            in_query("after", TEXT, "only those behind this path: the last one of the answer before"),
+            DATE,
+            answer={
+                "revision": COUNT,
+                "entry": _ENTRY,
+                "entries": {"type": "array", "items": _ENTRY},
+                "more": {**FLAG, "description": "whether there are more of them"},
+            },
+            signed=SIGNED,
+        )
+    }
+}
+
+
+def routes(root: str) -> list[web.RouteDef]:
+    return [web.get(f"{root}/repos/{{name}}/entries/{{path:.*}}", look)]

@@ -1,0 +1,201 @@
+"""``/repos/<name>/files/<path>``: what is in a repository, put, read, kept for longer and removed.
+
+::
+
+    PUT, POST   the body becomes the file             ?overwrite ?ttl_s=N ?mode=0644 ?wait=N
+    GET, HEAD   the file, or the one range of it that is asked for
+    PATCH       {"ttl_s": N} or null for the default  ?recursive ?wait=N
+    DELETE      it goes                               ?recursive ?wait=N
+
+A reply to PUT, PATCH and DELETE says in which revision it is so; it is published then.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from cvmfs_gw.api.bodies import Body
+from cvmfs_gw.api.context import json_body
+from cvmfs_gw.api.describe import COUNT, FLAG, TEXT, Paths, in_header, in_path, json_request, operation
+from cvmfs_gw.api.messages import decode
+from cvmfs_gw.api.uploads import (
+    CHECKSUM,
+    DATE,
+    MAX_WAIT_S,
+    NAME,
+    SIGNED,
+    Query,
+    answer,
+    authorized,
+    checksum,
+    expect,
+    in_query,
+    uploads,
+)
+from cvmfs_gw.gateway.protocol import MAX_DRAIN_UNSIGNED
+from cvmfs_gw.stratum0.content import check_digest
+from cvmfs_gw.stratum0.errors import InvalidRequest, RangeNotSatisfiable
+from cvmfs_gw.stratum0.reading import File
+from cvmfs_gw.stratum0.service import Upload
+from cvmfs_gw.stratum0.settings import MAX_TTL_S
+from cvmfs_objstore.errors import ObjectStoreError
+
+_RANGE: Final = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))", re.ASCII)
+_MODE: Final = re.compile(r"0?[0-7]{3}", re.ASCII)
+
+
+class ExpiryRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``PATCH``. ``ttl_s`` 0: it stays for ever, where that is allowed; null: the default."""
+
+    ttl_s: int | None
+
+
+async def put(request: web.Request) -> web.Response:
+    body, vouched = Body(request), False
+    try:
+        place = authorized(request, change=True)
+        vouched = True
+        query = Query(request, "overwrite", "ttl_s", "mode", "wait")
+        wanted = Upload(
+            overwrite=query.flag("overwrite"),
+            ttl_s=query.number("ttl_s", most=MAX_TTL_S),
+            mode=_mode(query.text("mode", "0644")),
+            checksum=checksum(request),
+            length=request.content_length,
+            wait_s=query.wait_s(),
+        )
+        done = await uploads(request).put_file(place, body.chunks(), wanted)
+    except Exception:
+        # whoever is still sending would not see the reply
+        await body.drain(MAX_DRAIN_UNSIGNED if vouched else _MAX_DRAIN)
+        raise
+    return answer(done, place.path, created=done.plan.created, expires=done.plan.expires)
+
+
+async def get(request: web.Request) -> web.StreamResponse:
+    place = authorized(request, change=False)
+    Query(request)
+    service = uploads(request)
+    file = await service.open(place)
+    headers = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes", "Cache-Control": "no-cache"}
+    headers["X-Cvmfs-Revision"] = str(file.revision)
+    if file.expires is not None:
+        headers["X-Cvmfs-Expires"] = str(file.expires)
+    start, end, status = 0, file.size, 200
+    wanted = _RANGE.fullmatch(request.headers.get("Range", ""))
+    if wanted is not None and "If-Range" not in request.headers:
+        start, end = _bounds(wanted, file)
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.size}"
+        status = 206
+    response = web.StreamResponse(status=status, headers=headers)
+    response.content_length = end - start
+    await response.prepare(request)
+    if request.method != "HEAD" and start < end:
+        pieces = file.read(start, end)
+        try:
+            while piece := await service.next_piece(pieces):
+                await response.write(piece)
+        except ObjectStoreError as error:
+            # cut off: what was sent must not be taken for the whole file
+            raise ConnectionResetError(str(error)) from error
+    await response.write_eof()
+    return response
+
+
+async def patch(request: web.Request) -> web.Response:
+    place = authorized(request, change=True)
+    query = Query(request, "recursive", "wait")
+    data = await json_body(request)
+    check_digest(data, checksum(request))
+    wanted = decode(data, ExpiryRequest)
+    if wanted.ttl_s is not None and not 0 <= wanted.ttl_s <= MAX_TTL_S:
+        raise InvalidRequest(f"ttl_s is not from 0 to {MAX_TTL_S}")
+    recursive, wait_s = query.flag("recursive"), query.wait_s()
+    done = await uploads(request).set_expiry(place, wanted.ttl_s, recursive=recursive, wait_s=wait_s)
+    return answer(done, place.path, expires=done.plan.expires, entries=done.plan.entries)
+
+
+async def delete(request: web.Request) -> web.Response:
+    place = authorized(request, change=True)
+    query = Query(request, "recursive", "wait")
+    done = await uploads(request).delete(place, recursive=query.flag("recursive"), wait_s=query.wait_s())
+    return answer(done, place.path)
+
+
+_MAX_DRAIN: Final = 64 << 20
+"""How much of the body of somebody unknown is read and thrown away, in bytes."""
+
+_PATH: Final = in_path("path")
+_WAIT: Final = in_query("wait", {**COUNT, "maximum": MAX_WAIT_S}, "seconds to wait for a path that a publisher leases")
+_RECURSIVE: Final = in_query("recursive", FLAG, "a directory with all that is in it")
+_DONE: Final = {"revision": COUNT, "path": TEXT, "published": FLAG}
+_EXPIRES: Final = {"type": ["integer", "null"], "description": "seconds since the epoch"}
+_FILE: Final = {"required": True, "content": {"application/octet-stream": {"schema": {"format": "binary"}}}}
+_PUT: Final = operation(
+    "Put a file",
+    NAME,
+    _PATH,
+    in_query("overwrite", FLAG, "replace a file that is there with another content"),
+    in_query("ttl_s", {**COUNT, "maximum": MAX_TTL_S}, "after how many seconds it goes; 0: it stays"),
+    in_query("mode", TEXT, "permissions, as in 0755"),
+    _WAIT,
+    CHECKSUM,
+    DATE,
+    body=_FILE,
+    answer={**_DONE, "created": FLAG, "expires": _EXPIRES},
+    signed=SIGNED,
+)
+
+PATHS: Final[Paths] = {
+    "/repos/{name}/files/{path}": {
+        "put": _PUT,
+        "post": _PUT,
+        "get": operation("Read a file", NAME, _PATH, in_header("Range", TEXT), DATE, signed=SIGNED),
+        "patch": operation(
+            "Let the time to live begin anew",
+            NAME,
+            _PATH,
+            _RECURSIVE,
+            _WAIT,
+            CHECKSUM,
+            DATE,
+            body=json_request({"ttl_s": {"type": ["integer", "null"], "maximum": MAX_TTL_S}}, ["ttl_s"]),
+            answer={**_DONE, "expires": _EXPIRES, "entries": COUNT},
+            signed=SIGNED,
+        ),
+        "delete": operation("Remove", NAME, _PATH, _RECURSIVE, _WAIT, DATE, answer=_DONE, signed=SIGNED),
+    }
+}
+
+
+def routes(root: str) -> list[web.RouteDef]:
+    path = f"{root}/repos/{{name}}/files/{{path:.*}}"
+    return [
+        web.put(path, put, expect_handler=expect),
+        web.post(path, put, expect_handler=expect),
+        web.get(path, get),
+        web.patch(path, patch),
+        web.delete(path, delete),
+    ]
+
+
+def _mode(text: str) -> int:
+    if not _MODE.fullmatch(text):
+        raise InvalidRequest("mode is not three octal digits, as in 0755")
+    return int(text, 8)
+
+
+def _bounds(wanted: re.Match[str], file: File) -> tuple[int, int]:
+    """First byte and the one behind the last of a range; raises :exc:`RangeNotSatisfiable`."""
+    first, last, tail = wanted.groups()
+    if tail is not None:
+        start, end = max(file.size - int(tail), 0), file.size
+    else:
+        start, end = int(first), min(int(last) + 1, file.size) if last else file.size
+    if start >= end:
+        raise RangeNotSatisfiable(file.size)
+    return start, end

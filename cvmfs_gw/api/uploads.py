@@ -1,0 +1,135 @@
+"""What the routes of the upload API share: who asks, about which path, and with which parameters.
+
+A request is authorised before its body is read; one that says ``Expect: 100-continue``, before it is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from aiohttp import web
+
+from cvmfs_gw.api.context import url_path
+from cvmfs_gw.api.describe import COUNT, TEXT, in_header, in_path
+from cvmfs_gw.api.messages import reply
+from cvmfs_gw.gateway.leasepath import LeasePath
+from cvmfs_gw.stratum0.authorization import Asked
+from cvmfs_gw.stratum0.committer import Done
+from cvmfs_gw.stratum0.errors import InvalidRequest, NotEnabled, UploadError
+from cvmfs_gw.stratum0.service import UploadService
+
+UPLOADS: web.AppKey[UploadService] = web.AppKey("uploads", UploadService)
+
+MAX_WAIT_S: Final = 600
+"""The longest that may be waited for a leased path, in seconds."""
+_TRUE: Final = frozenset(("", "1", "true", "yes"))
+_FALSE: Final = frozenset(("0", "false", "no"))
+
+SIGNED: Final = "method, URL from its path on, X-Cvmfs-Date and X-Content-SHA256, with line feeds between; or a token"
+NAME: Final = in_path("name")
+CHECKSUM: Final = in_header("X-Content-SHA256", TEXT, "the SHA-256 of the body in lower-case hex; a signature needs it")
+DATE: Final = in_header("X-Cvmfs-Date", COUNT, "seconds since the epoch, for a signature")
+
+
+def in_query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
+    """A parameter that is in the URL's query."""
+    return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
+
+
+def uploads(request: web.Request) -> UploadService:
+    """The service; raises :exc:`NotEnabled`."""
+    service = request.app.get(UPLOADS)
+    if service is None:
+        raise NotEnabled
+    return service
+
+
+def place(request: web.Request) -> LeasePath:
+    """The path that the request is about, the whole repository where the route has none; raises :exc:`UploadError`."""
+    path = ""
+    if "path" in request.match_info:
+        # as bytes, as names need not be UTF-8
+        decoded = url_path(request).decode("utf-8", "surrogateescape")
+        path = decoded.split("/", 6)[6] if decoded.count("/") >= 6 else ""
+    return uploads(request).place(request.match_info["name"], path.removesuffix("/") if path != "/" else "")
+
+
+def authorized(request: web.Request, *, change: bool) -> LeasePath:
+    """The path that the request is about, if who asks may read or change it; raises :exc:`UploadError`."""
+    found = place(request)
+    uploads(request).authorize(asked(request), found, change=change)
+    return found
+
+
+def asked(request: web.Request) -> Asked:
+    """What of the request says who made it."""
+    headers = request.headers
+    return Asked(
+        request.method,
+        request.raw_path,
+        headers.get("Authorization"),
+        headers.get("X-Cvmfs-Date", ""),
+        checksum(request),
+        request.can_read_body,
+    )
+
+
+def checksum(request: web.Request) -> str:
+    """The SHA-256 that the body shall have, ``""`` for any."""
+    return request.headers.get("X-Content-SHA256", "").strip()
+
+
+async def expect(request: web.Request) -> web.StreamResponse | None:
+    """Refuse a request before its body is sent, or ask for the body."""
+    if request.headers.get("Expect", "").lower() != "100-continue":
+        return reply({"status": "error", "reason": "expectation failed"}, 417)
+    try:
+        authorized(request, change=True)
+    except UploadError as error:
+        return reply(dict(error.reply()), error.http_status, dict(error.headers))
+    if request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    return None
+
+
+class Query:
+    """The parameters of a request. Those that the route does not know are refused: they may be misspelt."""
+
+    def __init__(self, request: web.Request, *known: str) -> None:
+        """Raises :exc:`InvalidRequest`."""
+        self._query = request.query
+        for name in self._query:
+            if name not in known:
+                raise InvalidRequest(f"unknown parameter {name[:80]!r}; there are: {', '.join(known)}")
+
+    def flag(self, name: str) -> bool:
+        """A switch, which may stand without a value."""
+        text = self._query.get(name, "0").lower()
+        if text not in _TRUE | _FALSE:
+            raise InvalidRequest(f"{name} is neither true nor false")
+        return text in _TRUE
+
+    def number(self, name: str, *, most: int) -> int | None:
+        """A number from 0 to *most*; None: it is not there."""
+        text = self._query.get(name)
+        if text is None:
+            return None
+        if not text.isascii() or not text.isdigit() or len(text) > 15 or int(text) > most:
+            raise InvalidRequest(f"{name} is not a number from 0 to {most}")
+        return int(text)
+
+    def text(self, name: str, default: str = "") -> str:
+        return self._query.get(name, default)
+
+    def wait_s(self) -> float:
+        return float(self.number("wait", most=MAX_WAIT_S) or 0)
+
+
+def answer(done: Done, path: str, **more: Any) -> web.Response:
+    """The reply for something that is published."""
+    body = {"status": "ok", "revision": done.head.revision, "path": path or "/", "published": done.published, **more}
+    return reply(body, 201 if done.plan.created else 200)
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

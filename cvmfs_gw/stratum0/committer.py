@@ -1,0 +1,200 @@
+"""Group commit: what arrives while a commit is running is committed together after it.
+
+::
+
+    upload ─┐
+    upload ─┼─▶ waiting ──▶ one transaction, one publish ──▶ an answer for each
+    upload ─┘      ▲                    │
+                   └── meanwhile: more ─┘
+
+A commit costs about the same for one file as for a hundred, so nobody waits on purpose and nobody waits long. One
+that is refused does not fail the others: a plan touches nothing, and when the commit as a whole cannot be published
+because of what is in it, it is split until the one that does not fit is alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from typing import Final
+
+from cvmfs_gw.engine.edit import edit
+from cvmfs_gw.engine.errors import EngineError, MergeError
+from cvmfs_gw.engine.repository import Repository
+from cvmfs_gw.engine.rules import Rules
+from cvmfs_gw.engine.statistics import PublishCounts
+from cvmfs_gw.engine.transaction import Transaction
+from cvmfs_gw.engine.tree import CatalogTree
+from cvmfs_gw.stratum0.errors import NotCommitted, TryAgain, UploadError
+from cvmfs_gw.stratum0.jobs import Job, Plan
+from cvmfs_objstore.formats.manifest import Manifest
+
+log = logging.getLogger(__name__)
+
+MAX_TOGETHER: Final = 500
+"""Jobs in one commit."""
+MAX_WAITING: Final = 10_000
+"""Jobs that wait for a repository's next commit."""
+MAX_PARALLEL: Final = 8
+"""Repositories that are committed to at the same time."""
+
+Check = Callable[[str], None]
+"""Raises :exc:`PathLeased` if a publisher has leased the path, or something above or below it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What became of a job: the head that has it, and what it came to."""
+
+    head: Manifest
+    plan: Plan
+    published: bool
+    """Whether it made a new revision; otherwise everything was as wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A job that waits, and where its answer goes. *exclusive*: a publisher's lease on its path is in its way."""
+
+    job: Job
+    answer: Future[Done]
+    exclusive: bool = True
+
+
+class GroupCommitter:
+    """Commits jobs in threads, those of one repository together. Thread-safe.
+
+    *repositories* opens a repository by name; *check* is asked for each job with the repository's name, right before it
+    is committed; *published* is told of each new head, in the thread that has published it.
+    """
+
+    def __init__(
+        self,
+        repositories: Callable[[str], Repository],
+        check: Callable[[str, str], None],
+        published: Callable[[str, Manifest, int], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._repositories, self._check, self._published, self._clock = repositories, check, published, clock
+        self._lock = threading.Lock()
+        self._waiting: dict[str, deque[Ticket]] = {}
+        self._busy: set[str] = set()
+        self._pool = ThreadPoolExecutor(MAX_PARALLEL, "gw-group")
+
+    def submit(self, fqrn: str, job: Job, *, exclusive: bool = True) -> Future[Done]:
+        """Have *job* committed as soon as may be; the future raises :exc:`UploadError`."""
+        ticket = Ticket(job, Future(), exclusive)
+        with self._lock:
+            line = self._waiting.setdefault(fqrn, deque())
+            if len(line) >= MAX_WAITING:
+                raise TryAgain("too many uploads wait for their commit")
+            line.append(ticket)
+            if fqrn not in self._busy:
+                self._busy.add(fqrn)
+                self._pool.submit(self._work, fqrn)
+        return ticket.answer
+
+    def close(self) -> None:
+        """Commit everything that waits, and end the threads."""
+        self._pool.shutdown()
+
+    def _work(self, fqrn: str) -> None:
+        while True:
+            with self._lock:
+                line = self._waiting[fqrn]
+                together = [line.popleft() for _ in range(min(len(line), MAX_TOGETHER))]
+                if not together:
+                    self._busy.discard(fqrn)
+                    return
+            # a job whose asker has gone is committed like any other; only its answer is heard by nobody
+            together = [ticket for ticket in together if ticket.answer.set_running_or_notify_cancel()]
+            try:
+                self._commit(fqrn, together)
+            except BaseException as error:
+                log.exception("%s: a group of uploads failed", fqrn)
+                for ticket in together:
+                    if not ticket.answer.done():
+                        ticket.answer.set_exception(NotCommitted(EngineError(type(error).__name__)))
+
+    def _commit(self, fqrn: str, tickets: Sequence[Ticket]) -> None:
+        try:
+            repository = self._repositories(fqrn)
+            group = _Group(tickets, lambda path: self._check(fqrn, path))
+            head = edit(repository, group.edit, self._clock(), clock=self._clock)
+        except _Unplanned as unplanned:
+            # the tree is not to be trusted any more; the others are done anew, without the one that broke it
+            unplanned.ticket.answer.set_exception(_translated(unplanned.error))
+            self._commit(fqrn, [ticket for ticket in tickets if ticket is not unplanned.ticket])
+            return
+        except EngineError as error:
+            if isinstance(error, MergeError) and len(tickets) > 1:
+                half = len(tickets) // 2
+                self._commit(fqrn, tickets[:half])
+                self._commit(fqrn, tickets[half:])
+                return
+            log.warning("%s: not committed: %s: %s", fqrn, error.reason, error)
+            for ticket in tickets:
+                ticket.answer.set_exception(_translated(error))
+            return
+        if group.changed:
+            log.info("%s: revision %d published, %d uploads together", fqrn, head.revision, group.changed)
+            self._published(fqrn, head, group.changed)
+        for ticket in tickets:
+            outcome = group.outcomes[id(ticket)]
+            if isinstance(outcome, Plan):
+                ticket.answer.set_result(Done(head, outcome, bool(outcome.changes)))
+            else:
+                ticket.answer.set_exception(outcome)
+
+
+class _Unplanned(Exception):
+    """Changes that the transaction did not take, though they were planned."""
+
+    def __init__(self, ticket: Ticket, error: EngineError) -> None:
+        super().__init__(str(error))
+        self.ticket, self.error = ticket, error
+
+
+class _Group:
+    """Jobs of one commit. Use once."""
+
+    def __init__(self, tickets: Sequence[Ticket], check: Check) -> None:
+        self._tickets, self._check = tickets, check
+        self.outcomes: dict[int, Plan | UploadError] = {}
+        self.changed = 0
+        """How many of them change something."""
+
+    def edit(self, tree: CatalogTree, rules: Rules) -> PublishCounts | None:
+        """See :data:`cvmfs_gw.engine.edit.Editor`."""
+        counts = PublishCounts()
+        for ticket in self._tickets:
+            try:
+                if ticket.exclusive:
+                    self._check(ticket.job.path)
+                plan = ticket.job.plan(tree, rules)
+            except UploadError as error:
+                self.outcomes[id(ticket)] = error
+                continue
+            except EngineError as error:
+                self.outcomes[id(ticket)] = _translated(error)
+                continue
+            self.outcomes[id(ticket)] = plan
+            if not plan.changes:
+                continue
+            transaction = Transaction(tree)
+            try:
+                transaction.apply(plan.changes)
+            except EngineError as error:
+                raise _Unplanned(ticket, error) from error
+            self.changed += 1
+            for column in fields(counts):
+                setattr(counts, column.name, getattr(counts, column.name) + getattr(transaction.counts, column.name))
+        return counts if self.changed else None
+
+
+def _translated(error: EngineError) -> UploadError:
+    return NotCommitted(error)

@@ -1,0 +1,58 @@
+"""What becomes of a body: objects, chunked and compressed as ``server.conf`` says."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Final
+
+from cvmfs_gw.engine.errors import ConfigurationError
+from cvmfs_gw.engine.repository import Repository
+from cvmfs_gw.ingest.contents import ContentOptions, Contents, StoredContent
+from cvmfs_gw.serverconf import ServerConf
+from cvmfs_gw.stratum0.errors import ChecksumMismatch
+from cvmfs_gw.stratum0.intake import BodyPipe
+from cvmfs_objstore.chunking import DEFAULT_SIZES, ChunkSizes
+from cvmfs_objstore.compression import Compression
+from cvmfs_objstore.errors import FormatError
+from cvmfs_objstore.hashes import Algorithm
+
+IN_FLIGHT: Final = 32 << 20
+"""Bytes of one body that may wait to be compressed, hashed and written."""
+_SMALL: Final = 1 << 20
+_UNKNOWN: Final = 1 << 50  # surely longer than any body
+
+
+def options(configuration: ServerConf, algorithm: Algorithm) -> ContentOptions:
+    """How contents are stored; raises :exc:`ConfigurationError`."""
+    chunks = None
+    try:
+        if configuration.flag("CVMFS_USE_FILE_CHUNKING", default=True):
+            chunks = ChunkSizes(
+                configuration.limit("CVMFS_MIN_CHUNK_SIZE") or DEFAULT_SIZES.smallest,
+                configuration.limit("CVMFS_AVG_CHUNK_SIZE") or DEFAULT_SIZES.average,
+                configuration.limit("CVMFS_MAX_CHUNK_SIZE") or DEFAULT_SIZES.largest,
+            )
+        return ContentOptions(algorithm, Compression.from_config(configuration.compression_algorithm), chunks)
+    except FormatError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def store_file(body: BodyPipe, length: int | None, repository: Repository) -> StoredContent:
+    """Read *body*, of *length* bytes if that is known, to its end and store it as one file's content.
+
+    Raises :exc:`UploadError`, :exc:`EngineError` and ``OSError``.
+    """
+    settings = options(repository.configuration(), repository.head().root_hash.algorithm)
+    threads = 1 if length is not None and length <= _SMALL else None
+    with Contents(repository.storage, settings, threads=threads, in_flight=IN_FLIGHT) as contents:
+        stored = contents.add(body, _UNKNOWN if length is None else length)
+        body.finish()  # its checksum is known at its end only
+        contents.finish()
+    return stored
+
+
+def check_digest(data: bytes, wanted: str) -> None:
+    """Raise :exc:`ChecksumMismatch` if *data* does not have that SHA-256; ``""`` is any."""
+    if wanted and not hmac.compare_digest(hashlib.sha256(data).hexdigest(), wanted):
+        raise ChecksumMismatch("the SHA-256 of what arrived is another one")

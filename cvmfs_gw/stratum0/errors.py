@@ -1,0 +1,164 @@
+"""Errors of the upload API, and what a client gets to read of them.
+
+::
+
+    GatewayError
+    └── UploadError                        HTTP  status     reason
+        ├── InvalidRequest                 400   error      what is malformed, in words
+        ├── Unauthorized                   401   error      unauthorized
+        ├── Forbidden                      403   error      forbidden
+        ├── NotThere                       404   error      not found
+        ├── NotEnabled                     404   error      uploads are not enabled for this repository
+        ├── Exists                         409   error      exists
+        ├── PathConflict                   409   error      path conflict
+        ├── PathLeased                     409   path_busy  (with time_remaining)
+        ├── TooLarge                       413   error      too large
+        ├── RangeNotSatisfiable            416   error      range not satisfiable
+        ├── ChecksumMismatch               422   error      checksum mismatch
+        ├── NotCommitted                   409, 500, 507    the engine's reason
+        └── TryAgain                       503   error      what is lacking, in words
+
+Divergence: the gateway's own routes answer refusals with HTTP 200, as deployed publishers expect. These are for people,
+``curl --fail`` and the jobs of build systems, which look at the HTTP status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import ClassVar
+
+from cvmfs_gw.engine.errors import EngineError, LimitExceeded, MergeError, PathViolation, StorageError
+from cvmfs_gw.gateway.errors import GatewayError, PathBusy
+
+
+class UploadError(GatewayError):
+    """Base of the upload API's errors. *detail* says for people what is wrong; it holds no secret."""
+
+    http_status = 400
+
+
+class InvalidRequest(UploadError):
+    """A request that makes no sense."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__()
+        self.reason = reason
+        self.args = (reason,)
+
+
+class Unauthorized(UploadError):
+    """Nobody that is known vouches for the request. What exactly is wrong is not said."""
+
+    http_status = 401
+    headers: Mapping[str, str] = MappingProxyType({"WWW-Authenticate": 'Bearer realm="cvmfs"'})
+    reason = "unauthorized"
+
+
+class Forbidden(UploadError):
+    """Who asks is known, and may not do that."""
+
+    http_status = 403
+    reason = "forbidden"
+
+
+class NotThere(UploadError):
+    """There is nothing at the path."""
+
+    http_status = 404
+    reason = "not found"
+
+
+class NotEnabled(UploadError):
+    """The repository is unknown or takes no uploads: nobody is told which."""
+
+    http_status = 404
+    reason = "uploads are not enabled for this repository"
+
+
+class Exists(UploadError):
+    """Something else is at the path, and nobody asked to overwrite it."""
+
+    http_status = 409
+    reason = "exists"
+
+
+class PathConflict(UploadError):
+    """A directory where a file is wanted, or the other way round."""
+
+    http_status = 409
+    reason = "path conflict"
+
+
+class PathLeased(UploadError):
+    """A publisher has leased the path, one above it or one below it."""
+
+    http_status = 409
+    status: ClassVar[str] = "path_busy"
+    reason = ""
+
+    def __init__(self, remaining_ms: int) -> None:
+        super().__init__("a publisher is at work here")
+        self.remaining_ms = remaining_ms
+
+    def reply(self) -> dict[str, str]:
+        return {**PathBusy(self.remaining_ms).reply(), "detail": self.detail}
+
+
+class TooLarge(UploadError):
+    """Something over a limit of this server."""
+
+    http_status = 413
+    reason = "too large"
+
+
+class RangeNotSatisfiable(UploadError):
+    """A range that begins behind the end of the file, which has *size* bytes."""
+
+    http_status = 416
+    reason = "range not satisfiable"
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"the file has {size} bytes")
+        self.size = size
+        self.headers = {"Content-Range": f"bytes */{size}"}
+
+
+class ChecksumMismatch(UploadError):
+    """The body does not have the checksum that the request names."""
+
+    http_status = 422
+    reason = "checksum mismatch"
+
+
+class NotCommitted(UploadError):
+    """The engine refused, or broke down; nothing was changed."""
+
+    def __init__(self, error: EngineError) -> None:
+        super().__init__(error.detail)
+        self.reason = error.reason
+        self._status = _status(error)
+
+    @property
+    def http_status(self) -> int:  # type: ignore[override]
+        return self._status
+
+
+class TryAgain(UploadError):
+    """Nothing is wrong with the request, but it cannot be served now."""
+
+    http_status = 503
+    headers: Mapping[str, str] = MappingProxyType({"Retry-After": "1"})
+
+    def __init__(self, reason: str) -> None:
+        super().__init__()
+        self.reason = reason
+        self.args = (reason,)
+
+
+def _status(error: EngineError) -> int:
+    if isinstance(error, LimitExceeded):
+        return 413
+    if isinstance(error, (PathViolation, MergeError)):
+        return 409
+    return 507 if isinstance(error, StorageError) else 500

@@ -1,0 +1,132 @@
+"""Taking in a request's body: off the network, into objects, in bounded memory and without any lock.
+
+::
+
+    event loop   blocks of the body ──▶ pipe, two blocks ──┐ (reading goes on)
+    thread                              read ◀─────────────┘ checksum, chunks, compress, hash, write
+
+Whoever sends faster than the disk writes is slowed down by the network's own flow control. Nothing refers to the
+objects before the commit; those of a body that broke off are garbage, and the next collection finds them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import threading
+from collections import deque
+from collections.abc import AsyncIterable, Callable
+from concurrent.futures import Executor
+from typing import Final, TypeVar
+
+from cvmfs_gw.stratum0.errors import ChecksumMismatch, TooLarge
+
+BLOCKS: Final = 2
+"""Blocks of a body that are in the pipe or being read."""
+_PIECE: Final = 1 << 20
+
+T = TypeVar("T")
+
+
+class BrokenOff(Exception):
+    """The body does not come to its end; its sender's side knows why."""
+
+
+class BodyPipe:
+    """A body as a file that can be read once, from its beginning to its end, by one thread."""
+
+    def __init__(self, limit: int, checksum: str = "") -> None:
+        """*limit* in bytes; *checksum* is the SHA-256 that the body must have, in hex, ``""`` for any."""
+        self._limit, self._wanted = limit, checksum
+        self._hasher = hashlib.sha256() if checksum else None
+        self._changed = threading.Condition()
+        self._blocks: deque[memoryview] = deque()
+        self._rest = memoryview(b"")
+        self._ended = self._broken = False
+        self._loop = asyncio.get_running_loop()
+        self._room = asyncio.Semaphore(BLOCKS)
+        self.size = 0
+        """Bytes that were read so far."""
+
+    # --- the reader's side ---------------------------------------------------------------------------------------
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most *size* of the next bytes; none only at the end of the body.
+
+        Raises :exc:`TooLarge`, at the end :exc:`ChecksumMismatch`, and :exc:`BrokenOff`.
+        """
+        if not self._rest and not self._next():
+            return b""
+        data = bytes(self._rest[:size] if size >= 0 else self._rest)
+        self._rest = self._rest[len(data) :]
+        if not self._rest:
+            self._loop.call_soon_threadsafe(self._room.release)
+        self.size += len(data)
+        if self.size > self._limit:
+            raise TooLarge(f"more than {self._limit} bytes")
+        if self._hasher is not None:
+            self._hasher.update(data)
+        return data
+
+    def finish(self) -> None:
+        """Read what is left and throw it away; raises as :meth:`read` does."""
+        while self.read(_PIECE):
+            pass
+
+    def _next(self) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: self._blocks or self._ended)
+            if self._broken:
+                raise BrokenOff
+            if self._blocks:
+                self._rest = self._blocks.popleft()
+                return True
+        if self._hasher is not None and not hmac.compare_digest(self._hasher.hexdigest(), self._wanted):
+            raise ChecksumMismatch("the SHA-256 of what arrived is another one")
+        return False
+
+    # --- the sender's side ---------------------------------------------------------------------------------------
+
+    async def put(self, block: bytes | memoryview) -> None:
+        """Hand on a block, which must stay as it is until two more were taken; waits until there is room."""
+        if block:
+            await self._room.acquire()
+            with self._changed:
+                self._blocks.append(memoryview(block))
+                self._changed.notify()
+
+    def end(self, *, broken: bool = False) -> None:
+        """No more comes; *broken*: though it should."""
+        with self._changed:
+            self._ended, self._broken = True, broken
+            self._changed.notify()
+
+    def give_up(self) -> None:
+        """The reader has ended: let nobody wait for it."""
+        self._room.release()
+
+
+async def take_in(
+    chunks: AsyncIterable[bytes | memoryview], pipe: BodyPipe, reader: Callable[[BodyPipe], T], threads: Executor
+) -> T:
+    """What *reader* returns, which reads the body in *chunks* from *pipe* to its end, in one of *threads*.
+
+    Raises what the reader or *chunks* raises; no thread is at work then, and *chunks* is left where it was.
+    """
+    job = asyncio.get_running_loop().run_in_executor(threads, reader, pipe)
+    job.add_done_callback(lambda _: pipe.give_up())
+    try:
+        async for block in chunks:
+            await pipe.put(block)
+            if job.done():
+                break  # it has failed, as it reads to the end
+        pipe.end()
+        return await asyncio.shield(job)
+    except BaseException:
+        pipe.end(broken=True)
+        # the blocks are the thread's until it has let go
+        await asyncio.wait([job])
+        if not job.cancelled():
+            job.exception()
+        raise

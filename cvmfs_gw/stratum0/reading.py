@@ -1,0 +1,157 @@
+"""What is in a repository, as its clients of the upload API see it: entries, and the content of files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Final
+
+from cvmfs_gw.engine.repository import Repository
+from cvmfs_gw.engine.tree import CatalogTree
+from cvmfs_gw.stratum0.errors import PathConflict
+from cvmfs_gw.stratum0.expiry import expires
+from cvmfs_gw.stratum0.jobs import find
+from cvmfs_objstore.compression import PIECE, Compression
+from cvmfs_objstore.errors import FormatError, ObjectCorrupt
+from cvmfs_objstore.formats.entry import FLAG_BIND_MOUNTPOINT, Entry, Kind
+from cvmfs_objstore.hashes import ContentHash
+from cvmfs_objstore.objects import ObjectStore
+
+MAX_LISTED: Final = 10_000
+"""Entries in one answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The entry at a path, and some of what is in it if it is a directory: path and entry of each, in order."""
+
+    revision: int
+    entry: Entry
+    children: tuple[tuple[str, Entry], ...] = ()
+    more: bool = False
+    """Whether something comes after the last of them."""
+
+
+def look(
+    repository: Repository, path: str, *, recursive: bool = False, after: str = "", limit: int = MAX_LISTED
+) -> Listing:
+    """What is at *path* of the head, and up to *limit* of what follows the path *after* in it.
+
+    Raises :exc:`NotThere` and :exc:`EngineError`.
+    """
+    head = repository.head()
+    with closing(CatalogTree(repository.catalogs, head.root_hash)) as tree:
+        entry = find(tree, path)
+        if not entry.is_directory:
+            return Listing(head.revision, entry)
+        found: list[tuple[str, Entry]] = []
+        for item in _walk(tree, path, tuple(after.split("/")[1:]), recursive):
+            if len(found) == limit:
+                return Listing(head.revision, entry, tuple(found), more=True)
+            found.append(item)
+    return Listing(head.revision, entry, tuple(found))
+
+
+def _walk(tree: CatalogTree, top: str, after: tuple[str, ...], recursive: bool) -> Iterator[tuple[str, Entry]]:
+    """Everything in *top* in the order of the names, each directory before what is in it, from behind *after* on."""
+
+    def inside(directory: str) -> Iterator[tuple[str, Entry]]:
+        found = sorted(tree.entries(directory), key=lambda entry: entry.name)
+        return iter([(f"{directory}/{entry.name}", entry) for entry in found])
+
+    pending = [inside(top)]
+    while pending:
+        item = next(pending[-1], None)
+        if item is None:
+            pending.pop()
+            continue
+        path, entry = item
+        names = tuple(path.split("/")[1:])
+        if names > after:
+            yield item
+        elif after[: len(names)] != names:
+            continue  # all of it comes before
+        if recursive and entry.is_directory and not entry.flags & FLAG_BIND_MOUNTPOINT:
+            pending.append(inside(path))
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of the head, to be read: its size in bytes and when its time is over, in seconds since the epoch."""
+
+    revision: int
+    entry: Entry
+    expires: int | None
+    objects: ObjectStore
+    parts: tuple[tuple[int, int, ContentHash], ...]
+    """Offset and length of each part of the content, and the object that holds it."""
+
+    @property
+    def size(self) -> int:
+        return self.entry.size
+
+    def read(self, start: int, end: int) -> Iterator[bytes]:
+        """The bytes from *start* up to *end*, in pieces; raises :exc:`ObjectStoreError`.
+
+        A part that is not what its name says is found out at its end, by then its bytes have been handed on.
+        """
+        compression = Compression(self.entry.compression)
+        for offset, length, name in self.parts:
+            if offset + length <= start or offset >= end:
+                continue
+            first, last = max(start - offset, 0), min(end - offset, length)
+            whole = first == 0 and last == length
+            if compression is Compression.NONE and not whole:
+                yield from self._slice(name, first, last)
+            else:
+                yield from _cut(self._content(name, compression, length), first, last)
+
+    def _slice(self, name: ContentHash, first: int, last: int) -> Iterator[bytes]:
+        with self.objects.open(name) as file:
+            file.seek(first)
+            while first < last:
+                piece = file.read(min(PIECE, last - first))
+                if not piece:
+                    raise ObjectCorrupt(f"{name} ends early")
+                first += len(piece)
+                yield piece
+
+    def _content(self, name: ContentHash, compression: Compression, length: int) -> Iterator[bytes]:
+        hasher, decoder = name.algorithm.new(), compression.decoder(length)
+        with self.objects.open(name) as file:
+            while data := file.read(PIECE):
+                hasher.update(data)
+                yield from decoder.update(data)
+        decoder.finish()
+        if hasher.digest() != name.digest:
+            raise ObjectCorrupt(f"{name} has another content")
+
+
+def open_file(repository: Repository, path: str) -> File:
+    """The file at *path* of the head; raises :exc:`NotThere`, :exc:`PathConflict` and :exc:`EngineError`."""
+    head = repository.head()
+    with closing(CatalogTree(repository.catalogs, head.root_hash)) as tree:
+        entry = find(tree, path)
+        if entry.kind is not Kind.FILE or entry.is_external:
+            raise PathConflict(f"{path or '/'} is no file whose content is here")
+        parts = tuple(
+            (chunk.offset, chunk.size, entry.chunk_hash(chunk)) for chunk in tree.chunks(path) if entry.is_chunked
+        )
+    if not parts and entry.size:
+        if (name := entry.content_hash) is None:
+            raise FormatError(f"{path} has no content")
+        parts = ((0, entry.size, name),)
+    return File(head.revision, entry, expires(entry), repository.objects, parts)
+
+
+def _cut(pieces: Iterator[bytes], first: int, last: int) -> Iterator[bytes]:
+    """The bytes from *first* up to *last* of what the pieces amount to."""
+    at = 0
+    for piece in pieces:
+        begin, end = max(first - at, 0), min(last - at, len(piece))
+        at += len(piece)
+        if begin < end:
+            yield piece if end - begin == len(piece) else piece[begin:end]
+        if at > last:
+            return

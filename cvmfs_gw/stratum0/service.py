@@ -1,0 +1,349 @@
+"""The upload API without HTTP: what its routes call, and the bridge between the event loop and threads.
+
+::
+
+    body ──▶ intake ──▶ job ──▶ committer ──▶ everybody who subscribed is told
+                         ▲
+    upkeep ── expiry ────┘      whitelists, garbage
+
+A body is taken in before its commit is asked for, so however long it takes, nobody waits for it. A job that was asked
+for is committed also when its client has gone away; sent again, it finds what it wanted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from cvmfs_gw.engine.commit import Engine
+from cvmfs_gw.engine.commit_api import CommitOutcome
+from cvmfs_gw.engine.errors import EngineError, StorageError
+from cvmfs_gw.engine.repository import Repository
+from cvmfs_gw.gateway.committer import Committed
+from cvmfs_gw.gateway.errors import ConfigError, InvalidLeasePath, PathBusy
+from cvmfs_gw.gateway.leasepath import LeasePath
+from cvmfs_gw.gateway.leases import MIN_REMAINING_MS
+from cvmfs_gw.gateway.service import GatewayService
+from cvmfs_gw.stratum0.authorization import Asked, Grant, authorize
+from cvmfs_gw.stratum0.clock import SteadyClock
+from cvmfs_gw.stratum0.committer import Done, GroupCommitter
+from cvmfs_gw.stratum0.content import store_file
+from cvmfs_gw.stratum0.errors import (
+    InvalidRequest,
+    NotCommitted,
+    NotEnabled,
+    PathLeased,
+    TooLarge,
+    TryAgain,
+    Unauthorized,
+    UploadError,
+)
+from cvmfs_gw.stratum0.expiry import ExpiryIndex
+from cvmfs_gw.stratum0.intake import BodyPipe, take_in
+from cvmfs_gw.stratum0.jobs import Delete, Expire, Job, PutFile, SetExpiry
+from cvmfs_gw.stratum0.reading import File, Listing, look, open_file
+from cvmfs_gw.stratum0.settings import MAX_TTL_S, UploadSettings, stamp
+from cvmfs_gw.stratum0.upkeep import Upkeep
+from cvmfs_gw.stratum0.whitelist import WhitelistState, renew, state
+from cvmfs_objstore.errors import ObjectStoreError
+from cvmfs_objstore.formats.manifest import Manifest
+
+log = logging.getLogger(__name__)
+
+MAX_UPLOADS: Final = 64
+"""Bodies that come in at the same time; more are told to come again."""
+WATCH_S: Final = 5.0
+"""How often it is looked whether ``uploads.json`` has changed, in seconds."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What is wanted of a body. *ttl_s* None: the repository's default; *wait_s*: how long for a leased path."""
+
+    overwrite: bool = False
+    ttl_s: int | None = None
+    mode: int = 0o644
+    checksum: str = ""
+    length: int | None = None
+    """Of the body, in bytes, where that is known."""
+    wait_s: float = 0.0
+
+
+class UploadService:
+    """All methods belong to one event loop. *settings_file* is ``uploads.json``."""
+
+    def __init__(self, gateway: GatewayService, engine: Engine, settings_file: str, clock: SteadyClock) -> None:
+        """Raises :exc:`ConfigError`."""
+        self._gateway, self._engine, self.clock = gateway, engine, clock
+        self._file = settings_file
+        self.settings = UploadSettings.load(settings_file)
+        self._seen = stamp(settings_file)
+        self._began: dict[int, tuple[str, float]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._bodies = ThreadPoolExecutor(MAX_UPLOADS, "gw-body")
+        self._readers = ThreadPoolExecutor(8, "gw-read")
+        self._indexes: dict[str, ExpiryIndex] = {}
+        self._committer = GroupCommitter(engine.repository, self._check_leases, self._published, time.time)
+        self._tasks: list[asyncio.Task[None]] = []
+        gateway.garbage.others = self.oldest_work
+        self.upkeep = Upkeep(self, gateway.garbage)
+
+    async def start(self, *, upkeep: bool = True) -> None:
+        """Begin to look whether the settings have changed and, with *upkeep*, after times to live and whitelists."""
+        self._loop = asyncio.get_running_loop()
+        self._tasks = [asyncio.create_task(self._watch()), *(self.upkeep.start() if upkeep else ())]
+
+    async def close(self) -> None:
+        """Commit what was taken in, and end the threads."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for pool in (self._bodies, self._readers, self._committer):
+            await asyncio.to_thread(pool.shutdown if isinstance(pool, ThreadPoolExecutor) else pool.close)
+        await asyncio.to_thread(self.clock.save)
+
+    async def reload(self) -> None:
+        """Read the settings again; raises :exc:`ConfigError` and changes nothing if it cannot."""
+        self._seen = await asyncio.to_thread(stamp, self._file)
+        self.settings = await asyncio.to_thread(UploadSettings.load, self._file)
+        self.upkeep.wake()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_S)
+            try:
+                if await asyncio.to_thread(stamp, self._file) != self._seen:
+                    await self.reload()
+                    log.info("settings of uploads have changed and were read again")
+            except ConfigError as error:
+                log.error("settings of uploads stay as they were: %s", error)
+            except Exception:
+                log.exception("cannot look at the settings of uploads")
+
+    # --- who and where -------------------------------------------------------------------------------------------
+
+    def enabled(self) -> list[str]:
+        """The repositories that take uploads."""
+        return [fqrn for fqrn in self.settings.repositories if fqrn in self._gateway.access.config.repositories]
+
+    def place(self, fqrn: str, path: str) -> LeasePath:
+        """*path* of a repository that takes uploads; raises :exc:`NotEnabled`, :exc:`InvalidRequest`."""
+        if fqrn not in self.enabled():
+            raise NotEnabled
+        try:
+            return LeasePath.parse(f"{fqrn}/{path}")
+        except InvalidLeasePath as error:
+            raise InvalidRequest(error.reason.replace("lease path", "path")) from None
+
+    def authorize(self, asked: Asked, place: LeasePath, *, change: bool) -> Grant:
+        """Who asks; raises :exc:`Unauthorized` and :exc:`Forbidden`."""
+        settings = self.settings.repositories[place.fqrn]
+        try:
+            grant = authorize(asked, place, self._gateway.access, self.settings, time.time())
+        except Unauthorized:
+            if not change and settings.public_read and asked.authorization is None:
+                return Grant("anybody", LeasePath(place.fqrn, ""), read_only=True)
+            raise
+        grant.check(place, change=change)
+        if change and not self._gateway.repositories.enabled(place.fqrn):
+            raise TryAgain("the repository is disabled")
+        return grant
+
+    def end(self, fqrn: str, ttl_s: int | None) -> int | None:
+        """When something with this time to live ends, in seconds since the epoch; raises :exc:`InvalidRequest`.
+
+        A time of 0 asks for none, which is given where there is no limit; None is the default.
+        """
+        settings = self.settings.repositories[fqrn]
+        if ttl_s is None:
+            ttl_s = settings.default_ttl_s
+            if not ttl_s and settings.max_ttl_s:
+                ttl_s = settings.max_ttl_s
+        longest = settings.max_ttl_s or MAX_TTL_S
+        if not 0 <= ttl_s <= longest or (ttl_s == 0 and settings.max_ttl_s):
+            raise InvalidRequest(f"ttl_s is not from {1 if settings.max_ttl_s else 0} to {longest}")
+        return math.ceil(self.clock() + ttl_s) if ttl_s else None
+
+    # --- changing ------------------------------------------------------------------------------------------------
+
+    async def put_file(self, place: LeasePath, chunks: AsyncIterable[bytes | memoryview], wanted: Upload) -> Done:
+        """Store a body and make it the file at *place*; raises :exc:`UploadError`."""
+        if not place.path:
+            raise InvalidRequest("a file needs a path")
+        end = self.end(place.fqrn, wanted.ttl_s)
+        self._check_leases(place.fqrn, place.path, unless_waited=wanted.wait_s)
+        settings = self.settings.repositories[place.fqrn]
+        if (wanted.length or 0) > settings.max_bytes:
+            raise TooLarge(f"more than {settings.max_bytes} bytes")
+        with self._working(place.fqrn):
+            repository = await self._in_thread(self.repository, place.fqrn)
+            pipe = BodyPipe(settings.max_bytes, wanted.checksum)
+            content = await self._translated(
+                take_in(chunks, pipe, lambda body: store_file(body, wanted.length, repository), self._bodies)
+            )
+            self._gateway.metrics.add("upload_bytes_total", content.size)
+            # a file's time is the clock's that times to live are measured with, so that its age is right
+            job = PutFile(place.path, content, int(self.clock()), end, wanted.mode, wanted.overwrite)
+            return await self.commit(place.fqrn, job, wait_s=wanted.wait_s)
+
+    async def delete(self, place: LeasePath, *, recursive: bool = False, wait_s: float = 0.0) -> Done:
+        """Remove what is at *place*; raises :exc:`UploadError`."""
+        return await self.commit(place.fqrn, Delete(place.path, recursive), wait_s=wait_s)
+
+    async def set_expiry(
+        self, place: LeasePath, ttl_s: int | None, *, recursive: bool = False, wait_s: float = 0.0
+    ) -> Done:
+        """Let the time to live of what is at *place* begin anew; raises :exc:`UploadError`."""
+        end = self.end(place.fqrn, ttl_s)
+        return await self.commit(place.fqrn, SetExpiry(place.path, end, recursive), wait_s=wait_s)
+
+    async def expire(self, fqrn: str) -> int:
+        """Remove everything whose time is over and that no publisher's lease covers; returns how many entries."""
+        removed = 0
+        while True:
+            job = Expire(self.index(fqrn), self.clock(), lambda path: self._leased(fqrn, path) is not None)
+            done = await self.commit(fqrn, job, exclusive=False)
+            removed += done.plan.entries
+            self._gateway.metrics.add("expired_entries_total", done.plan.entries, repository=fqrn)
+            if not (done.plan.entries and job.overflow[-1]):
+                return removed
+
+    async def commit(self, fqrn: str, job: Job, *, exclusive: bool = True, wait_s: float = 0.0) -> Done:
+        """Have a job committed, together with others; raises :exc:`UploadError`.
+
+        It waits for up to *wait_s* seconds for leases that are in its way, in the same line as publishers.
+        """
+
+        async def attempt() -> Done:
+            return await asyncio.wrap_future(self._committer.submit(fqrn, job, exclusive=exclusive))
+
+        async def attempt_in_line() -> Done:
+            try:
+                return await attempt()
+            except PathLeased as error:
+                raise PathBusy(error.remaining_ms) from None
+
+        outcome = "failed"
+        try:
+            if wait_s <= 0:
+                done = await attempt()
+            else:
+                line = self._gateway.leases.waiting
+                done = await line.acquire(LeasePath(fqrn, job.path), attempt_in_line, wait_s)
+            outcome = "ok" if done.published else "present"
+        except PathBusy as error:
+            outcome = "path_busy"
+            raise PathLeased(error.remaining_ms) from None
+        except UploadError as error:
+            outcome = error.reason or error.status
+            raise
+        finally:
+            self._gateway.metrics.add("uploads_total", repository=fqrn, outcome=outcome)
+        if done.published and done.plan.expires is not None:
+            self.upkeep.due(fqrn, done.plan.expires)
+        return done
+
+    async def renew_whitelist(self, fqrn: str) -> WhitelistState:
+        """Sign the whitelist again; raises :exc:`UploadError`."""
+        return await self._translated(self._in_thread(lambda: renew(self.repository(fqrn), time.time())))
+
+    def notify(self, fqrn: str, head: Manifest) -> None:
+        """Tell everybody who subscribed of the head."""
+        self._gateway.commits.announce(Committed(fqrn, "", CommitOutcome(head.revision, head.root_hash)))
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    async def look(self, place: LeasePath, *, recursive: bool, after: str, limit: int) -> Listing:
+        """What is at *place*; raises :exc:`UploadError`."""
+
+        def work() -> Listing:
+            return look(self.repository(place.fqrn), place.path, recursive=recursive, after=after, limit=limit)
+
+        return await self._translated(self._in_thread(work))
+
+    async def open(self, place: LeasePath) -> File:
+        """The file at *place*; raises :exc:`UploadError`."""
+        return await self._translated(self._in_thread(lambda: open_file(self.repository(place.fqrn), place.path)))
+
+    async def next_piece(self, pieces: Iterator[bytes]) -> bytes:
+        """The next piece of a file, empty at its end; raises :exc:`ObjectStoreError`."""
+        return await self._in_thread(next, pieces, b"")
+
+    async def head(self, fqrn: str) -> Manifest:
+        """The published manifest; raises :exc:`UploadError`."""
+        return await self._translated(self._in_thread(lambda: self.repository(fqrn).head()))
+
+    async def whitelist(self, fqrn: str) -> WhitelistState:
+        """How long the whitelist is good; raises :exc:`UploadError`."""
+        return await self._translated(self._in_thread(lambda: state(self.repository(fqrn))))
+
+    # --- for upkeep, and those who watch -------------------------------------------------------------------------
+
+    def repository(self, fqrn: str) -> Repository:
+        """The repository; raises :exc:`EngineError`. Looks at the disk."""
+        return self._engine.repository(fqrn)
+
+    def index(self, fqrn: str) -> ExpiryIndex:
+        """What finds the entries of a repository that are due."""
+        if fqrn not in self._indexes:
+            self._indexes[fqrn] = ExpiryIndex(self.repository(fqrn).catalogs)
+        return self._indexes[fqrn]
+
+    @property
+    def running(self) -> int:
+        """Bodies that are coming in, or wait for their commit."""
+        return len(self._began)
+
+    def oldest_work(self, fqrn: str) -> float | None:
+        """When the oldest upload to the repository that is not committed yet began, in seconds since the epoch."""
+        return min((began for name, began in list(self._began.values()) if name == fqrn), default=None)
+
+    # --- inside --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _working(self, fqrn: str) -> Iterator[None]:
+        if len(self._began) >= MAX_UPLOADS:
+            raise TryAgain("too many uploads at the same time")
+        mark = object()
+        self._began[id(mark)] = (fqrn, time.time())
+        try:
+            yield
+        finally:
+            del self._began[id(mark)]
+
+    def _leased(self, fqrn: str, path: str) -> int | None:
+        """How long a lease that is in the way has to live, in milliseconds; None: there is none. From any thread."""
+        place, now = LeasePath(fqrn, path), self._gateway.now_ms()
+        rivals = [lease.expires_ms - now for lease in self._gateway.leases.all() if lease.path.overlaps(place)]
+        return max(max(rivals), MIN_REMAINING_MS) if rivals else None
+
+    def _check_leases(self, fqrn: str, path: str, *, unless_waited: float = 0.0) -> None:
+        if unless_waited <= 0 and (remaining := self._leased(fqrn, path)) is not None:
+            raise PathLeased(remaining)
+
+    def _published(self, fqrn: str, head: Manifest, together: int) -> None:
+        self._gateway.metrics.add("upload_commits_total", repository=fqrn)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.notify, fqrn, head)
+
+    async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._readers, work, *arguments)
+
+    async def _translated(self, work: Awaitable[T]) -> T:
+        try:
+            return await work
+        except EngineError as error:
+            raise NotCommitted(error) from error
+        except (ObjectStoreError, OSError) as error:
+            if isinstance(error, ConnectionError):
+                raise
+            raise NotCommitted(StorageError(str(error))) from error

@@ -1,0 +1,160 @@
+"""What a server does by itself: remove what has lived its time, collect after it, keep whitelists good.
+
+When the next entry is due is known from uploads as they come, and found by looking through the head from time to time,
+as publishers bring and take entries, too. A look costs little where nothing has changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from cvmfs_gw.engine.errors import EngineError
+from cvmfs_gw.engine.gc import Policy
+from cvmfs_gw.gateway.errors import GatewayError
+from cvmfs_gw.gateway.garbage import Garbage
+from cvmfs_gw.stratum0.whitelist import WhitelistState, look_after
+from cvmfs_objstore.errors import ObjectStoreError
+
+if TYPE_CHECKING:
+    from cvmfs_gw.stratum0.service import UploadService
+
+log = logging.getLogger(__name__)
+
+LOOK_S: Final = 60.0
+"""How often the heads are looked through, and the clock is saved, in seconds."""
+BLOCKED_S: Final = 10.0
+"""How long to leave alone what is due and could not be removed: a publisher works there, or the disk is full."""
+WHITELIST_S: Final = 3600.0
+"""How often whitelists are looked at, in seconds."""
+
+
+class Upkeep:
+    """Runs in the event loop of *service*."""
+
+    def __init__(self, service: UploadService, garbage: Garbage) -> None:
+        self._service, self._garbage = service, garbage
+        self._next: dict[str, float] = {}
+        self._looked: dict[str, float] = {}
+        self._awake = asyncio.Event()
+        self._collected: dict[str, float] = {}
+        self._collections: set[asyncio.Task[None]] = set()
+        self.whitelists: dict[str, WhitelistState] = {}
+        """The whitelists as they were found last."""
+
+    def start(self) -> list[asyncio.Task[None]]:
+        """The tasks, which run until they are cancelled."""
+        never = asyncio.Event()
+        return [
+            asyncio.create_task(_for_ever(self._keep_times, self._awake)),
+            asyncio.create_task(_for_ever(self._keep_whitelists, never)),
+        ]
+
+    def due(self, fqrn: str, moment: float) -> None:
+        """Something is due then, in seconds since the epoch."""
+        if moment < self._next.get(fqrn, math.inf):
+            self._next[fqrn] = moment
+            self._awake.set()
+
+    def wake(self) -> None:
+        """Look at everything now."""
+        self._looked.clear()
+        self._awake.set()
+
+    # --- times to live -------------------------------------------------------------------------------------------
+
+    async def _keep_times(self) -> float:
+        """Remove what is due; returns for how long there is nothing to do."""
+        self._awake.clear()
+        service = self._service
+        await asyncio.to_thread(service.clock.save)
+        enabled = service.enabled()
+        for fqrn in enabled:
+            stale = time.monotonic() - self._looked.get(fqrn, -math.inf) >= LOOK_S
+            if not stale and self._next.get(fqrn, math.inf) > service.clock():
+                continue
+            try:
+                await self.look(fqrn)
+            except (GatewayError, EngineError, ObjectStoreError, OSError) as error:
+                log.error("%s: cannot remove what has lived its time: %s", fqrn, error)
+                self._next[fqrn] = service.clock() + BLOCKED_S
+        first = min((self._next.get(fqrn, math.inf) for fqrn in enabled), default=math.inf)
+        return min(max(first - service.clock(), 0.0), LOOK_S)
+
+    async def look(self, fqrn: str) -> None:
+        """Remove what is due in one repository, and find out when the next is."""
+        service = self._service
+        self._looked[fqrn] = time.monotonic()
+        first = await self._first(fqrn)
+        if first <= service.clock():
+            removed = await service.expire(fqrn)
+            if removed:
+                log.info("%s: %d entries have lived their time", fqrn, removed)
+                self._collect_soon(fqrn)
+            first = await self._first(fqrn)
+            if first <= service.clock():
+                first = service.clock() + BLOCKED_S
+        self._next[fqrn] = first
+
+    async def _first(self, fqrn: str) -> float:
+        service = self._service
+        root = (await service.head(fqrn)).root_hash
+        return await asyncio.to_thread(lambda: service.index(fqrn).first(root))
+
+    # --- garbage -------------------------------------------------------------------------------------------------
+
+    def _collect_soon(self, fqrn: str) -> None:
+        settings = self._service.settings.repositories[fqrn]
+        last = self._collected.get(fqrn, -math.inf)
+        if not settings.collect_every_s or time.monotonic() - last < settings.collect_every_s:
+            return
+        self._collected[fqrn] = time.monotonic()
+        task = asyncio.create_task(self._collect(fqrn, settings.keep_s))
+        self._collections.add(task)
+        task.add_done_callback(self._collections.discard)
+
+    async def _collect(self, fqrn: str, keep_s: int) -> None:
+        try:
+            if not (await asyncio.to_thread(self._service.repository(fqrn).configuration)).garbage_collection:
+                log.warning("%s: what has lived its time takes up room for ever: no garbage collection", fqrn)
+                return
+            policy = Policy(since=time.time() - keep_s)
+            report = await self._garbage.collect(fqrn, policy, dry_run=False, on_delete=lambda name, size: None)
+            log.info("%s: collected %d objects, %d bytes", fqrn, report.condemned_objects, report.condemned_bytes)
+        except (GatewayError, EngineError) as error:
+            log.warning("%s: garbage was not collected: %s", fqrn, error)
+        except Exception:
+            log.exception("%s: garbage was not collected", fqrn)
+
+    # --- whitelists ----------------------------------------------------------------------------------------------
+
+    async def _keep_whitelists(self) -> float:
+        service = self._service
+        for fqrn in service.enabled():
+            try:
+                repository = await asyncio.to_thread(service.repository, fqrn)
+            except EngineError as error:
+                log.error("%s: %s", fqrn, error)
+                continue
+            found = await asyncio.to_thread(look_after, repository, time.time())
+            if found is not None:
+                self.whitelists[fqrn] = found
+        return WHITELIST_S
+
+
+async def _for_ever(work: Callable[[], Awaitable[float]], awake: asyncio.Event) -> None:
+    """Do *work*, which tells for how many seconds there is nothing to do then, unless *awake* is set."""
+    while True:
+        try:
+            pause = await work()
+        except Exception:
+            log.exception("upkeep failed")
+            pause = LOOK_S
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await awake.wait()
