@@ -19,7 +19,9 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from cvmfs_gw.api import meta
 from cvmfs_gw.api.app import make_app, make_runner
+from cvmfs_gw.api.meta import Meta
 from cvmfs_gw.api.notifications import Announcer, RepositoryAnchors
 from cvmfs_gw.api.tls import TlsFiles
 from cvmfs_gw.engine.commit import Engine
@@ -121,17 +123,22 @@ async def serve(
     )
     announcer = Announcer(hub, engine)
     service.commits.on_committed.append(announcer.committed)
-    runners = [make_runner(make_app(service, hub, notify_config.keys, uploads), SHUTDOWN_S)]
-    ports = [(GATEWAY, listen.port)]
+    apps = {GATEWAY: make_app(service, hub, notify_config.keys, uploads)}
+    ports = {GATEWAY: listen.port}
+    runners = [make_runner(apps[GATEWAY], SHUTDOWN_S)]
     if listen.web_port is not None:
-        runners.append(web.AppRunner(web_app(paths.storage), access_log=None, shutdown_timeout=SHUTDOWN_S))
-        ports.append((WEB, listen.web_port))
+        apps[WEB], ports[WEB] = web_app(paths.storage), listen.web_port
+        runners.append(web.AppRunner(apps[WEB], access_log=None, shutdown_timeout=SHUTDOWN_S))
+    for name, app in apps.items():
+        meta.install(
+            app, Meta(paths, lambda: service.access.config.repositories, lambda: uploads.settings, name, ports)
+        )
     await service.start()
     await uploads.start()
     webhooks = loop.create_task(run_all(hub, notify_config.webhooks))
     watch = loop.create_task(tls.watch()) if tls is not None else None
     try:
-        for runner, (name, port) in zip(runners, ports, strict=True):
+        for runner, (name, port) in zip(runners, ports.items(), strict=True):
             await runner.setup()
             sockets = (worker.sockets if worker is not None else {}).get(name)
             context = tls.context if tls is not None and name == GATEWAY else None

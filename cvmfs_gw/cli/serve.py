@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import time
 from typing import TYPE_CHECKING, Final
 
 from cvmfs_gw.api.logs import JsonFormatter
 from cvmfs_gw.api.server import Listen, Worker, serve
 from cvmfs_gw.api.supervisor import run_server
+from cvmfs_gw.engine.create import begin_anew
 from cvmfs_gw.gateway.config import Config
 from cvmfs_gw.paths import SystemPaths
 
@@ -35,6 +37,15 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--no-web", action="store_true", help="another web server serves the repositories")
     parser.add_argument("--no-fsync", action="store_true", help="do not wait for the disk: a power cut loses commits")
     parser.add_argument("--in-process", action="store_true", help="no parent process that keeps the sockets open")
+    parser.add_argument(
+        "--init",
+        action="append",
+        default=[],
+        metavar="FQRN",
+        help="make this repository first, empty and with the keys that are there, if its storage is gone",
+    )
+    parser.add_argument("--init-keys", default="", metavar="DIR", help="import the keys for --init from here")
+    parser.add_argument("--init-url", default="", metavar="URL", help="where clients read what --init makes")
     parser.set_defaults(run=run)
 
 
@@ -42,6 +53,11 @@ def run(arguments: argparse.Namespace, paths: SystemPaths) -> int:
     """Serve until told to stop."""
     config = Config.load(paths, {"port": arguments.port})
     set_up_logging(config)
+    for fqrn in arguments.init:
+        host = "localhost" if arguments.host in ("0.0.0.0", "::") else arguments.host  # noqa: S104 (compared)
+        url = arguments.init_url or f"http://{host}:{arguments.web_port}/cvmfs/{fqrn}"
+        if begin_anew(fqrn, paths, url, time.time(), keys=arguments.init_keys):
+            print(f"made         {fqrn}, empty, in {paths.repository_storage(fqrn)}", flush=True)
     listen = Listen(arguments.host, config.port, None if arguments.no_web else arguments.web_port)
 
     def ready() -> None:

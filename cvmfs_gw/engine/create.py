@@ -72,6 +72,10 @@ class RepositoryOptions:
     ttl: int = DEFAULT_TTL
     keys: str = ""
     replicable: bool = True
+    revision: int = 1
+    """Of the empty repository. One that takes the place of another must begin above it: clients only go up."""
+    keep_configuration: bool = False
+    """Leave a ``server.conf`` as it is if there is one."""
 
 
 def check_fqrn(fqrn: str) -> str:
@@ -99,7 +103,8 @@ def create_repository(
     for folder in (paths.keys, spool, os.path.join(spool, "tmp")):
         os.makedirs(folder, exist_ok=True)
     LocalStorage.create(location).close()
-    _write_configuration(fqrn, paths, options)
+    if not (options.keep_configuration and os.path.exists(paths.server_conf(fqrn))):
+        _write_configuration(fqrn, paths, options)
     _make_keys(fqrn, paths, options, now)
     repository = Repository(fqrn, paths, environment)
     write_whitelist(repository, now)
@@ -110,6 +115,32 @@ def create_repository(
     _list_repository(fqrn, paths)
     _grant_access(fqrn, paths)
     return repository
+
+
+def begin_anew(fqrn: str, paths: SystemPaths, stratum0: str, now: float, *, keys: str = "") -> bool:
+    """Make the repository with keys that are there already, in *keys* or in the keys folder, unless it exists.
+
+    For a server whose storage does not outlive it. The revision is the time, *now*, in seconds since the epoch, so that
+    it is above that of every repository that was in its place: clients and subscribers follow. Returns whether it was
+    made. Raises :exc:`ConfigurationError` where there are no keys: with new ones no client would take it for the same.
+    """
+    check_fqrn(fqrn)
+    if os.path.exists(os.path.join(paths.repository_storage(fqrn), ".cvmfspublished")):
+        return False
+    folder = keys or paths.keys
+    for kind in ("masterkey", "key", "crt"):
+        if not os.path.exists(os.path.join(folder, f"{fqrn}.{kind}")):
+            raise ConfigurationError(f"no {fqrn}.{kind} in {folder}: make the keys once, with cvmfs-gw mkfs {fqrn}")
+    options = RepositoryOptions(
+        stratum0=stratum0,
+        garbage_collection=True,
+        auto_tag=False,
+        keys=keys,
+        revision=int(now),
+        keep_configuration=True,
+    )
+    create_repository(fqrn, paths, {}, options, now)
+    return True
 
 
 def _owner(name: str) -> tuple[int, int]:
@@ -192,7 +223,7 @@ def _publish_empty(repository: Repository, options: RepositoryOptions, uid: int,
         xattr=None,
     )
     with Catalog.create("", root) as catalog:
-        catalog.set_property("revision", 1)
+        catalog.set_property("revision", options.revision)
         catalog.set_property("TTL", options.ttl)
         catalog.set_property("last_modified", int(now))
         if options.volatile:
@@ -214,7 +245,7 @@ def _publish_empty(repository: Repository, options: RepositoryOptions, uid: int,
     )
     tags = TagChanges(GENERIC_PREFIX if options.auto_tag else "")
     with closing(Publication(repository, nothing, tags, now)) as publication:
-        publication.publish(ref, 1, options.ttl)
+        publication.publish(ref, options.revision, options.ttl)
 
 
 def _write_configuration(fqrn: str, paths: SystemPaths, options: RepositoryOptions) -> None:

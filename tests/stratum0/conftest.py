@@ -33,10 +33,10 @@ async def start(tmp_path: Path, keys: str) -> AsyncIterator[Start]:
     repository = new_repository(str(tmp_path), keys, garbage_collection=True, auto_tag=False)
     paths = SystemPaths(str(tmp_path))
     write_settings(paths)
-    time = FakeTime()
     running: list[AsyncExitStack] = []
 
-    async def start(*, upkeep: bool = False) -> Server:
+    async def start(*, upkeep: bool = False, time: FakeTime | None = None) -> Server:
+        time = time or FakeTime()
         for former in running:
             await former.aclose()
         running.clear()

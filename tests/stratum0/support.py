@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from cvmfs_gw.engine.check import CheckOptions, check_repository
 from cvmfs_gw.engine.commit import Engine
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.gateway.authorization import Key, sign
@@ -19,6 +20,7 @@ from cvmfs_gw.gateway.leasepath import LeasePath
 from cvmfs_gw.gateway.service import GatewayService
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_gw.stratum0.authorization import Asked
+from cvmfs_gw.stratum0.reading import look
 from cvmfs_gw.stratum0.service import UploadService
 from cvmfs_gw.stratum0.settings import RepositorySettings, TokenSettings, UploadSettings, new_token
 from tests.engine.repositories import FQRN
@@ -116,3 +118,12 @@ class Server:
         status, found = await self.call("GET", f"entries/{path}?{query}")
         assert status == 200, found
         return [entry["path"] for entry in found["entries"]]
+
+
+def checked(repository: Repository, now: float = 1_700_000_000.0) -> set[str]:
+    """The paths of the head, after everything that a client, a collector or a replica relies on was looked at."""
+    report = check_repository(repository, CheckOptions(integrity=True), now)
+    assert not report.faults.errors, [*report.faults]
+    listing = look(repository, "", recursive=True)
+    assert not listing.more
+    return {path for path, _ in listing.children}
