@@ -18,14 +18,13 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, Pipe
 from multiprocessing.reduction import recv_handle, send_handle
 from typing import Any, Final, Protocol
 
@@ -166,11 +165,10 @@ class Helper:
     """Sweeps every *step*-th folder of a local storage from *first* on, in a process of its own. Close it."""
 
     def __init__(self, root: str, first: int, step: int) -> None:
-        ours, theirs = socket.socketpair()
+        self._connection, theirs = Pipe()
         with theirs:
             command = [sys.executable, "-P", "-c", _PROGRAM, str(theirs.fileno()), root, str(first), str(step)]
             self._process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL)
-        self._connection = Connection(ours.detach())
 
     def close(self) -> None:
         """Let the process come to the end of what it does, and end."""
