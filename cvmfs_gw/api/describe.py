@@ -38,6 +38,7 @@ SIGNED: Final[Mapping[str, str]] = {
     "token": "the token",
     "path": "the URL's path without its escapes",
     "head": "the JSON before the object pack",
+    "request": "method, URL from its path on, X-Cvmfs-Date and X-Content-SHA256, with line feeds between; or a token",
 }
 """What a signature may be of."""
 

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from cvmfs_gw.api.describe import COUNT, FLAG, TEXT, Paths, in_path, operation, struct
 from cvmfs_gw.api.messages import reply
-from cvmfs_gw.api.uploads import DATE, NAME, SIGNED, Query, authorized, in_query, uploads
+from cvmfs_gw.api.uploads import DATE, NAME, Query, authorized, in_query, uploads
 from cvmfs_gw.stratum0.expiry import expires
 from cvmfs_gw.stratum0.reading import MAX_LISTED
 from cvmfs_objstore.formats.entry import Entry, Kind
@@ -80,7 +80,7 @@ PATHS: Final[Paths] = {
                 "entries": {"type": "array", "items": _ENTRY},
                 "more": {**FLAG, "description": "whether there are more of them"},
             },
-            signed=SIGNED,
+            signed="request",
         )
     }
 }

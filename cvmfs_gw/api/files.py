@@ -27,7 +27,6 @@ from cvmfs_gw.api.uploads import (
     DATE,
     MAX_WAIT_S,
     NAME,
-    SIGNED,
     Query,
     answer,
     authorized,
@@ -147,14 +146,14 @@ _PUT: Final = operation(
     DATE,
     body=_FILE,
     answer={**_DONE, "created": FLAG, "expires": _EXPIRES},
-    signed=SIGNED,
+    signed="request",
 )
 
 PATHS: Final[Paths] = {
     "/repos/{name}/files/{path}": {
         "put": _PUT,
         "post": _PUT,
-        "get": operation("Read a file", NAME, _PATH, in_header("Range", TEXT), DATE, signed=SIGNED),
+        "get": operation("Read a file", NAME, _PATH, in_header("Range", TEXT), DATE, signed="request"),
         "patch": operation(
             "Let the time to live begin anew",
             NAME,
@@ -165,9 +164,9 @@ PATHS: Final[Paths] = {
             DATE,
             body=json_request({"ttl_s": {"type": ["integer", "null"], "maximum": MAX_TTL_S}}, ["ttl_s"]),
             answer={**_DONE, "expires": _EXPIRES, "entries": COUNT},
-            signed=SIGNED,
+            signed="request",
         ),
-        "delete": operation("Remove", NAME, _PATH, _RECURSIVE, _WAIT, DATE, answer=_DONE, signed=SIGNED),
+        "delete": operation("Remove", NAME, _PATH, _RECURSIVE, _WAIT, DATE, answer=_DONE, signed="request"),
     }
 }
 

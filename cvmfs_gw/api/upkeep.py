@@ -12,7 +12,7 @@ from aiohttp import web
 
 from cvmfs_gw.api.describe import COUNT, FLAG, Paths, operation
 from cvmfs_gw.api.messages import reply
-from cvmfs_gw.api.uploads import DATE, NAME, SIGNED, Query, authorized, uploads
+from cvmfs_gw.api.uploads import DATE, NAME, Query, authorized, uploads
 from cvmfs_gw.stratum0.whitelist import WhitelistState
 
 
@@ -50,16 +50,16 @@ _WHITELIST: Final = {
 PATHS: Final[Paths] = {
     "/repos/{name}/expiry": {
         "post": operation(
-            "Remove what has lived its time", NAME, DATE, answer={"revision": COUNT, "removed": COUNT}, signed=SIGNED
+            "Remove what has lived its time", NAME, DATE, answer={"revision": COUNT, "removed": COUNT}, signed="request"
         )
     },
     "/repos/{name}/whitelist": {
-        "get": operation("How long the whitelist is good", NAME, DATE, answer=_WHITELIST, signed=SIGNED),
-        "post": operation("Sign the whitelist again", NAME, DATE, answer=_WHITELIST, signed=SIGNED),
+        "get": operation("How long the whitelist is good", NAME, DATE, answer=_WHITELIST, signed="request"),
+        "post": operation("Sign the whitelist again", NAME, DATE, answer=_WHITELIST, signed="request"),
     },
     "/repos/{name}/announcement": {
         "post": operation(
-            "Tell subscribers of the present revision", NAME, DATE, answer={"revision": COUNT}, signed=SIGNED
+            "Tell subscribers of the present revision", NAME, DATE, answer={"revision": COUNT}, signed="request"
         )
     },
 }

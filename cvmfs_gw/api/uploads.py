@@ -26,7 +26,6 @@ MAX_WAIT_S: Final = 600
 _TRUE: Final = frozenset(("", "1", "true", "yes"))
 _FALSE: Final = frozenset(("0", "false", "no"))
 
-SIGNED: Final = "method, URL from its path on, X-Cvmfs-Date and X-Content-SHA256, with line feeds between; or a token"
 NAME: Final = in_path("name")
 CHECKSUM: Final = in_header("X-Content-SHA256", TEXT, "the SHA-256 of the body in lower-case hex; a signature needs it")
 DATE: Final = in_header("X-Cvmfs-Date", COUNT, "seconds since the epoch, for a signature")

@@ -6,9 +6,11 @@ Half of the requests are signed as the description says, so that what comes behi
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -31,6 +33,8 @@ from cvmfs_gw.api.app import RESOURCES
 from cvmfs_gw.api.openapi import description
 from cvmfs_gw.gateway.authorization import Key, sign
 from cvmfs_gw.paths import SystemPaths
+from cvmfs_gw.stratum0.authorization import Asked
+from cvmfs_gw.stratum0.settings import RepositorySettings, UploadSettings
 from tests.client.support import Server
 from tests.engine.repositories import FQRN, make_keys
 from tests.gateway.support import ADMIN, digest_of, pack, write
@@ -100,6 +104,7 @@ class Gateway:
                 "path": path,
                 "token": path.rpartition(b"/")[2],
                 "head": body[: int(size) if size.isdigit() else 0],
+                "request": self.described(request, body),
             }[signed]
             request.headers["Authorization"] = sign(key, message)
         response = self.session.send(request, timeout=30)
@@ -107,6 +112,16 @@ class Gateway:
             token = response.json()["session_token"]
             self.ask("DELETE", f"/leases/{token}", b"", ADMIN, token.encode())
         return response
+
+    @staticmethod
+    def described(request: requests.PreparedRequest, body: bytes) -> bytes:
+        """What is signed of a request for the upload API."""
+        checksum = hashlib.sha256(body).hexdigest() if body else ""
+        date = str(int(time.time()))
+        request.headers.update({"X-Cvmfs-Date": date, "X-Content-SHA256": checksum})
+        split = urlsplit(str(request.url))
+        target = split.path + (f"?{split.query}" if split.query else "")
+        return Asked(str(request.method), target, date=date, checksum=checksum).message
 
     def make_sense(self, case: AnyCase, draw: Callable[[st.SearchStrategy[Any]], Any]) -> None:
         """Put in what exists: the repository, the open lease, an object pack."""
@@ -147,6 +162,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     admin = {"type": "plain_text", "id": ADMIN.id, "secret": ADMIN.secret.decode(), "admin": True}
     write(server.paths.access_config, {"version": 2, "repos": [FQRN], "keys": [admin]})
     write(server.paths.user_config, {"enable_key_endpoint": True})
+    UploadSettings({FQRN: RepositorySettings()}, {}).save(server.paths.upload_config)
     with server:
         gateway = Gateway(server)
         yield gateway
