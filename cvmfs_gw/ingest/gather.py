@@ -125,6 +125,7 @@ class _Reader:
         self._root = Node(children={})
         self._directories: dict[str, dict[str, Node]] = {}
         self._late: list[tuple[Node, Item]] = []
+        self._waiting: set[int] = set()
         self._entries = self._files = self._unchanged = self._bytes = 0
         self._directories[""] = {}
         self._root.children = self._directories[""]
@@ -158,7 +159,7 @@ class _Reader:
             del self._directories[path]
         if item.link is not None:
             node = siblings[name] = Node(item)
-            self._link(node, item, old)
+            self._link(node, item)
             return
         siblings[name] = Node(item, self._content(item) if stat.S_ISREG(mode) else None)
 
@@ -223,12 +224,11 @@ class _Reader:
 
     # -- files
 
-    def _link(self, node: Node, item: Item, replaced: Node | None) -> None:
+    def _link(self, node: Node, item: Item) -> None:
         target = self._at(item.link or "")
-        if target is None or target is node:
-            if replaced is not None and item.link == item.path:
-                raise BadSource(f"{item.path} is a hard link to itself")
+        if target is None or target is node or id(target) in self._waiting:
             self._late.append((node, item))
+            self._waiting.add(id(node))
             return
         self._join(node, target, item)
 
@@ -266,8 +266,7 @@ class _Reader:
         return stored
 
     def result(self) -> Gathered:
-        late, self._late = self._late, []
-        waiting = {id(node) for node, _ in late}
+        late, waiting = self._late, self._waiting
         while late:
             # links to what came later, and links to links
             still: list[tuple[Node, Item]] = []
