@@ -4,14 +4,16 @@ A cut lies before a byte if the rolling value *x* up to and including this byte 
 *smallest* and at most *largest* bytes after the cut before; after *largest* bytes there is one whatever the value::
 
     x' = 2 x xor byte    mod 2^32
-    | x - (2^31 - 1) |  <  (2^32 - 1) div average
+    | x - (2^31 - 1) |  <  (2^32 - 1) div average        or  x = 2^32 - 1
 
+(Of the last value the difference is one more than 31 bits hold, so that it comes out negative in deployed publishers.)
 After 32 steps a byte has been shifted out, so x is a function of the last 32 bytes, wherever a chunk began. For a whole
 block it is had by doubling: of windows of one byte, windows of 2, 4, 8, ... are made by a shift and an xor each.
 
-How a block is searched: of x the lower half depends on the last 16 bytes alone, and where x is close to 2^31 - 1 all
-but its lowest bits are the same. So 16-bit numbers and four doublings leave one position in some 60; the same values of
-16 bytes before are, but for one bit and what is carried, the upper half, and leave one in 16,000, which are computed.
+How a block is searched: of x the lower half depends on the last 16 bytes alone, and where there is a cut all but its
+lowest bits are the same. So 16-bit numbers and four doublings leave one position in some 60. The values of 16 bytes
+before hold the nine highest bits, which leaves one in 16,000. Those are computed; all of them at once, with 32-bit
+numbers and five doublings, where they are suspiciously many.
 
 Source: ``CVMFS_USE_FILE_CHUNKING``, ``CVMFS_MIN_CHUNK_SIZE``, ``CVMFS_AVG_CHUNK_SIZE`` and ``CVMFS_MAX_CHUNK_SIZE`` in
 ``server.conf``; the cuts of deployed publishers.
@@ -35,6 +37,9 @@ _BLOCK: Final = 1 << 15  # positions that are searched at once: two arrays of 16
 _CENTRE: Final = (1 << 31) - 1
 _MASK: Final = 0xFFFFFFFF
 _FEW_BITS: Final = 11  # with more free bits than that the lower half of the value rules out too little
+_FEW: Final = 64  # so many positions are looked at one by one
+# By the nine highest bits of a value: whether it can be at a cut.
+_HIGH: Final = np.isin(np.arange(1 << 9), (0x0FF, 0x100, 0x1FF))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ DEFAULT_SIZES: Final = ChunkSizes()
 class Chunker:
     """Finds the cuts of one file, whose bytes are given piece by piece in any pieces."""
 
-    __slots__ = ("_before", "_free", "_last", "_offset", "_scratch", "_sizes", "_values")
+    __slots__ = ("_before", "_free", "_last", "_offset", "_scratch", "_sizes", "_values", "_wide")
 
     def __init__(self, sizes: ChunkSizes) -> None:
         self._sizes = sizes
@@ -70,9 +75,9 @@ class Chunker:
         self._last = 0
         self._before = b""
         self._free = sizes.threshold.bit_length()
-        kind: type[np.unsignedinteger] = np.uint16 if self._free <= _FEW_BITS else np.uint32
-        self._values = np.empty(_BLOCK + _BEFORE, kind)
-        self._scratch = np.empty(_BLOCK + _BEFORE, kind)
+        self._values = np.empty(_BLOCK + _BEFORE, np.uint16)
+        self._scratch = np.empty(_BLOCK + _BEFORE, np.uint16)
+        self._wide: tuple[NDArray[np.uint32], NDArray[np.uint32]] | None = None
 
     def feed(self, data: bytes | memoryview) -> list[int]:
         """The cuts that *data* makes known, as offsets in the file, in order.
@@ -116,37 +121,44 @@ class Chunker:
             at = stop
         return -1
 
-    def _roll(self, window: NDArray[np.uint8], doublings: int) -> NDArray[np.unsignedinteger]:
-        values, scratch = self._values[: len(window)], self._scratch
-        values[:] = window
-        for step in range(doublings):
-            span = 1 << step
-            shifted = np.left_shift(values[:-span], span, out=scratch[: len(window) - span])
-            rest = values[span:]
-            np.bitwise_xor(rest, shifted, out=rest)
-        return values
-
     def _first(self, window: NDArray[np.uint8]) -> int:
-        values = self._roll(window, 4)
+        values = _roll(window, self._values, self._scratch, 4)
         low = values[_BEFORE:]
         shifted = np.add(low, 1 << self._free, out=self._scratch[: len(low)])
         candidates = np.flatnonzero(shifted < 2 << self._free)
         if len(candidates):
-            high = values[candidates + (_BEFORE - 16)]
-            candidates = candidates[((high + np.uint16(1 << 7)) & np.uint16(0x7FFF)) < 2 << 7]
+            candidates = candidates[_HIGH[values[candidates + (_BEFORE - 16)] >> 7]]
+        if len(candidates) > _FEW:
+            return self._first_of_many(window)
         for candidate in candidates.tolist():
-            if self._is_cut(rolling_value(window[candidate : candidate + WINDOW].tobytes())):
+            value = rolling_value(window[candidate : candidate + WINDOW].tobytes())
+            if abs(value - _CENTRE) < self._sizes.threshold or value == _MASK:
                 return int(candidate)
         return -1
 
     def _first_of_many(self, window: NDArray[np.uint8]) -> int:
-        values = self._roll(window, 5)[_BEFORE:].view(np.int32)
-        found = np.flatnonzero(values > _CENTRE - self._sizes.threshold)
-        below = np.flatnonzero(values < self._sizes.threshold - 1 - _CENTRE)
-        return int(min(np.concatenate((found[:1], below[:1])), default=-1))
+        if self._wide is None:
+            self._wide = np.empty(_BLOCK + _BEFORE, np.uint32), np.empty(_BLOCK + _BEFORE, np.uint32)
+        values = _roll(window, *self._wide, 5)[_BEFORE:]
+        nearest = self._sizes.threshold - 1
+        close = values + np.uint32((nearest - _CENTRE) & _MASK) <= 2 * nearest
+        found = np.flatnonzero(close | (values == _MASK))
+        return int(found[0]) if len(found) else -1
 
-    def _is_cut(self, value: int) -> bool:
-        return abs(value - _CENTRE) < self._sizes.threshold
+
+_Numbers = NDArray[np.uint16] | NDArray[np.uint32]
+
+
+def _roll(window: NDArray[np.uint8], numbers: _Numbers, scratch: _Numbers, doublings: int) -> _Numbers:
+    """The rolling values at each byte of *window*, as far as these numbers hold them, in *numbers*."""
+    values = numbers[: len(window)]
+    values[:] = window
+    for step in range(doublings):
+        span = 1 << step
+        shifted = np.left_shift(values[:-span], span, out=scratch[: len(window) - span])
+        rest = values[span:]
+        np.bitwise_xor(rest, shifted, out=rest)
+    return values
 
 
 def rolling_value(window: bytes) -> int:
