@@ -47,7 +47,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
 }
 # Libraries that have no place in a layer: what is synchronous stays so, and formats know neither network nor clock.
 _ASYNCHRONOUS: Final = ("asyncio", "aiohttp", "starlette", "sse_starlette")
-_NETWORK: Final = ("socket", "ssl", "http", "urllib", "urllib3", "aiohttp")
+_NETWORK: Final = ("socket", "ssl", "http", "urllib.request", "urllib3", "aiohttp")
 FORBIDDEN: Final[dict[str, tuple[str, ...]]] = {
     "cvmfs_gw.engine": (*_ASYNCHRONOUS, *_NETWORK),
     "cvmfs_gw.ingest": (*_ASYNCHRONOUS, *_NETWORK, "time"),
