@@ -5,7 +5,8 @@ An object's name is the hash of its *compressed* bytes, so how it is compressed 
 * File contents, certificates and meta info use **stock zlib, level 6**. Every other tool does too, so equal
   files get equal names, and a Stratum 1 that recompresses a certificate finds the name that it expects.
 * Catalogs and tag databases are never deduplicated and never recompressed, so they may use any encoder whose
-  output an ordinary zlib inflates: :func:`deflate_fast` is about ten times faster at nearly the same size.
+  output an ordinary zlib inflates: :func:`deflate_fast` is about ten times faster at nearly the same size, and
+  :mod:`cvmfs_objstore.piecewise` takes over what did not change.
 
 Inflating uses zlib for all of them. igzip would be twice as fast, but it is more lenient: it accepts streams
 with references to before their beginning, which zlib, and with it every client, refuses.
@@ -15,7 +16,6 @@ Source: ``CVMFS_COMPRESSION_ALGORITHM``; bits 11 to 13 of a catalog entry's flag
 
 from __future__ import annotations
 
-import threading
 import zlib
 from collections.abc import Callable, Iterator
 from enum import IntEnum
@@ -34,9 +34,6 @@ STOCK_LEVEL: Final = 6
 # Measured on a catalog of 60,000 entries (8.8 MB): zlib 6 takes 230 ms for 4.67 MB; igzip level 0 12 ms for
 # 5.77 MB, level 1 13 ms for 4.89 MB, level 2 20 ms for 4.92 MB, level 3 30 ms for 4.84 MB.
 FAST_LEVEL: Final = 1
-TWO_THREADS: Final = 4 << 20
-"""From this many bytes on, :func:`deflate_fast` uses a second thread."""
-_ZLIB_HEADER: Final = b"\x78\x01"
 
 STOCK_ZLIB: Final = "ng" not in zlib.ZLIB_RUNTIME_VERSION
 """False where Python runs on zlib-ng: valid streams, but other bytes, so other names than other tools give."""
@@ -119,27 +116,9 @@ def deflate(data: Bytes) -> bytes:
     return zlib.compress(data, STOCK_LEVEL)
 
 
-def deflate_fast(data: Bytes, *, two_threads: bool = True) -> bytes:
-    """Compress quickly, into a zlib stream with bytes of its own: for catalogs, tag databases, and contents on demand.
-
-    Large data is done in *two_threads*: the second half's stream simply goes on where the first one's was flushed.
-    """
-    if len(data) < TWO_THREADS or not two_threads:
-        return isal_zlib.compress(data, FAST_LEVEL)
-    view = memoryview(data)
-    half = len(view) // 2
-    first: list[bytes] = []
-    worker = threading.Thread(target=lambda: first.append(_deflate_part(view[:half], isal_zlib.Z_FULL_FLUSH)))
-    worker.start()
-    second = _deflate_part(view[half:], isal_zlib.Z_FINISH)
-    checksum = isal_zlib.adler32(view)
-    worker.join()
-    return b"".join((_ZLIB_HEADER, *first, second, checksum.to_bytes(4, "big")))
-
-
-def _deflate_part(data: memoryview, flush: int) -> bytes:
-    engine = isal_zlib.compressobj(FAST_LEVEL, isal_zlib.DEFLATED, -zlib.MAX_WBITS)
-    return bytes(engine.compress(data) + engine.flush(flush))
+def deflate_fast(data: Bytes) -> bytes:
+    """Compress quickly, into a zlib stream with bytes of its own: for tag databases, and contents on demand."""
+    return isal_zlib.compress(data, FAST_LEVEL)
 
 
 def inflate(data: Bytes, max_size: int) -> bytes:

@@ -9,11 +9,11 @@ from typing import Final
 
 from cvmfs_gw.engine.errors import MergeError, MissingObject
 from cvmfs_gw.engine.journal import Journal
-from cvmfs_objstore.compression import deflate_fast
 from cvmfs_objstore.errors import DatabaseError, ObjectCorrupt, ObjectNotFound, ObjectTooLarge
 from cvmfs_objstore.formats.catalog import Catalog, NestedRef
 from cvmfs_objstore.hashes import Algorithm, ContentHash, Suffix
 from cvmfs_objstore.objects import ObjectStore
+from cvmfs_objstore.piecewise import Deflated
 
 MAX_CATALOG_SIZE: Final = 4 << 30
 """Largest catalog that is opened, in bytes before compression."""
@@ -22,11 +22,15 @@ CACHE_SIZE: Final = 96 << 20
 
 
 class CatalogCache:
-    """Recent catalogs' plain bytes, the least recently used ones going first. Thread-safe."""
+    """Recent catalogs, the least recently used ones going first. Thread-safe.
+
+    Those that were read are kept as plain bytes, those that were stored also in their stored form, of which the
+    catalog that replaces one takes over what did not change.
+    """
 
     def __init__(self, size: int = CACHE_SIZE) -> None:
         self._size = size
-        self._held: OrderedDict[tuple[int, ContentHash], bytes] = OrderedDict()
+        self._held: OrderedDict[tuple[int, ContentHash], bytes | Deflated] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
 
@@ -36,25 +40,41 @@ class CatalogCache:
             data = self._held.get((store, ref))
             if data is not None:
                 self._held.move_to_end((store, ref))
-            return data
+            return data.plain if isinstance(data, Deflated) else data
 
-    def put(self, store: int, ref: ContentHash, data: bytes) -> None:
+    def put(self, store: int, ref: ContentHash, data: bytes | Deflated) -> None:
         """Keep a catalog, unless it is so large that it would leave no room for others."""
-        if len(data) > self._size // 2:
+        if isinstance(data, Deflated) and data.size > self._size // 2:
+            data = data.plain
+        if _size(data) > self._size // 2:
             return
         with self._lock:
             if (store, ref) not in self._held:
                 self._held[store, ref] = data
-                self._bytes += len(data)
+                self._bytes += _size(data)
             while self._bytes > self._size:
                 _, dropped = self._held.popitem(last=False)
-                self._bytes -= len(dropped)
+                self._bytes -= _size(dropped)
+
+    def take_deflated(self, store: int, ref: ContentHash) -> Deflated | None:
+        """A catalog with its stored form, of which only the plain bytes are kept from now on."""
+        with self._lock:
+            data = self._held.get((store, ref))
+            if not isinstance(data, Deflated):
+                return None
+            self._held[store, ref] = data.plain
+            self._bytes -= data.size - len(data.plain)
+            return data
 
     def drop(self, store: int, ref: ContentHash) -> None:
         """Keep a catalog no longer."""
         with self._lock:
             data = self._held.pop((store, ref), None)
-            self._bytes -= len(data or b"")
+            self._bytes -= _size(data) if data is not None else 0
+
+
+def _size(data: bytes | Deflated) -> int:
+    return data.size if isinstance(data, Deflated) else len(data)
 
 
 _numbers = itertools.count()
@@ -103,15 +123,26 @@ class CatalogStore:
         except DatabaseError as error:
             raise MergeError(f"catalog {ref}: {error}") from error
 
-    def store(self, catalog: Catalog, algorithm: Algorithm, journal: Journal | None = None) -> NestedRef:
-        """Store a catalog and say what it became; *journal* is told its name before, unless it is there already."""
+    def store(
+        self,
+        catalog: Catalog,
+        algorithm: Algorithm,
+        journal: Journal | None = None,
+        replaced: ContentHash | None = None,
+    ) -> NestedRef:
+        """Store a catalog and say what it became.
+
+        *journal* is told its name before, unless it is there already. *replaced* is the catalog that it was made from.
+        """
         data = catalog.dump()
+        earlier = self._cache.take_deflated(self._number, replaced) if replaced is not None else None
         # Catalogs hold their own revision and time, so no two are alike and nothing is lost by a faster encoder.
-        stored = deflate_fast(data)
+        deflated = Deflated.of(data, earlier)
+        stored = deflated.stream()
         ref = ContentHash.of(stored, algorithm, Suffix.CATALOG)
         # A publisher may have uploaded the very same, made from the same root in the same second: not ours to undo.
         if journal is not None and not self.objects.has(ref):
             journal.note(ref)
         self.objects.put(ref, stored)
-        self._cache.put(self._number, ref, data)
+        self._cache.put(self._number, ref, deflated)
         return NestedRef(ref, len(data))

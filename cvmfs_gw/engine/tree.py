@@ -378,7 +378,7 @@ class CatalogTree:
             catalog.set_property("revision", catalog.revision + 1)
             catalog.set_property("previous_revision", node.ref.hash.bare if node.ref else _NO_HASH)
             catalog.set_property("last_modified", now)
-            ref = self._catalogs.store(catalog, algorithm, journal)
+            ref = self._catalogs.store(catalog, algorithm, journal, node.ref.hash if node.ref else None)
             stored.append(ref)
             if node.parent is not None:
                 self._account(node.parent, node, ref)

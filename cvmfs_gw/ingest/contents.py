@@ -61,7 +61,7 @@ class ContentOptions:
     def encode(self, data: bytes) -> bytes:
         """The stored form of one object."""
         if self.fast and self.compression is Compression.ZLIB:
-            return deflate_fast(data, two_threads=False)
+            return deflate_fast(data)
         return self.compression.encode(data)
 
     def encoder(self) -> Encoder:

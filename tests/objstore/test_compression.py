@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from cvmfs_objstore.compression import (
     PIECE,
     STOCK_ZLIB,
-    TWO_THREADS,
     Compression,
     Deflater,
     Inflater,
@@ -159,11 +158,3 @@ def test_zlib_codec_streams() -> None:
     decoder = Compression.ZLIB.decoder(100)
     assert b"".join(decoder.update(stored)) == HELLO
     decoder.finish()
-
-
-@pytest.mark.parametrize("size", [TWO_THREADS - 1, TWO_THREADS, TWO_THREADS + 1, 3 * TWO_THREADS])
-def test_large_data_in_two_threads(size: int) -> None:
-    data = b"".join(b"row %d of a large catalog\0" % n for n in range(size // 20))[:size].ljust(size, b"x")
-    stored = deflate_fast(data)
-    assert zlib.decompress(stored) == data
-    assert len(stored) < len(data) / 2

@@ -1,0 +1,53 @@
+"""The memory of recent catalogs: bounded, and with the stored form of the newest alone."""
+
+from __future__ import annotations
+
+import os
+
+from cvmfs_gw.engine.catalogs import CatalogCache
+from cvmfs_objstore.hashes import ContentHash, Suffix
+from cvmfs_objstore.piecewise import Deflated
+
+STORE = 1
+
+
+def ref(number: int) -> ContentHash:
+    return ContentHash.of(b"%d" % number, suffix=Suffix.CATALOG)
+
+
+def test_what_was_not_used_for_longest_goes_first() -> None:
+    cache = CatalogCache(100)
+    for number in range(4):
+        cache.put(STORE, ref(number), bytes(30))
+        cache.get(STORE, ref(0))
+    assert [cache.get(STORE, ref(number)) is not None for number in range(4)] == [True, False, True, True]
+    cache.put(STORE, ref(4), bytes(51))  # more than half: it would leave no room for others
+    assert cache.get(STORE, ref(4)) is None
+    assert cache.get(2, ref(0)) is None
+
+
+def test_the_stored_form_counts_and_is_taken_once() -> None:
+    deflated = Deflated.of(os.urandom(40))
+    assert deflated.size >= 80
+    cache = CatalogCache(2 * deflated.size)
+    cache.put(STORE, ref(0), deflated)
+    cache.put(STORE, ref(1), bytes(deflated.size))
+    assert cache.take_deflated(STORE, ref(0)) is deflated
+    assert cache.take_deflated(STORE, ref(0)) is None
+    assert cache.take_deflated(STORE, ref(1)) is None
+    assert cache.take_deflated(STORE, ref(2)) is None
+    assert cache.get(STORE, ref(0)) == deflated.plain
+    # What is given back is there for others.
+    cache.put(STORE, ref(2), bytes(deflated.size - 40))
+    assert all(cache.get(STORE, ref(number)) is not None for number in range(3))
+    cache.drop(STORE, ref(0))
+    cache.put(STORE, ref(3), bytes(40))
+    assert [cache.get(STORE, ref(number)) is not None for number in range(4)] == [False, True, True, True]
+
+
+def test_a_catalog_whose_stored_form_is_too_much_is_kept_plain() -> None:
+    deflated = Deflated.of(os.urandom(40))
+    cache = CatalogCache(100)
+    cache.put(STORE, ref(0), deflated)
+    assert cache.get(STORE, ref(0)) == deflated.plain
+    assert cache.take_deflated(STORE, ref(0)) is None
