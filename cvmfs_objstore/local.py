@@ -24,7 +24,7 @@ import shutil
 import stat
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from types import TracebackType
 from typing import BinaryIO, Final
 
@@ -42,6 +42,11 @@ FOREIGN_AGE: Final = 3600.0
 
 LINKED: Final = 1 << 16
 """Up to this many bytes an object is written before it is known whether it is there: looking costs more."""
+
+LISTED: Final = 16
+"""From this many objects to a folder on, looking into the folders may cost less than asking for each."""
+LISTED_FOR_ONE: Final = 4
+"""So many names are listed in the time that it takes to ask for one object."""
 
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _UNNAMED: Final = os.O_WRONLY | getattr(os, "O_TMPFILE", 0) | os.O_CLOEXEC
@@ -107,6 +112,28 @@ class LocalStorage:
             return stat.S_ISREG(os.stat(self._base + check_path(path)).st_mode)
         except (FileNotFoundError, NotADirectoryError):
             return False
+
+    def missing(self, paths: Iterable[str]) -> Set[str]:
+        missing = set(paths)
+        if len(missing) >= LISTED * 256:
+            self._strike_out(missing)
+        return {path for path in missing if not self.exists(path)}
+
+    def _strike_out(self, missing: set[str]) -> None:
+        """Take what is in the folders of objects out of *missing*, as long as looking there costs less than asking."""
+        # Hashes are spread evenly, so all folders hold about as much.
+        most = LISTED_FOR_ONE * len(missing) // 256
+        for number in range(256):
+            folder = f"data/{number:02x}"
+            try:
+                entries = os.scandir(self._base + folder)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            with entries:
+                found = list(itertools.islice(entries, most))
+                missing.difference_update([f"{folder}/{entry.name}" for entry in found if entry.is_file()])
+            if len(found) == most:
+                return
 
     def size(self, path: str) -> int:
         return self._stat(path).st_size

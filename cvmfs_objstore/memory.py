@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from types import TracebackType
 from typing import BinaryIO
 
@@ -32,6 +32,9 @@ class MemoryStorage:
 
     def exists(self, path: str) -> bool:
         return check_path(path) in self._files
+
+    def missing(self, paths: Iterable[str]) -> Set[str]:
+        return {path for path in paths if not self.exists(path)}
 
     def size(self, path: str) -> int:
         return len(self._get(path)[0])

@@ -30,7 +30,7 @@ was. So ``put`` takes a file of another length for one that is not there, which 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from types import TracebackType
 from typing import BinaryIO, Final, Protocol
 
@@ -86,6 +86,9 @@ class Storage(Protocol):
         """The whole file."""
 
     def exists(self, path: str) -> bool: ...
+
+    def missing(self, paths: Iterable[str]) -> Set[str]:
+        """Those of *paths*, which may be 100,000, that do not exist."""
 
     def size(self, path: str) -> int:
         """Length in bytes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import BinaryIO, Final
 
 import urllib3
@@ -46,6 +46,9 @@ class RemoteStorage:
         except ObjectNotFound:
             return False
         return True
+
+    def missing(self, paths: Iterable[str]) -> Set[str]:
+        return {path for path in paths if not self.exists(path)}
 
     def size(self, path: str) -> int:
         if self._local.exists(path):

@@ -5,7 +5,7 @@ publisher's commit), a directory or archive (the client and the upload API), a l
 in its order by :class:`cvmfs_gw.engine.transaction.Transaction`; a source must keep to this one:
 
 1. :class:`Drop`, and :class:`Remove` with children before their directories;
-2. :class:`Put` with directories before what is in them;
+2. :class:`Put` with directories before what is in them, then :class:`PutFiles`;
 3. :class:`Graft`;
 4. :class:`Unnest`, :class:`Nest`.
 
@@ -15,6 +15,7 @@ directories, no valid link count: both belong to the tree that they go into.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal, NamedTuple
@@ -49,6 +50,17 @@ class Put(NamedTuple):
     base: Base = UNKNOWN
     keys: tuple[PathKey, PathKey] | None = None
     """The keys of *path* and its parent, where they are known."""
+
+
+@dataclass(frozen=True, slots=True)
+class PutFiles:
+    """There are to be plain files, whatever is there now; their author saw nothing at their paths.
+
+    *data* is the database of :class:`cvmfs_gw.engine.newfiles.NewFiles`, *directories* what they are in, by key.
+    """
+
+    data: bytes
+    directories: Mapping[PathKey, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,4 +110,4 @@ class Drop:
     old: NestedRef
 
 
-Change = Put | Remove | Nest | Unnest | Graft | Drop
+Change = Put | PutFiles | Remove | Nest | Unnest | Graft | Drop

@@ -16,13 +16,18 @@ be directories of the same catalog.
 from __future__ import annotations
 
 import heapq
+import sys
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from typing import Final
 
-from cvmfs_gw.engine.changes import Change, Drop, Graft, Nest, Put, Remove, Unnest
+from cvmfs_gw.engine.changes import Change, Drop, Graft, Nest, Put, PutFiles, Remove, Unnest
 from cvmfs_gw.engine.inspect import Inspector
+from cvmfs_gw.engine.newfiles import MANY, NewFiles
 from cvmfs_gw.engine.node import Node
-from cvmfs_gw.engine.rowdiff import CatalogDiff, Row, RowPaths, all_rows, linked_rows
+from cvmfs_gw.engine.rowdiff import CatalogDiff, linked_rows
+from cvmfs_gw.engine.rowpaths import RowPaths
+from cvmfs_gw.engine.rows import Row
 from cvmfs_gw.engine.rules import Rules
 from cvmfs_gw.engine.transaction import same_content
 from cvmfs_gw.engine.tree import CatalogTree
@@ -30,7 +35,6 @@ from cvmfs_objstore.formats.catalog import Catalog, NestedRef
 from cvmfs_objstore.formats.entry import (
     FLAG_BIND_MOUNTPOINT,
     FLAG_CHUNKED,
-    FLAG_NESTED_ROOT,
     Chunks,
     Entry,
     PathKey,
@@ -46,11 +50,19 @@ class TreeDiff:
     """The changes from *base* to *result* at or below *scope*. Use once: iterate over :meth:`changes`."""
 
     def __init__(
-        self, base: CatalogTree, result: CatalogTree, present: CatalogTree, scope: str, rules: Rules | None = None
+        self,
+        base: CatalogTree,
+        result: CatalogTree,
+        present: CatalogTree,
+        scope: str,
+        rules: Rules | None = None,
+        many: int = MANY,
     ) -> None:
+        """*many* new files of a catalog are worth to be handled together."""
         self._base, self._result, self._present, self._scope = base, result, present, scope
         self._rules = rules
-        self._inspector = Inspector(base, result, rules)
+        self._many = many
+        self._inspector = Inspector(base, result, rules, many)
         self._pairs: list[tuple[Node, Node]] = []
         self._only_base: list[Node] = []
         self._only_result: list[Node] = []
@@ -59,7 +71,7 @@ class TreeDiff:
         self._nests: list[Nest] = []
         self._unnests: list[Unnest] = []
         self._swapped: set[str] = set()
-        self._diffs: list[tuple[Node, Node, CatalogDiff]] = []
+        self._diffs: list[tuple[Node | None, Node, CatalogDiff]] = []
         self._removed: dict[PathKey, tuple[RowPaths, Row]] = {}
         self._moved: dict[PathKey, tuple[Catalog, Entry]] = {}
         self._bind_changes: set[str] = set()
@@ -73,14 +85,19 @@ class TreeDiff:
         self._compare_nesting()
         try:
             for base, result in self._pairs:
-                diff = CatalogDiff(base.catalog, result.catalog, self._base.files_of(base, self._result, result))
-                self._diffs.append((base, result, diff))
+                read = self._base.files_of(base, self._result, result)
+                self._diffs.append((base, result, CatalogDiff(base.catalog, result.catalog, read, self._many)))
                 self._compare_binds(base.catalog, result.catalog)
+            for result in self._only_result:
+                self._diffs.append((None, result, CatalogDiff(None, result.catalog, many=self._many)))
             self._compare_keys()
             yield from self._drops
             yield from self._removals()
+            together = list(self._choose_files())
             yield from sorted(self._puts(directories=True), key=lambda put: put.path)
             yield from self._puts(directories=False)
+            for files, paths, directories in together:
+                yield from self._put_files(files, paths, directories)
         finally:
             for _, _, diff in self._diffs:
                 diff.close()
@@ -154,26 +171,27 @@ class TreeDiff:
 
     def _compare_keys(self) -> None:
         """Find the keys that are gone and, where catalogs were made or dissolved, those that only moved."""
+        origin: dict[PathKey, Catalog] = {}
         for base, _, diff in self._diffs:
+            if base is None:
+                continue
             paths = RowPaths(base.catalog, base.mountpoint)
             for row in diff.removed():
                 self._removed[row.key] = (paths, row)
-        origin: dict[PathKey, Catalog] = {}
-        for base, _, diff in self._diffs if self._only_result else ():
-            origin.update((row.key, base.catalog) for row in diff.removed())
+                if self._only_result:
+                    origin[row.key] = base.catalog
         for node in self._only_base:
-            paths = RowPaths(node.catalog, node.mountpoint)
-            for directories in (True, False):
-                for row in all_rows(node.catalog, directories=directories):
-                    if not row.entry.flags & FLAG_NESTED_ROOT:
-                        self._removed[row.key] = (paths, row)
-                        origin[row.key] = node.catalog
+            paths, top = RowPaths(node.catalog, node.mountpoint), path_key(node.mountpoint)
+            with closing(CatalogDiff(None, node.catalog, many=sys.maxsize)) as diff:
+                for directories in (True, False):
+                    for row in diff.added(directories=directories):
+                        if row.key != top:
+                            self._removed[row.key] = (paths, row)
+                            origin[row.key] = node.catalog
         if not origin:
             return
-        appeared = [diff.added_keys() for _, _, diff in self._diffs]
-        appeared += [node.catalog.keys() for node in self._only_result]
-        for keys in appeared:
-            for key in keys:
+        for _, _, diff in self._diffs:
+            for key in diff.added_keys():
                 found = self._removed.pop(key, None)
                 if found is not None:
                     self._moved[key] = (origin[key], found[1].entry)
@@ -194,26 +212,40 @@ class TreeDiff:
 
     def _puts(self, *, directories: bool) -> Iterator[Put]:
         for base, result, diff in self._diffs:
-            paths = RowPaths(result.catalog, result.mountpoint)
+            catalog, paths = result.catalog, RowPaths(result.catalog, result.mountpoint)
+            # The root of a nested catalog is the mountpoint of its parent, where its change is seen, too.
+            top = path_key(result.mountpoint) if result.mountpoint else None
+            before = base.catalog if base is not None else None
             for row in diff.added(directories=directories):
-                if put := self._put(result.catalog, paths, row, None, None):
+                if row.key != top and (put := self._put(catalog, paths, row, None, None)):
                     yield put
             for row, old in diff.modified(directories=directories):
-                # The root of a nested catalog is the mountpoint of its parent, where its change is seen, too.
-                nested_root = row.entry.flags & FLAG_NESTED_ROOT
-                if not nested_root and (put := self._put(result.catalog, paths, row, old, base.catalog)):
+                if row.key != top and (put := self._put(catalog, paths, row, old, before)):
                     yield put
-            if directories:
-                yield from self._put_changed_binds(result.catalog, paths, base.catalog)
-            else:
-                yield from self._put_rest_of_groups(result.catalog, paths, base.catalog)
-        for node in self._only_result:
-            paths = RowPaths(node.catalog, node.mountpoint)
-            for row in all_rows(node.catalog, directories=directories):
-                nested_root = row.entry.flags & FLAG_NESTED_ROOT
-                if not nested_root and (put := self._put(node.catalog, paths, row, None, None)):
-                    yield put
-            yield from self._put_rest_of_groups(node.catalog, paths, None)
+            if not directories:
+                yield from self._put_rest_of_groups(catalog, paths, before)
+            elif before is not None:
+                yield from self._put_changed_binds(catalog, paths, before)
+
+    def _choose_files(self) -> Iterator[tuple[NewFiles, RowPaths, dict[PathKey, str]]]:
+        """The new files that are put together, and their directories; the others are left to be put one by one."""
+        for _, result, diff in self._diffs:
+            files, paths = diff.files, RowPaths(result.catalog, result.mountpoint)
+            if self._moved:
+                files.leave_out(self._moved)
+            known = {parent: paths.directory(parent) for parent in files.parents()}
+            inside = {parent: path for parent, path in known.items() if is_below(path, self._scope)}
+            if len(inside) < len(known):
+                files.leave_out(known.keys() - inside.keys(), parents=True)
+            if inside:
+                yield files, paths, inside
+
+    def _put_files(self, files: NewFiles, paths: RowPaths, directories: dict[PathKey, str]) -> Iterator[PutFiles]:
+        yield files.change(directories)
+        # They are on their way into the present tree meanwhile. It is not stored before the last change is there.
+        paths.check(files.names())
+        if self._rules is not None:
+            self._rules.check_files(files, paths)
 
     def _put_changed_binds(self, catalog: Catalog, paths: RowPaths, base: Catalog) -> Iterator[Put]:
         """Bind mountpoints that show another catalog now, and whose rows need not have changed for that."""

@@ -11,11 +11,15 @@ by row, into catalogs of our own.
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from typing import Final
 
+from cvmfs_gw.engine.newfiles import MANY, NewFiles
 from cvmfs_gw.engine.node import Node
-from cvmfs_gw.engine.rowdiff import CatalogDiff, Row, RowPaths, all_rows
+from cvmfs_gw.engine.rowdiff import CatalogDiff
+from cvmfs_gw.engine.rowpaths import RowPaths
+from cvmfs_gw.engine.rows import Row
 from cvmfs_gw.engine.rules import Rules
 from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_objstore.formats.catalog import Catalog, NestedRef
@@ -37,8 +41,8 @@ _MOUNTPOINTS: Final = f"SELECT count(*) FROM catalog WHERE flags & {FLAG_MOUNTPO
 class Inspector:
     """Looks through what *result* has and *base* has not; *rules* is told of every entry and catalog."""
 
-    def __init__(self, base: CatalogTree, result: CatalogTree, rules: Rules | None) -> None:
-        self._base, self._result, self._rules = base, result, rules
+    def __init__(self, base: CatalogTree, result: CatalogTree, rules: Rules | None, many: int = MANY) -> None:
+        self._base, self._result, self._rules, self._many = base, result, rules, many
 
     def is_sound(self, path: str, old: NestedRef | None) -> bool:
         """Whether the result's nested catalog at *path*, made from *old* (None: from nothing), can be used as it is.
@@ -76,17 +80,19 @@ class Inspector:
         return own
 
     def _own(self, node: Node, touched: _Touched) -> Counters:
-        paths = RowPaths(node.catalog, node.mountpoint)
-        for directories in (True, False):
-            for row in all_rows(node.catalog, directories=directories):
-                self._take(node, paths, row, touched)
+        with closing(CatalogDiff(None, node.catalog, many=self._many)) as diff:
+            paths = RowPaths(node.catalog, node.mountpoint)
+            for directories in (True, False):
+                for row in diff.added(directories=directories):
+                    self._take(node, paths, row, touched)
+            self._take_files(diff.files, paths, touched)
         return node.catalog.count_rows()
 
     def _changed_own(self, before: Node, node: Node, touched: _Touched) -> Counters:
         own = replace(before.own)
         paths = RowPaths(node.catalog, node.mountpoint)
-        diff = CatalogDiff(before.catalog, node.catalog, self._base.files_of(before, self._result, node))
-        try:
+        files = self._base.files_of(before, self._result, node)
+        with closing(CatalogDiff(before.catalog, node.catalog, files, self._many)) as diff:
             for row in diff.removed():
                 touched.note(row.entry)
                 own.count(row.entry, _chunk_count(before.catalog, row.key, row.entry), -1)
@@ -99,9 +105,16 @@ class Inspector:
                     touched.note(old)
                     own.count(old, _chunk_count(before.catalog, row.key, old), -1)
                     own.count(row.entry, _chunk_count(node.catalog, row.key, row.entry))
-        finally:
-            diff.close()
+            self._take_files(diff.files, paths, touched)
+            own.add(diff.files.counters())
         return own
+
+    def _take_files(self, files: NewFiles, paths: RowPaths, touched: _Touched) -> None:
+        """Check new files that are handled together."""
+        paths.check(files.names())
+        touched.note_files(files)
+        if self._rules is not None:
+            self._rules.check_files(files, paths)
 
     def _take(self, node: Node, paths: RowPaths, row: Row, touched: _Touched) -> None:
         """Check a row that is new or changed."""
@@ -126,6 +139,10 @@ class _Touched:
             self._groups = True
         elif entry.hardlinks != 1:
             self._wrong_single = True
+
+    def note_files(self, files: NewFiles) -> None:
+        """New files that are in no hard link group."""
+        self._wrong_single = self._wrong_single or files.have_links()
 
     def is_wrong(self, node: Node) -> bool:
         """Whether a link count or a mountpoint of the catalog is not what it must be."""

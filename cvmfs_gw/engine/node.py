@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
+from cvmfs_gw.engine.newfiles import NewFiles
 from cvmfs_objstore.formats.catalog import Catalog, NestedRef, Row
 from cvmfs_objstore.formats.entry import Counters
 
@@ -17,6 +19,7 @@ class Node:
     __slots__ = (
         "_catalog",
         "_pending",
+        "_writer",
         "accounted",
         "below",
         "changed",
@@ -32,6 +35,7 @@ class Node:
         self.mountpoint = mountpoint
         self._catalog = catalog
         self._pending: list[Row] = []
+        self._writer: Future[None] | None = None
         self.parent = parent
         self.ref = ref
         """What it was opened from; None if it is new."""
@@ -46,6 +50,8 @@ class Node:
         """The catalog with everything that was put into it."""
         if self._pending:
             self._write_pending()
+        if self._writer is not None:
+            self._await_writer()
         return self._catalog
 
     def put_new(self, row: Row) -> None:
@@ -53,6 +59,25 @@ class Node:
         self._pending.append(row)
         if len(self._pending) >= _ROWS_AT_ONCE:
             self._write_pending()
+
+    def put_files(self, files: NewFiles) -> None:
+        """Insert files that are attached to the catalog, in a thread of its own until somebody asks for the catalog."""
+        if self._pending:
+            self._write_pending()
+        pool = ThreadPoolExecutor(1)
+        self._writer = pool.submit(files.put)
+        pool.shutdown(wait=False)
+
+    def _await_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.result()
+
+    def close(self) -> None:
+        """Close the catalog, whatever became of what was put into it."""
+        if self._writer is not None:
+            self._writer.exception()
+        self._catalog.close()
 
     def _write_pending(self) -> None:
         self._catalog.put_new_rows(self._pending)

@@ -1,118 +1,151 @@
 """The rows that differ between two versions of one catalog.
 
 Both are looked at as sets of rows in SQL. Where the newer file is a copy of the older one that was changed in place,
-comparing pages first (see :mod:`cvmfs_objstore.formats.pages`) tells which few rows are worth a look.
+comparing pages first (see :mod:`cvmfs_objstore.formats.pages`) tells which few rows are worth a look, and the rest of
+the older one is not needed at all.
+
+What differs is copied into tables of their own (see :mod:`cvmfs_gw.engine.rows`), and nothing but these is read then.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from cvmfs_gw.engine.errors import MergeError
+from cvmfs_gw.engine.newfiles import IS_PLAIN, MANY, TABLE, NewFiles
+from cvmfs_gw.engine.rows import COLUMN_LIST, COLUMNS, TYPED_COLUMNS, Row, columns_of, make_row
 from cvmfs_objstore.formats.catalog import ENTRY_COLUMNS, Catalog
-from cvmfs_objstore.formats.database import attach, detach
-from cvmfs_objstore.formats.entry import Entry, PathKey, path_key
-from cvmfs_objstore.formats.pages import changed_rows, root_pages
+from cvmfs_objstore.formats.database import attach, attach_empty, detach
+from cvmfs_objstore.formats.entry import FLAG_CHUNKED, Entry, PathKey
+from cvmfs_objstore.formats.pages import ChangedRows, changed_rows, root_pages
 
 # CROSS JOIN is SQLite's word for "in this order": what little changed first, and never a walk through all rows.
-_KEYS: Final = "n.md5path_1, n.md5path_2, n.parent_1, n.parent_2"
 _NEW: Final = ", ".join(f"n.{column}" for column in ENTRY_COLUMNS)
 _OLD: Final = ", ".join(f"b.{column}" for column in ENTRY_COLUMNS)
 _SAME_KEY: Final = "b.md5path_1 = n.md5path_1 AND b.md5path_2 = n.md5path_2"
-_WIDTH: Final = len(ENTRY_COLUMNS)
+_WIDTH: Final = len(COLUMNS)
 _CHUNK: Final = "md5path_1, md5path_2, offset, size, hash"
+_TEXTS: Final = ("name", "symlink")
+_FEW: Final = 4000
+"""Up to this many rows of the older version are copied one by one, rather than all of it at once."""
 
 _TABLES: Final = (
-    "CREATE TEMP TABLE changed (new INTEGER PRIMARY KEY, old INTEGER)",  # row ids; no old one: added
-    "CREATE TEMP TABLE gone (old INTEGER PRIMARY KEY)",
+    f"CREATE TABLE found.changed {TABLE}",
+    f"CREATE TEMP TABLE former (id INTEGER PRIMARY KEY, {TYPED_COLUMNS}) STRICT",
+    "CREATE TEMP TABLE gone (id INTEGER PRIMARY KEY)",
     "CREATE TEMP TABLE look_new (id INTEGER PRIMARY KEY)",
     "CREATE TEMP TABLE look_old (id INTEGER PRIMARY KEY)",
 )
+_INTO_CHANGED: Final = f"INSERT INTO found.changed (id, old, many, {COLUMN_LIST}) SELECT n.rowid"
+_INSERT_ALL: Final = f"{_INTO_CHANGED}, NULL, {IS_PLAIN}, {columns_of('n')} FROM main.catalog n NOT INDEXED"
 _INSERT_CHANGED: Final = (
-    "INSERT OR IGNORE INTO temp.changed SELECT n.rowid, b.rowid FROM {source}"
+    f"{_INTO_CHANGED}, b.rowid, b.rowid IS NULL AND {IS_PLAIN}, {columns_of('n')} FROM {{source}}"
     f" LEFT JOIN base.catalog b ON {_SAME_KEY} WHERE b.md5path_1 IS NULL OR ({_NEW}) IS NOT ({_OLD})"
 )
 _INSERT_GONE: Final = (
     "INSERT INTO temp.gone SELECT b.rowid FROM {source}"
     f" WHERE NOT EXISTS (SELECT 1 FROM main.catalog n WHERE {_SAME_KEY})"
 )
+_INSERT_FORMER: Final = (
+    f"INSERT INTO temp.former (id, {COLUMN_LIST}) SELECT b.rowid, {columns_of('b')} FROM ("
+    "SELECT id FROM temp.gone UNION SELECT old FROM found.changed WHERE old IS NOT NULL"
+    ") l CROSS JOIN base.catalog b ON b.rowid = l.id"
+)
 _INSERT_CHANGED_CHUNKS: Final = (
-    "INSERT OR IGNORE INTO temp.changed SELECT n.rowid, b.rowid FROM ("
+    f"{_INTO_CHANGED}, b.rowid, 0, {columns_of('n')} FROM ("
     f"SELECT md5path_1, md5path_2 FROM (SELECT {_CHUNK} FROM main.chunks EXCEPT SELECT {_CHUNK} FROM base.chunks) UNION"
     f" SELECT md5path_1, md5path_2 FROM (SELECT {_CHUNK} FROM base.chunks EXCEPT SELECT {_CHUNK} FROM main.chunks)"
-    f") c JOIN main.catalog n USING (md5path_1, md5path_2) LEFT JOIN base.catalog b ON {_SAME_KEY}"
+    f") c CROSS JOIN main.catalog n USING (md5path_1, md5path_2) LEFT JOIN base.catalog b ON {_SAME_KEY}"
+    " WHERE n.rowid NOT IN (SELECT id FROM found.changed)"
 )
-_ADDED: Final = (
-    f"SELECT {_KEYS}, {_NEW} FROM temp.changed c CROSS JOIN main.catalog n ON n.rowid = c.new WHERE c.old IS NULL"
-)
+_ADDED: Final = f"SELECT {columns_of('n')} FROM found.changed n WHERE n.old IS NULL AND NOT n.many AND n.flags & 1 = ?"
 _MODIFIED: Final = (
-    f"SELECT {_KEYS}, {_NEW}, {_OLD} FROM temp.changed c CROSS JOIN main.catalog n ON n.rowid = c.new"
-    " CROSS JOIN base.catalog b ON b.rowid = c.old WHERE c.old IS NOT NULL"
+    f"SELECT {columns_of('n')}, {_OLD} FROM found.changed n CROSS JOIN temp.former b ON b.id = n.old"
+    " WHERE n.flags & 1 = ?"
 )
-_GONE: Final = (
-    "SELECT n.md5path_1, n.md5path_2, n.parent_1, n.parent_2, "
-    f"{_NEW} FROM temp.gone g CROSS JOIN base.catalog n ON n.rowid = g.old"
+_GONE: Final = f"SELECT {columns_of('b')} FROM temp.gone g CROSS JOIN temp.former b ON b.id = g.id"
+_BAD_CHUNKS: Final = (
+    f"SELECT n.name FROM found.changed n CROSS JOIN main.chunks k USING (md5path_1, md5path_2)"
+    f" WHERE n.flags & {FLAG_CHUNKED} AND (typeof(k.offset) != 'integer' OR typeof(k.size) != 'integer'"
+    " OR typeof(k.hash) != 'blob' OR length(k.hash) != 20) LIMIT 1"
 )
-_BAD_TYPES: Final = " OR ".join(
-    (
-        *(f"typeof(n.{column}) != 'integer'" for column in ("md5path_1", "md5path_2", "parent_1", "parent_2")),
-        *(
-            f"typeof(n.{column}) != 'integer'"
-            for column in ("hardlinks", "size", "mode", "mtime", "flags", "uid", "gid")
-        ),
-        *(f"typeof(n.{column}) != 'text'" for column in ("name", "symlink")),
-        "typeof(n.mtimens) NOT IN ('integer', 'null')",
-        "typeof(n.xattr) NOT IN ('blob', 'null')",
-        "n.hash IS NOT NULL AND (typeof(n.hash) != 'blob' OR length(n.hash) != 20)",
-    )
-)
-_BAD_CHUNK: Final = (
-    "typeof(k.offset) != 'integer' OR typeof(k.size) != 'integer' OR typeof(k.hash) != 'blob' OR length(k.hash) != 20"
-)
-_OWN_CHUNKS: Final = (
-    "CROSS JOIN main.chunks k ON k.md5path_1 = n.md5path_1 AND k.md5path_2 = n.md5path_2 AND n.flags & 64"
-)
-_BAD_NAMES: Final = frozenset(("", ".", ".."))
-_ALL: Final = f"SELECT {_KEYS}, {_NEW} FROM main.catalog n"
-
-
-class Row(NamedTuple):
-    """A row of a catalog with its keys."""
-
-    key: PathKey
-    parent: PathKey
-    entry: Entry
 
 
 class CatalogDiff:
-    """What changed from *base* to *result*, two catalogs in memory. Close it before either of them.
+    """What changed from *base* to *result*, two catalogs in memory. Close it before *result*.
 
-    *files* are the bytes that they were loaded from, if they are known: they tell which rows are worth a look.
+    Without *base* everything is new. *files* are the bytes that both were loaded from, if they are known: they tell
+    which rows are worth a look. Plain new files are in :attr:`files`, if there are *many* of them, and not in
+    :meth:`added`. Raises :exc:`MergeError` for rows that make no sense.
     """
 
-    def __init__(self, base: Catalog, result: Catalog, files: tuple[bytes, bytes] | None = None) -> None:
+    def __init__(
+        self, base: Catalog | None, result: Catalog, files: tuple[bytes, bytes] | None = None, many: int = MANY
+    ) -> None:
         self._result = result.connection
-        self._result.execute("PRAGMA temp_store=MEMORY")
-        attach(self._result, "base", base.file if base.file is not None else base.connection.serialize())
-        for statement in _TABLES:
-            self._result.execute(statement)
+        self.files = NewFiles(self._result, "found")
+        """Plain new files: all or none of them."""
+        try:
+            attach_empty(self._result, "found")
+            for statement in _TABLES:
+                self._result.execute(statement)
+            if base is None:
+                self._result.execute(_INSERT_ALL)
+            else:
+                self._compare(base, result, files)
+            bad = self._result.execute(_BAD_CHUNKS).fetchone()
+        except sqlite3.IntegrityError as error:
+            self.close()
+            raise MergeError(f"a row of the catalog makes no sense: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+        if bad is not None:
+            self.close()
+            raise MergeError(f"the catalog's chunks of {bad[0]!r} make no sense")
+        if 0 < self.files.count() < many:
+            self.files.leave_out_all()
+
+    def _compare(self, base: Catalog, result: Catalog, files: tuple[bytes, bytes] | None) -> None:
         candidates = None
         if files is not None:
             roots = root_pages(base.connection), root_pages(result.connection)
             candidates = changed_rows(*files, *roots, ("catalog", "chunks"))
         if candidates is None:
-            self._find("main.catalog n", "base.catalog b", chunks=True)
+            self._attach(base)
+            self._find("main.catalog n NOT INDEXED", "base.catalog b", chunks=True)
             return
         rows, chunks = candidates["catalog"], candidates["chunks"]
+        with_chunks = bool(chunks.new or chunks.old)
+        if with_chunks or len(rows.old) > _FEW:
+            self._attach(base)
+        else:
+            self._copy(base, rows)
         self._note("look_new", rows.new)
         self._note("look_old", rows.old)
         self._find(
-            "temp.look_new CROSS JOIN main.catalog n ON n.rowid = id",
-            "temp.look_old CROSS JOIN base.catalog b ON b.rowid = id",
-            chunks=bool(chunks.new or chunks.old),
+            "temp.look_new l CROSS JOIN main.catalog n ON n.rowid = l.id",
+            "temp.look_old l CROSS JOIN base.catalog b ON b.rowid = l.id",
+            chunks=with_chunks,
         )
+
+    def _attach(self, base: Catalog) -> None:
+        attach(self._result, "base", base.file if base.file is not None else base.connection.serialize())
+
+    def _copy(self, base: Catalog, rows: ChangedRows) -> None:
+        """Make a base of nothing but the rows that are worth a look."""
+        attach_empty(self._result, "base")
+        self._result.execute(f"CREATE TABLE base.catalog ({COLUMN_LIST}, id INTEGER PRIMARY KEY)")
+        self._result.execute("CREATE INDEX base.catalog_key ON catalog (md5path_1, md5path_2)")
+        # Text that need not be UTF-8 goes through Python as bytes.
+        columns = ", ".join(f"CAST({name} AS BLOB)" if name in _TEXTS else name for name in COLUMNS)
+        query = f"SELECT {columns}, rowid FROM catalog WHERE rowid = ?"
+        marks = ", ".join("CAST(? AS TEXT)" if name in _TEXTS else "?" for name in COLUMNS)
+        found = (row for row_id in rows.old for row in base.connection.execute(query, (row_id,)))
+        self._result.executemany(f"INSERT INTO base.catalog VALUES ({marks}, ?)", found)
 
     def _note(self, table: str, row_ids: Iterable[int]) -> None:
         self._result.executemany(f"INSERT OR IGNORE INTO temp.{table} VALUES (?)", ((row_id,) for row_id in row_ids))
@@ -122,95 +155,38 @@ class CatalogDiff:
         self._result.execute(_INSERT_GONE.format(source=old))
         if chunks:
             self._result.execute(_INSERT_CHANGED_CHUNKS)
-        _check_types(self._result, "temp.changed c CROSS JOIN main.catalog n ON n.rowid = c.new")
+        self._result.execute(_INSERT_FORMER)
+        detach(self._result, "base")
 
     def close(self) -> None:
-        """Leave both catalogs as they were."""
-        for table in ("changed", "gone", "look_new", "look_old"):
-            self._result.execute(f"DROP TABLE IF EXISTS temp.{table}")
+        """Leave the result as it was."""
+        # Where an error cut a query off, that may hold its table yet; nobody goes on with such a catalog.
+        with contextlib.suppress(sqlite3.OperationalError):
+            for table in ("former", "gone", "look_new", "look_old"):
+                self._result.execute(f"DROP TABLE IF EXISTS temp.{table}")
         detach(self._result, "base")
+        detach(self._result, "found")
 
     def removed(self) -> Iterator[Row]:
         """Rows that are gone, as they were."""
-        return map(_row, self._result.execute(_GONE))
+        return map(make_row, self._result.execute(_GONE))
 
     def added_keys(self) -> Iterator[PathKey]:
-        """Keys of the rows that are new."""
-        sql = "SELECT n.md5path_1, n.md5path_2 FROM temp.changed c CROSS JOIN main.catalog n ON n.rowid = c.new"
-        return self._result.execute(f"{sql} WHERE c.old IS NULL")
+        """Keys of all rows that are new."""
+        return self._result.execute("SELECT md5path_1, md5path_2 FROM found.changed WHERE old IS NULL")
 
     def added(self, *, directories: bool) -> Iterator[Row]:
-        """Rows that are new: of directories, or of all else."""
-        return map(_row, self._result.execute(f"{_ADDED} AND (n.flags & 1) = ?", (directories,)))
+        """Rows that are new: of directories, or of all else but :attr:`files`."""
+        return map(make_row, self._result.execute(_ADDED, (directories,)))
 
     def modified(self, *, directories: bool) -> Iterator[tuple[Row, Entry]]:
         """Rows of what is now a directory, or all else, that differ themselves or in their chunks, with the old one."""
-        for found in self._result.execute(f"{_MODIFIED} AND (n.flags & 1) = ?", (directories,)):
-            yield _row(found[: 4 + _WIDTH]), Entry._make(found[4 + _WIDTH :])
-
-
-def all_rows(catalog: Catalog, *, directories: bool) -> Iterator[Row]:
-    """All rows of *catalog*: of directories (ask for these first), or of all else. Raises :exc:`MergeError`."""
-    if directories:
-        _check_types(catalog.connection, "main.catalog n")
-    return map(_row, catalog.connection.execute(f"{_ALL} WHERE (n.flags & 1) = ?", (directories,)))
-
-
-def _check_types(connection: sqlite3.Connection, rows: str) -> None:
-    """Raise :exc:`MergeError` if *rows* of a catalog (``n``) or their chunks hold what is not of their column's type.
-
-    SQLite itself takes any value in any column, so that publishers can send what no code is ready for.
-    """
-    for found in (f"{rows} WHERE {_BAD_TYPES}", f"{rows} {_OWN_CHUNKS} WHERE {_BAD_CHUNK}"):
-        row = connection.execute(f"SELECT n.name FROM {found} LIMIT 1").fetchone()
-        if row is not None:
-            raise MergeError(f"the catalog's row or chunk for {row[0]!r} makes no sense")
+        for found in self._result.execute(_MODIFIED, (directories,)):
+            yield make_row(found[:_WIDTH]), Entry._make(found[_WIDTH:])
 
 
 def linked_rows(catalog: Catalog, parent: PathKey, group: int) -> Iterator[Row]:
     """The members of a hard link group of *catalog*."""
     where = "n.parent_1 = ? AND n.parent_2 = ? AND n.hardlinks >> 32 = ? AND NOT n.flags & 1"
-    return map(_row, catalog.connection.execute(f"{_ALL} WHERE {where}", (*parent, group)))
-
-
-def _row(found: tuple[int, ...]) -> Row:
-    return Row(found[:2], found[2:4], Entry._make(found[4:]))  # type: ignore[arg-type]
-
-
-class RowPaths:
-    """Paths of the rows of one catalog, from their keys and names, checked."""
-
-    def __init__(self, catalog: Catalog, mountpoint: str) -> None:
-        self._catalog = catalog
-        self._known: dict[PathKey, str] = {path_key(mountpoint): mountpoint}
-
-    def child(self, key: PathKey, parent: PathKey, name: str) -> str:
-        """The path of a row; raises :exc:`MergeError` where row, name and parents do not fit together."""
-        known = self._known.get(key)
-        if known is not None:
-            return known
-        path = f"{self._directory(parent)}/{name}"
-        if name in _BAD_NAMES or "/" in name or "\0" in name or path_key(path) != key:
-            raise MergeError(f"the catalog's row for {path!r} is not where its name belongs")
-        return path
-
-    def _directory(self, key: PathKey) -> str:
-        known = self._known.get(key)
-        if known is None:
-            # Deep first contact with a directory: climb until a known one, then name them on the way down.
-            climbed: list[tuple[PathKey, str]] = []
-            at = key
-            while at not in self._known:
-                row = self._catalog.connection.execute(
-                    "SELECT parent_1, parent_2, name, flags & 1 FROM catalog WHERE md5path_1 = ? AND md5path_2 = ?",
-                    at,
-                ).fetchone()
-                if row is None or not row[3] or len(climbed) > 4096:
-                    raise MergeError("the catalog has an entry whose parent is missing or no directory")
-                climbed.append((at, row[2]))
-                at = (row[0], row[1])
-            for below, name in reversed(climbed):
-                self._known[below] = self.child(below, at, name)
-                at = below
-            known = self._known[key]
-        return known
+    sql = f"SELECT {columns_of('n')} FROM catalog n WHERE {where}"
+    return map(make_row, catalog.connection.execute(sql, (*parent, group)))

@@ -13,6 +13,8 @@ import logging
 from typing import Final
 
 from cvmfs_gw.engine.errors import LimitExceeded, MergeError, MissingObject
+from cvmfs_gw.engine.newfiles import NewFiles
+from cvmfs_gw.engine.rowpaths import RowPaths
 from cvmfs_gw.serverconf import ServerConf
 from cvmfs_objstore.errors import FormatError
 from cvmfs_objstore.formats.entry import FLAG_DIRECTORY, FLAG_EXTERNAL, Chunks, Entry, Kind, storage_algorithm
@@ -37,6 +39,7 @@ class Rules:
 
     def __init__(self, configuration: ServerConf, objects: ObjectStore, *, strict_objects: bool = False) -> None:
         self._exists = objects.storage.exists
+        self._missing_of = objects.storage.missing
         self._tags: dict[int, str] = {}
         self._strict = strict_objects
         self._enforce = configuration.enforce_limits
@@ -52,24 +55,45 @@ class Rules:
         if flags & FLAG_DIRECTORY:
             return
         if self._file_limit and entry.size > self._file_limit and entry.kind is Kind.FILE:
-            self._exceeded(f"{path} has {entry.size} bytes, more than the {self._file_limit} that are allowed")
+            self._too_large(path, entry.size)
         if flags & FLAG_EXTERNAL:
             return
-        # One question for each of what may be 100,000 objects, so names are put together by hand.
-        tag = self._tags.get(flags)
-        if tag is None:
-            tag = self._tags[flags] = _tag(flags)
+        tag = self._tag_of(flags)
         if entry.hash is not None and not self._exists(object_path(entry.hash, tag)):
             self._miss(path, f"{entry.hash.hex()}{tag}")
         for chunk in chunks:
             if not self._exists(object_path(chunk.hash, tag, Suffix.CHUNK)):
                 self._miss(path, f"{chunk.hash.hex()}{tag}{Suffix.CHUNK}")
 
+    def check_files(self, files: NewFiles, paths: RowPaths) -> None:
+        """The same for many plain files of one catalog."""
+        if self._file_limit:
+            for parent, name, size in files.larger_than(self._file_limit):
+                self._too_large(f"{paths.directory(parent)}/{name}", size)
+        for flags in files.flags():
+            if flags & FLAG_EXTERNAL:
+                continue
+            tag = self._tag_of(flags)
+            missing = self._missing_of(object_path(digest, tag) for digest in files.hashes(flags))
+            for parent, name, digest in files.holders(flags) if missing else ():
+                if object_path(digest, tag) in missing:
+                    self._miss(f"{paths.directory(parent)}/{name}", f"{digest.hex()}{tag}")
+
+    def _tag_of(self, flags: int) -> str:
+        # Asked for each of what may be 100,000 objects, of which most have the same flags.
+        tag = self._tags.get(flags)
+        if tag is None:
+            tag = self._tags[flags] = _tag(flags)
+        return tag
+
     def check_catalog(self, mountpoint: str, entries: int) -> None:
         """Check the number of entries of a catalog that is new or changed; raises :exc:`LimitExceeded`."""
         limit = self._nested_limit if mountpoint else self._root_limit
         if limit and entries > limit:
             self._exceeded(f"the catalog at {mountpoint or '/'} has {entries} entries, more than the {limit} allowed")
+
+    def _too_large(self, path: str, size: int) -> None:
+        self._exceeded(f"{path} has {size} bytes, more than the {self._file_limit} that are allowed")
 
     def _exceeded(self, what: str) -> None:
         if self._enforce:

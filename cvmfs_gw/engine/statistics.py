@@ -12,7 +12,7 @@ import time
 from dataclasses import astuple, dataclass
 from typing import Final
 
-from cvmfs_objstore.formats.entry import FLAG_DIRECTORY, FLAG_FILE, FLAG_LINK, FLAG_SPECIAL, Entry, Kind
+from cvmfs_objstore.formats.entry import FLAG_DIRECTORY, FLAG_FILE, FLAG_LINK, FLAG_SPECIAL, Counters, Entry, Kind
 
 _TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS properties (key TEXT, value TEXT, CONSTRAINT pk_properties PRIMARY KEY (key))",
@@ -69,6 +69,12 @@ class PublishCounts:
             self.bytes_removed += old.size
         if new is not None and new.kind is Kind.FILE:
             self.bytes_added += new.size
+
+    def count_files(self, new: Counters) -> None:
+        """Count files, links and special files where nothing was."""
+        self.files_added += new.regular + new.special
+        self.symlinks_added += new.symlink
+        self.bytes_added += new.file_size
 
     def _add(self, kind: str, what: str) -> None:
         name = f"{kind}_{what}"

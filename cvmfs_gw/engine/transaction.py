@@ -16,11 +16,24 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import assert_never
 
-from cvmfs_gw.engine.changes import CATALOG_MARKER, UNKNOWN, Base, Change, Drop, Graft, Nest, Put, Remove, Unnest
+from cvmfs_gw.engine.changes import (
+    CATALOG_MARKER,
+    UNKNOWN,
+    Base,
+    Change,
+    Drop,
+    Graft,
+    Nest,
+    Put,
+    PutFiles,
+    Remove,
+    Unnest,
+)
 from cvmfs_gw.engine.errors import MergeError
+from cvmfs_gw.engine.node import Node
 from cvmfs_gw.engine.statistics import PublishCounts
 from cvmfs_gw.engine.tree import CatalogTree
-from cvmfs_objstore.formats.entry import FLAG_BIND_MOUNTPOINT, NESTING_FLAGS, Entry, parent_path
+from cvmfs_objstore.formats.entry import FLAG_BIND_MOUNTPOINT, NESTING_FLAGS, Entry, PathKey, parent_path
 
 Ancestors = Callable[[str], Entry | None]
 """Says what a directory is like where the changes come from; None: it is not there either."""
@@ -68,6 +81,8 @@ class Transaction:
             match change:
                 case Put():
                     self._put(change)
+                case PutFiles():
+                    self._put_files(change)
                 case Remove():
                     self._remove(change)
                 case Nest():
@@ -119,6 +134,19 @@ class Transaction:
             self._directories.add(path)
             if old is None or not old.is_directory:
                 self._fresh.add(path)
+
+    def _put_files(self, change: PutFiles) -> None:
+        for path in change.directories.values():
+            self._ensure_directory(path)
+        places: dict[Node, dict[PathKey, str]] = {}
+        for key, path in change.directories.items():
+            places.setdefault(self.tree.node_of(path), {})[key] = path
+        for node, here in places.items():
+            fresh = self._fresh.issuperset(here.values())
+            existing, counters = self.tree.put_files(node, change, here, fresh=fresh)
+            self.counts.count_files(counters)
+            for key, parent, entry in existing:
+                self._put(Put(f"{here[parent]}/{entry.name}", entry, base=None, keys=(key, parent)))
 
     def _empty(self, path: str) -> Entry | None:
         """Remove what is in the directory at *path*; returns its entry then."""

@@ -10,14 +10,17 @@ it was opened (``Node.accounted``); the difference goes up when it is stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from cvmfs_gw.engine.catalogs import CatalogStore
+from cvmfs_gw.engine.changes import PutFiles
 from cvmfs_gw.engine.errors import MergeError
 from cvmfs_gw.engine.journal import Journal
 from cvmfs_gw.engine.links import NEW_DIRECTORY_LINKS, Links
+from cvmfs_gw.engine.newfiles import NewFiles
 from cvmfs_gw.engine.node import Node
+from cvmfs_gw.engine.rows import Row
 from cvmfs_objstore.formats.catalog import Catalog, NestedRef
 from cvmfs_objstore.formats.entry import (
     FLAG_BIND_MOUNTPOINT,
@@ -58,7 +61,7 @@ class CatalogTree:
     def close(self) -> None:
         """Free every open catalog."""
         for node in self._nodes():
-            node.catalog.close()
+            node.close()
 
     def _nodes(self) -> Iterator[Node]:
         """Open catalogs, nested ones before those that they are nested in."""
@@ -179,6 +182,21 @@ class CatalogTree:
         if flags & FLAG_MOUNTPOINT:
             self._put_nested_root(self._child(node, path), entry)
 
+    def put_files(
+        self, node: Node, change: PutFiles, directories: Iterable[PathKey], *, fresh: bool
+    ) -> tuple[list[Row], Counters]:
+        """Put those plain files that are in *directories*, all of *node*; *fresh* says that nothing was in these.
+
+        Returns those for which there is an entry already, and which are not put, and what the others add up to.
+        """
+        new = NewFiles.attach(node.catalog.connection, change, directories)
+        existing = [] if fresh else new.take_existing()
+        counters = new.counters()
+        node.own.add(counters)
+        node.changed = True
+        node.put_files(new)
+        return existing, counters
+
     def _put_nested_root(self, node: Node, entry: Entry) -> None:
         old = node.catalog.get(node.mountpoint)
         if old is not None:
@@ -291,7 +309,7 @@ class CatalogTree:
             parent.children[mountpoint] = grandchild
         parent.nested.update(child.nested)
         self._unregister(parent, path)
-        child.catalog.close()
+        child.close()
 
     def drop(self, path: str) -> None:
         """Forget the nested catalog at *path* with everything in it; an empty directory stays."""
@@ -301,7 +319,7 @@ class CatalogTree:
         parent.below.add(child.accounted if child else self._total_of(parent.nested[path]), -1)
         if child is not None:
             for node in list(child.subtree()):
-                node.catalog.close()
+                node.close()
         self._unregister(parent, path)
         parent.catalog.set_links(path, NEW_DIRECTORY_LINKS)
 

@@ -27,6 +27,11 @@ _WAL_VERSIONS: Final = slice(18, 20)
 # An in-memory copy cannot have a write-ahead log: a file that says it has one is opened as one that has none.
 _ROLLBACK_VERSIONS: Final = b"\x01\x01"
 _FREE_PAGE_LIMIT: Final = 0.2
+# Whoever makes a database says in its schema what is run when somebody else reads or changes it.
+_ALIEN: Final = (
+    "SELECT CASE type WHEN 'table' THEN 'virtual table' ELSE type END, name FROM sqlite_master"
+    " WHERE type NOT IN ('table', 'index') OR (type = 'table' AND rootpage = 0) LIMIT 1"
+)
 
 
 def to_bytes(text: str) -> bytes:
@@ -61,7 +66,9 @@ class Database:
         """The bytes that it was loaded from, where it needed no upgrade: what it is until it is changed."""
         connection.text_factory = to_str
         # Nothing in memory survives a crash anyway, so a rollback journal would only cost time.
-        for pragma in ("journal_mode=OFF", "synchronous=OFF", "temp_store=MEMORY", "cell_size_check=ON"):
+        for pragma in ("journal_mode=OFF", "synchronous=OFF", "temp_store=MEMORY"):
+            connection.execute(f"PRAGMA {pragma}")
+        for pragma in ("cell_size_check=ON", "trusted_schema=OFF"):
             connection.execute(f"PRAGMA {pragma}")
 
     @classmethod
@@ -98,6 +105,9 @@ class Database:
 
     def _check_schema(self) -> bool:
         """Upgrade the schema if it is an old one; returns whether it was."""
+        alien = self.connection.execute(_ALIEN).fetchone()
+        if alien is not None:
+            raise DatabaseError(f"a {self.KIND} has no {alien[0]} ({alien[1]!r})")
         version = float(self.property("schema") or "0")
         revision = int(self.property("schema_revision") or "0")
         if not any(abs(version - known) < 0.0005 for known in self.READABLE):
@@ -192,8 +202,14 @@ def attach(connection: sqlite3.Connection, name: str, data: bytes) -> None:
     if data[_WAL_VERSIONS] != _ROLLBACK_VERSIONS:
         data = data[: _WAL_VERSIONS.start] + _ROLLBACK_VERSIONS + data[_WAL_VERSIONS.stop :]
     if name != "main":
-        connection.execute(f"ATTACH ':memory:' AS {name}")
+        attach_empty(connection, name)
     connection.deserialize(data, name=name)
+
+
+def attach_empty(connection: sqlite3.Connection, name: str) -> None:
+    """Have an empty database in memory on *connection* as the schema *name*."""
+    connection.execute(f"ATTACH ':memory:' AS {name}")
+    connection.execute(f"PRAGMA {name}.journal_mode=OFF")
 
 
 def detach(connection: sqlite3.Connection, name: str) -> None:

@@ -286,6 +286,20 @@ class Counters:
         if entry.xattr:
             self.xattr += sign
 
+    def count_files(self, flags: int, number: int, size: int, xattrs: int) -> None:
+        """Add many that are no directories and not chunked: their flags, number, bytes, and number with attributes."""
+        if flags & FLAG_LINK:
+            self.symlink += number
+        elif flags & FLAG_SPECIAL:
+            self.special += number
+        else:
+            self.regular += number
+            self.file_size += size
+            if flags & FLAG_EXTERNAL:
+                self.external += number
+                self.external_file_size += size
+        self.xattr += xattrs
+
     def add(self, other: Counters, sign: int = 1) -> None:
         """Add *other* or, with *sign* -1, take it away."""
         for name in COUNTER_NAMES:

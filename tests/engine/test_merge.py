@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from contextlib import closing
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cvmfs_gw.engine.catalogs import CatalogStore
 from cvmfs_gw.engine.diff import TreeDiff
+from cvmfs_gw.engine.newfiles import MANY
 from cvmfs_gw.engine.transaction import Transaction
 from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_objstore.formats.entry import Kind
@@ -18,47 +20,57 @@ from tests.engine.trees import NOW, Item, make_entry, new_store, plant, read
 
 
 def commit(
-    store: CatalogStore, base: ContentHash, result: ContentHash, present: ContentHash, scope: str = ""
+    store: CatalogStore,
+    base: ContentHash,
+    result: ContentHash,
+    present: ContentHash,
+    scope: str = "",
+    many: int = MANY,
 ) -> ContentHash:
     """Apply what *result* changed of *base* on *present*; returns the new root."""
     base_tree, result_tree, tree = (CatalogTree(store, root) for root in (base, result, present))
     transaction = Transaction(tree, result_tree.get)
-    transaction.apply(TreeDiff(base_tree, result_tree, tree, scope).changes())
+    transaction.apply(TreeDiff(base_tree, result_tree, tree, scope, many=many).changes())
     root, _ = tree.store(NOW, Algorithm.SHA1)
     for opened in (base_tree, result_tree, tree):
         opened.close()
     return root.hash
 
 
-def check(base: Tree, result: Tree, present: Tree, scope: str) -> None:
+def check(base: Tree, result: Tree, present: Tree, scope: str, many: int) -> None:
     store = new_store()
     old, new, now = (plant(store, tree.model, tree.mountpoints) for tree in (base, result, present))
-    found = read(store, commit(store, old, new, now, scope))
+    found = read(store, commit(store, old, new, now, scope, many))
     expected = merge(base, result, present, scope)
     assert found.model == expected.model
     assert found.mountpoints == expected.mountpoints
 
 
+together = pytest.mark.parametrize("many", [1, MANY], ids=["new files together", "one by one"])
+
+
+@together
 @given(data=st.data())
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_fresh_base(data: st.DataObject) -> None:
+def test_fresh_base(many: int, data: st.DataObject) -> None:
     """A publisher whose base is the present root gets exactly its result."""
     base = data.draw(trees())
     result = data.draw(edits(base))
-    check(base, result, base, "")
+    check(base, result, base, "", many)
     merged = merge(base, result, base, "")
     assert merged == result
 
 
+@together
 @given(data=st.data())
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_stale_base(data: st.DataObject) -> None:
+def test_stale_base(many: int, data: st.DataObject) -> None:
     """Others published since the publisher's base: nothing of theirs is lost that the publisher did not touch."""
     base = data.draw(trees())
     result = data.draw(edits(base))
     present = data.draw(edits(base))
     scope = data.draw(st.sampled_from(directories(base.model)))
-    check(base, result, present, scope)
+    check(base, result, present, scope, many)
 
 
 def _tree(*paths: str, nested: tuple[str, ...] = (), seed: int = 1) -> Tree:

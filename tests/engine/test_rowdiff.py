@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -10,7 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cvmfs_gw.engine.errors import MergeError
-from cvmfs_gw.engine.rowdiff import CatalogDiff, Row, RowPaths, all_rows, linked_rows
+from cvmfs_gw.engine.rowdiff import CatalogDiff, linked_rows
+from cvmfs_gw.engine.rowpaths import RowPaths
+from cvmfs_gw.engine.rows import Row
 from cvmfs_objstore.formats.catalog import Catalog
 from cvmfs_objstore.formats.entry import Chunk, Entry, Kind, path_key
 from cvmfs_objstore.hashes import ContentHash
@@ -26,6 +29,12 @@ class Found:
     removed: set[Row]
     added: set[Row]
     modified: set[tuple[Row, Entry]]
+
+
+def all_rows(catalog: Catalog) -> list[Row]:
+    """All rows of a catalog: everything is new where there is no older version."""
+    with closing(CatalogDiff(None, catalog, many=sys.maxsize)) as diff:
+        return [row for directories in (True, False) for row in diff.added(directories=directories)]
 
 
 def compare(base: bytes, result: bytes, *, pages: bool) -> Found:
@@ -48,11 +57,7 @@ def plain(base: bytes, result: bytes) -> Found:
 
     def rows(data: bytes) -> dict[tuple[int, int], tuple[Row, tuple[Chunk, ...]]]:
         with Catalog.load(data) as catalog:
-            return {
-                row.key: (row, catalog.chunks_of_key(row.key))
-                for directories in (True, False)
-                for row in all_rows(catalog, directories=directories)
-            }
+            return {row.key: (row, catalog.chunks_of_key(row.key)) for row in all_rows(catalog)}
 
     old, new = rows(base), rows(result)
     return Found(
@@ -179,7 +184,7 @@ def test_paths() -> None:
     with Catalog.create("", ROOT) as catalog:
         for path in paths:
             catalog.put(path, make_entry(path, Item(Kind.DIRECTORY, 1))[0])
-        rows = {row.key: row for row in all_rows(catalog, directories=True)}
+        rows = {row.key: row for row in all_rows(catalog)}
         for order in (paths, paths[::-1]):
             known = RowPaths(catalog, "")
             for path in order:

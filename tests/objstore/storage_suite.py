@@ -78,6 +78,14 @@ class StorageSuite:
             assert caught.value.name == OBJECT
         storage.delete(OBJECT)
 
+    def test_missing_of_many(self, storage: Storage) -> None:
+        paths = [f"data/{number % 256:02x}/{number:038x}" for number in range(600)]
+        for path in paths[::2]:
+            storage.put(path, b"x")
+        assert storage.missing(paths) == set(paths[1::2])
+        assert storage.missing(paths[::2]) == set()
+        assert storage.missing([]) == set()
+
     def test_a_folder_is_no_file(self, storage: Storage) -> None:
         storage.write(OBJECT, b"x")
         assert not storage.exists("data")

@@ -170,6 +170,8 @@ def test_garbage(kind: type[Database], data: bytes) -> None:
         "UPDATE properties SET value = '3.0' WHERE key = 'schema'",
         "UPDATE properties SET value = '' WHERE key = 'schema'",
         "UPDATE properties SET value = 'x' WHERE key = 'schema_revision'",
+        "CREATE TRIGGER gift AFTER INSERT ON properties BEGIN DELETE FROM properties; END",
+        "CREATE VIEW more AS SELECT * FROM properties",
     ],
 )
 def test_schema_that_is_none(kind: type[Database], statement: str) -> None:

@@ -202,3 +202,29 @@ def test_links_are_followed_for_reading_but_not_into_folders(storage: LocalStora
 
 def test_repr(storage: LocalStorage, tmp_path: Path) -> None:
     assert repr(storage) == f"LocalStorage({str(tmp_path)!r})"
+
+
+@pytest.mark.parametrize("for_one", [1, 4, 100])
+def test_missing_by_looking_into_folders(
+    storage: LocalStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, for_one: int
+) -> None:
+    """Whether all of a folder is listed, or too much is there for that: the answer is the same."""
+    monkeypatch.setattr("cvmfs_objstore.local.LISTED", 1)
+    monkeypatch.setattr("cvmfs_objstore.local.LISTED_FOR_ONE", for_one)
+    paths = [f"data/{number % 256:02x}/{number:038x}" for number in range(1024)]
+    for path in paths[:900]:
+        storage.put(path, b"x")
+    (tmp_path / paths[900]).mkdir(parents=True)  # a folder is no object
+    (tmp_path / paths[901]).symlink_to("nowhere")
+    (tmp_path / paths[902]).symlink_to(tmp_path / paths[0])
+    assert storage.missing(paths) == {*paths[900:]} - {paths[902]} == {p for p in paths if not storage.exists(p)}
+    asked = []
+    exists = LocalStorage.exists
+
+    def counted(self: LocalStorage, path: str) -> bool:
+        asked.append(path)
+        return exists(self, path)
+
+    monkeypatch.setattr(LocalStorage, "exists", counted)
+    storage.missing(paths[:900])
+    assert (len(asked) > 500) is (for_one == 1)

@@ -1,0 +1,84 @@
+"""The paths of a catalog's rows, which hold no more than a name and the keys of path and parent.
+
+Nothing that a catalog says of its own structure is taken on trust: the name of a row must hash to its key, and its
+parents must be directories of the same catalog.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable
+from typing import Final
+
+from cvmfs_gw.engine.errors import MergeError
+from cvmfs_gw.engine.newfiles import NameRow
+from cvmfs_objstore.formats.catalog import Catalog
+from cvmfs_objstore.formats.database import to_bytes, to_str
+from cvmfs_objstore.formats.entry import PathKey, path_key
+
+_BAD_NAMES: Final = frozenset((b"", b".", b".."))
+_MAX_DEPTH: Final = 4096
+_KEY: Final = struct.Struct("<qq")
+
+
+class RowPaths:
+    """Paths of the rows of one catalog, from their keys and names, checked."""
+
+    def __init__(self, catalog: Catalog, mountpoint: str) -> None:
+        self._catalog = catalog
+        self._known: dict[PathKey, str] = {path_key(mountpoint): mountpoint}
+
+    def child(self, key: PathKey, parent: PathKey, name: str) -> str:
+        """The path of a row; raises :exc:`MergeError` where row, name and parents do not fit together."""
+        known = self._known.get(key)
+        if known is not None:
+            return known
+        path = f"{self.directory(parent)}/{name}"
+        if _is_bad(to_bytes(name)) or path_key(path) != key:
+            raise _misplaced(path)
+        return path
+
+    def check(self, rows: Iterable[NameRow]) -> None:
+        """The same demands on many rows at once; raises :exc:`MergeError`."""
+        prefixes: dict[PathKey, bytes] = {}
+        md5, unpack = hashlib.md5, _KEY.unpack
+        for one, two, parent_1, parent_2, name in rows:
+            parent = (parent_1, parent_2)
+            prefix = prefixes.get(parent)
+            if prefix is None:
+                prefix = prefixes[parent] = to_bytes(self.directory(parent)) + b"/"
+            digest = md5(prefix + name, usedforsecurity=False).digest()
+            if unpack(digest) != (one, two) or b"/" in name or b"\0" in name or name in _BAD_NAMES:
+                raise _misplaced(to_str(prefix + name))
+
+    def directory(self, key: PathKey) -> str:
+        """The path of the directory of that key; raises :exc:`MergeError` if there is none."""
+        known = self._known.get(key)
+        if known is None:
+            # Deep first contact with a directory: climb until a known one, then name them on the way down.
+            climbed: list[tuple[PathKey, str]] = []
+            at = key
+            while at not in self._known:
+                row = self._catalog.connection.execute(
+                    "SELECT parent_1, parent_2, ifnull(CAST(name AS TEXT), ''), flags & 1 FROM catalog"
+                    " WHERE md5path_1 = ? AND md5path_2 = ?",
+                    at,
+                ).fetchone()
+                if row is None or not row[3] or len(climbed) > _MAX_DEPTH:
+                    raise MergeError("the catalog has an entry whose parent is missing or no directory")
+                climbed.append((at, row[2]))
+                at = (row[0], row[1])
+            for below, name in reversed(climbed):
+                self._known[below] = self.child(below, at, name)
+                at = below
+            known = self._known[key]
+        return known
+
+
+def _is_bad(name: bytes) -> bool:
+    return name in _BAD_NAMES or b"/" in name or b"\0" in name
+
+
+def _misplaced(path: str) -> MergeError:
+    return MergeError(f"the catalog's row for {path!r} is not where its name belongs")

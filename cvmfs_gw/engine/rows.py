@@ -1,0 +1,45 @@
+"""Rows of catalogs on their way from one catalog to another.
+
+SQLite takes any value in any column, so that publishers can send what no code is ready for. Rows that come from outside
+go through a table that takes nothing of a wrong type: what is read from there is what its column says.
+
+Source: schema 2.5 of deployed catalogs; SQLite's "STRICT tables".
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from cvmfs_objstore.formats.catalog import ENTRY_COLUMNS
+from cvmfs_objstore.formats.entry import Entry, PathKey
+
+KEY_COLUMNS: Final = ("md5path_1", "md5path_2", "parent_1", "parent_2")
+COLUMNS: Final = (*KEY_COLUMNS, *ENTRY_COLUMNS)
+COLUMN_LIST: Final = ", ".join(COLUMNS)
+_TYPES: Final = {
+    "hash": "BLOB CHECK (length(hash) = 20)",
+    "mtimens": "INTEGER",
+    "name": "TEXT NOT NULL",
+    "symlink": "TEXT NOT NULL",
+    "xattr": "BLOB",
+}
+TYPED_COLUMNS: Final = ", ".join(f"{column} {_TYPES.get(column, 'INTEGER NOT NULL')}" for column in COLUMNS)
+"""Columns of a table of rows, to be made ``STRICT``."""
+
+
+class Row(NamedTuple):
+    """A row of a catalog with its keys."""
+
+    key: PathKey
+    parent: PathKey
+    entry: Entry
+
+
+def make_row(found: tuple[int, ...]) -> Row:
+    """The row that a query for :data:`COLUMNS` found."""
+    return Row(found[:2], found[2:4], Entry._make(found[4:]))  # type: ignore[arg-type]
+
+
+def columns_of(table: str) -> str:
+    """:data:`COLUMNS` of a table in a query."""
+    return ", ".join(f"{table}.{column}" for column in COLUMNS)
