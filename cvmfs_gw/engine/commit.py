@@ -16,6 +16,7 @@ from cvmfs_gw.engine.commit_api import CommitOutcome, CommitRequest
 from cvmfs_gw.engine.errors import EngineError, MergeError, PathViolation, StorageError
 from cvmfs_gw.engine.gc import GcReport, OnDelete, Policy, collect
 from cvmfs_gw.engine.merge import Merged, MergeRequest, check_ancestors, merge
+from cvmfs_gw.engine.phases import Stopwatch, describe
 from cvmfs_gw.engine.publish import Publication, TagChanges
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.engine.rules import Rules
@@ -111,7 +112,7 @@ class Engine:
             _log.warning("%s: cannot clean up after a failed commit: %s", repository.fqrn, error)
 
     def _commit(self, repository: Repository, request: CommitRequest) -> CommitOutcome:
-        started = time.monotonic()
+        watch = Stopwatch()
         head = repository.head()
         now = self._clock()
         tags = TagChanges(
@@ -134,7 +135,7 @@ class Engine:
                 request.create_ancestors,
                 Weights.configured(configuration),
             )
-            rules = Rules(configuration, repository.objects, strict_objects=self._strict_objects)
+            rules = Rules(configuration, repository.objects, request.uploaded, strict_objects=self._strict_objects)
             merged = merge(
                 repository.catalogs,
                 wanted,
@@ -143,21 +144,26 @@ class Engine:
                 lambda root: set_root_properties(root, configuration),
                 rules,
                 repository.journal,
+                watch,
             )
+            watch.enter("publish")
             manifest = publication.publish(merged.root, merged.revision, merged.ttl, rules.missing)
+        watch.enter("record")
         self._record(repository, request, merged, now)
+        phases = watch.stop()
         for collision in merged.collisions[:_MAX_LOGGED_COLLISIONS]:
             _log.warning("%s: changed on both sides, %s: %s", request.fqrn, collision.outcome, collision.path or "/")
         if len(merged.collisions) > _MAX_LOGGED_COLLISIONS:
             _log.warning("%s: %d entries changed on both sides in all", request.fqrn, len(merged.collisions))
         _log.info(
-            "%s: revision %d published at %s in %.0f ms",
+            "%s: revision %d published at %s in %.0f ms (%s)",
             request.fqrn,
             manifest.revision,
             request.lease_path or "/",
-            (time.monotonic() - started) * 1000,
+            sum(phases.values()) * 1000,
+            describe(phases),
         )
-        return CommitOutcome(manifest.revision, manifest.root_hash, publication.tag_name, rules.missing)
+        return CommitOutcome(manifest.revision, manifest.root_hash, publication.tag_name, rules.missing, phases)
 
     def _record(self, repository: Repository, request: CommitRequest, merged: Merged, now: float) -> None:
         """Enter the publish in the statistics, which must not fail it: it is done."""

@@ -5,10 +5,11 @@ The gateway knows leases and keys, the engine knows repositories; these types ar
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from cvmfs_objstore.hashes import ContentHash
+from cvmfs_objstore.hashes import Algorithm, ContentHash, Suffix
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,32 @@ class UploadStatistics:
             self.bytes_added + other.bytes_added,
             self.catalog_bytes_added + other.catalog_bytes_added,
         )
+
+
+class UploadedObjects:
+    """Names of objects that the packs of a lease brought: these are in the storage, and need not be looked for.
+
+    A collector spares what came since the oldest open lease began. Of all that were brought these are the first *most*,
+    or a few more where threads add names at the same time.
+    """
+
+    __slots__ = ("_digests", "_most")
+
+    def __init__(self, most: int = 0) -> None:
+        self._most = most
+        self._digests: dict[tuple[Algorithm, Suffix], set[bytes]] = {}
+
+    def add(self, name: ContentHash) -> None:
+        """Remember an object, if there is room."""
+        if len(self) < self._most:
+            self._digests.setdefault((name.algorithm, name.suffix), set()).add(name.digest)
+
+    def digests(self, algorithm: Algorithm, suffix: Suffix = Suffix.NONE) -> Set[bytes]:
+        """Those of one kind."""
+        return self._digests.get((algorithm, suffix), frozenset())
+
+    def __len__(self) -> int:
+        return sum(map(len, self._digests.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +85,7 @@ class CommitRequest:
     started_ms: int = 0
     repeated: bool = False
     uploads: UploadStatistics = field(default_factory=UploadStatistics)
+    uploaded: UploadedObjects = field(default_factory=UploadedObjects, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +97,8 @@ class CommitOutcome:
     tag_name: str = ""
     missing_objects: int = 0
     """Objects that changed entries refer to and that are not in the storage (they may come later)."""
+    phases: Mapping[str, float] = field(default_factory=dict, compare=False)
+    """What took the time, in seconds: see :data:`cvmfs_gw.engine.phases.Phase`. Empty where nothing was done."""
 
 
 class CommitEngine(Protocol):

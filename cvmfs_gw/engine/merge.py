@@ -11,6 +11,7 @@ from cvmfs_gw.engine.catalogs import CatalogStore
 from cvmfs_gw.engine.diff import TreeDiff
 from cvmfs_gw.engine.errors import PathViolation
 from cvmfs_gw.engine.journal import Journal
+from cvmfs_gw.engine.phases import Stopwatch
 from cvmfs_gw.engine.rules import Rules
 from cvmfs_gw.engine.statistics import PublishCounts
 from cvmfs_gw.engine.transaction import Collision, Transaction
@@ -58,9 +59,10 @@ def merge(
     set_properties: Callable[[Catalog], None],
     rules: Rules,
     journal: Journal,
+    watch: Stopwatch,
 ) -> Merged:
     """Store the catalogs of the merged tree. *set_properties* sets what the server's configuration demands, *rules* are
-    the repository's, and *journal* is told of what is about to be stored.
+    the repository's, *journal* is told of what is about to be stored, and *watch* of what takes the time.
 
     Publishers send as their base the head that they saw last, but built on the root they had mounted, which may be
     older; the result's own note of its predecessor is the true one. Raises :exc:`MergeError` and its kin.
@@ -73,13 +75,16 @@ def merge(
         check_ancestors(tree, request.scope, may_be_made=request.create_ancestors)
         transaction = Transaction(tree, result.get)
         diff = TreeDiff(base, result, tree, request.scope, rules)
-        transaction.apply(stack.enter_context(closing(diff.changes())))
+        changes = stack.enter_context(closing(diff.changes()))
+        transaction.apply(watch.each(changes, made="diff", used="apply"))
+        watch.enter("apply")
         if request.weights is not None:
             balance(tree, request.weights, request.scope, catalogs.objects, now)
         # Nobody will ask for the publisher's catalogs again, and there may be a lot of them.
         for opened in (result, base):
             opened.close()
         catalogs.forget(request.result)
+        watch.enter("store")
         root, stored = tree.store(now, algorithm, set_properties, rules.check_catalog, journal)
         catalog = tree.root.catalog
         ttl = catalog.int_property("TTL", 0) or None

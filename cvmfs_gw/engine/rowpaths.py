@@ -7,8 +7,9 @@ parents must be directories of the same catalog.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from cvmfs_gw.engine.errors import MergeError
@@ -19,6 +20,7 @@ from cvmfs_objstore.formats.entry import PathKey, path_key
 
 _BAD_NAMES: Final = frozenset((b"", b".", b".."))
 _MAX_DEPTH: Final = 4096
+_BATCH: Final = 1000
 _KEY: Final = struct.Struct("<qq")
 
 
@@ -41,16 +43,22 @@ class RowPaths:
 
     def check(self, rows: Iterable[NameRow]) -> None:
         """The same demands on many rows at once; raises :exc:`MergeError`."""
-        prefixes: dict[PathKey, bytes] = {}
-        md5, unpack = hashlib.md5, _KEY.unpack
-        for one, two, parent_1, parent_2, name in rows:
-            parent = (parent_1, parent_2)
-            prefix = prefixes.get(parent)
-            if prefix is None:
-                prefix = prefixes[parent] = to_bytes(self.directory(parent)) + b"/"
-            digest = md5(prefix + name, usedforsecurity=False).digest()
-            if unpack(digest) != (one, two) or b"/" in name or b"\0" in name or name in _BAD_NAMES:
-                raise _misplaced(to_str(prefix + name))
+        pack, known = _KEY.pack, (0, 0)
+        start = hashlib.md5(usedforsecurity=False).copy
+        for batch in _batches(rows):
+            names = [row[4] for row in batch]
+            joined = b"".join(names)
+            doubtful = b"/" in joined or b"\0" in joined or not _BAD_NAMES.isdisjoint(names)
+            for one, two, parent_1, parent_2, name in batch:
+                # Rows of a directory mostly follow each other.
+                if known != (parent_1, parent_2):
+                    known = parent_1, parent_2
+                    directory = self.directory(known)
+                    start = hashlib.md5(to_bytes(directory) + b"/", usedforsecurity=False).copy
+                path = start()
+                path.update(name)
+                if path.digest() != pack(one, two) or (doubtful and _is_bad(name)):
+                    raise _misplaced(f"{self.directory(known)}/{to_str(name)}")
 
     def directory(self, key: PathKey) -> str:
         """The path of the directory of that key; raises :exc:`MergeError` if there is none."""
@@ -74,6 +82,12 @@ class RowPaths:
                 at = below
             known = self._known[key]
         return known
+
+
+def _batches(rows: Iterable[NameRow]) -> Iterator[list[NameRow]]:
+    remaining = iter(rows)
+    while batch := list(itertools.islice(remaining, _BATCH)):
+        yield batch
 
 
 def _is_bad(name: bytes) -> bool:

@@ -10,8 +10,10 @@ ordinary error (or, not enforced, a warning), and missing objects are counted, o
 from __future__ import annotations
 
 import logging
-from typing import Final
+from collections.abc import Set
+from typing import Final, NamedTuple
 
+from cvmfs_gw.engine.commit_api import UploadedObjects
 from cvmfs_gw.engine.errors import LimitExceeded, MergeError, MissingObject
 from cvmfs_gw.engine.newfiles import NewFiles
 from cvmfs_gw.engine.rowpaths import RowPaths
@@ -26,21 +28,30 @@ _NAMED: Final = 10
 """How many missing objects are named in the log."""
 
 
-def _tag(flags: int) -> str:
-    """The algorithm's tag in the names of an entry's objects; raises :exc:`MergeError` for an unknown algorithm."""
-    try:
-        return storage_algorithm(flags).tag
-    except FormatError as error:
-        raise MergeError(f"an entry has an unknown hash algorithm (flags {flags:#x})") from error
+class _Kind(NamedTuple):
+    """What entries with the same flags have in common: their objects' algorithm tag, and which were uploaded."""
+
+    tag: str
+    objects: Set[bytes]
+    chunks: Set[bytes]
 
 
 class Rules:
     """The demands of one repository on one publish. Use once."""
 
-    def __init__(self, configuration: ServerConf, objects: ObjectStore, *, strict_objects: bool = False) -> None:
+    def __init__(
+        self,
+        configuration: ServerConf,
+        objects: ObjectStore,
+        uploaded: UploadedObjects | None = None,
+        *,
+        strict_objects: bool = False,
+    ) -> None:
+        """Objects that were *uploaded* are not looked for."""
+        self._uploaded = uploaded or UploadedObjects()
         self._exists = objects.storage.exists
         self._missing_of = objects.storage.missing
-        self._tags: dict[int, str] = {}
+        self._kinds: dict[int, _Kind] = {}
         self._strict = strict_objects
         self._enforce = configuration.enforce_limits
         self._root_limit = (configuration.root_kcatalog_limit or 0) * 1000
@@ -58,12 +69,16 @@ class Rules:
             self._too_large(path, entry.size)
         if flags & FLAG_EXTERNAL:
             return
-        tag = self._tag_of(flags)
-        if entry.hash is not None and not self._exists(object_path(entry.hash, tag)):
-            self._miss(path, f"{entry.hash.hex()}{tag}")
+        kind = self._kind_of(flags)
+        if entry.hash is not None and entry.hash not in kind.objects:
+            self._look_for(path, entry.hash, kind.tag)
         for chunk in chunks:
-            if not self._exists(object_path(chunk.hash, tag, Suffix.CHUNK)):
-                self._miss(path, f"{chunk.hash.hex()}{tag}{Suffix.CHUNK}")
+            if chunk.hash not in kind.chunks:
+                self._look_for(path, chunk.hash, f"{kind.tag}{Suffix.CHUNK}")
+
+    def _look_for(self, path: str, digest: bytes, tag: str) -> None:
+        if not self._exists(object_path(digest, tag)):
+            self._miss(path, f"{digest.hex()}{tag}")
 
     def check_files(self, files: NewFiles, paths: RowPaths) -> None:
         """The same for many plain files of one catalog."""
@@ -73,18 +88,25 @@ class Rules:
         for flags in files.flags():
             if flags & FLAG_EXTERNAL:
                 continue
-            tag = self._tag_of(flags)
-            missing = self._missing_of(object_path(digest, tag) for digest in files.hashes(flags))
+            tag, known, _ = self._kind_of(flags)
+            unknown = {object_path(digest, tag): digest for digest in set(files.hashes(flags)) - known}
+            missing = {unknown[path] for path in self._missing_of(unknown)}
             for parent, name, digest in files.holders(flags) if missing else ():
-                if object_path(digest, tag) in missing:
+                if digest in missing:
                     self._miss(f"{paths.directory(parent)}/{name}", f"{digest.hex()}{tag}")
 
-    def _tag_of(self, flags: int) -> str:
-        # Asked for each of what may be 100,000 objects, of which most have the same flags.
-        tag = self._tags.get(flags)
-        if tag is None:
-            tag = self._tags[flags] = _tag(flags)
-        return tag
+    def _kind_of(self, flags: int) -> _Kind:
+        # Asked for each of what may be 100,000 entries, of which most have the same flags.
+        kind = self._kinds.get(flags)
+        if kind is None:
+            try:
+                algorithm = storage_algorithm(flags)
+            except FormatError as error:
+                raise MergeError(f"an entry has an unknown hash algorithm (flags {flags:#x})") from error
+            digests = self._uploaded.digests
+            kind = _Kind(algorithm.tag, digests(algorithm), digests(algorithm, Suffix.CHUNK))
+            self._kinds[flags] = kind
+        return kind
 
     def check_catalog(self, mountpoint: str, entries: int) -> None:
         """Check the number of entries of a catalog that is new or changed; raises :exc:`LimitExceeded`."""

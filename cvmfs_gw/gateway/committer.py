@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from cvmfs_gw.engine.commit_api import CommitEngine, CommitOutcome, CommitRequest
+from cvmfs_gw.engine.commit_api import CommitEngine, CommitOutcome, CommitRequest, UploadedObjects
 from cvmfs_gw.engine.errors import EngineError
 from cvmfs_gw.gateway.access import Access
 from cvmfs_gw.gateway.authorization import Key
@@ -86,7 +86,7 @@ class _Running:
 class Committer:
     """Runs commits. To be used from one event loop only.
 
-    *clock* tells milliseconds since the epoch.
+    *clock* tells milliseconds since the epoch, *uploaded* what the packs of a lease have brought.
     """
 
     def __init__(
@@ -97,7 +97,9 @@ class Committer:
         access: Access,
         clock: Callable[[], int],
         metrics: Metrics | None = None,
+        uploaded: Callable[[str], UploadedObjects] = lambda token: UploadedObjects(),
     ) -> None:
+        self._uploaded = uploaded
         self._metrics = metrics or Metrics()
         self.on_committed: list[Listener] = []
         """Called after each commit, one after the other; what they raise is logged."""
@@ -162,7 +164,7 @@ class Committer:
         old, new = body.old_root, body.new_root
         begun = await self._changes(self._leases.begin_commit, token, old, new, self._clock())
         path = begun.lease.path
-        request = _request(begun, body)
+        request = _request(begun, body, self._uploaded(token))
         try:
             outcome = await self._queue.run(path.fqrn, self._timed(request))
         except EngineError as error:
@@ -204,7 +206,7 @@ class Committer:
                 outcome = self._engine.commit(request)
             finally:
                 self._metrics.observe("commit_seconds", time.monotonic() - begun, phase="engine")
-            for phase, seconds in getattr(outcome, "phases", {}).items():
+            for phase, seconds in outcome.phases.items():
                 self._metrics.observe("commit_seconds", seconds, phase=phase)
             return outcome
 
@@ -229,7 +231,7 @@ def _check_same_key(key_id: str, key: Key) -> None:
         raise KeyNotAllowed
 
 
-def _request(begun: BegunCommit, body: CommitBody) -> CommitRequest:
+def _request(begun: BegunCommit, body: CommitBody, uploaded: UploadedObjects) -> CommitRequest:
     lease = begun.lease
     return CommitRequest(
         fqrn=lease.path.fqrn,
@@ -245,4 +247,5 @@ def _request(begun: BegunCommit, body: CommitBody) -> CommitRequest:
         started_ms=lease.granted_ms,
         repeated=begun.repeated,
         uploads=begun.uploads,
+        uploaded=uploaded,
     )

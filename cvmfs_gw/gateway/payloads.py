@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import Final
 
-from cvmfs_gw.engine.commit_api import UploadStatistics
+from cvmfs_gw.engine.commit_api import UploadedObjects, UploadStatistics
 from cvmfs_gw.gateway.access import Access
 from cvmfs_gw.gateway.authorization import Key
 from cvmfs_gw.gateway.changes import Changes
@@ -21,8 +22,30 @@ from cvmfs_gw.gateway.uploads import PackReceiver, receive
 from cvmfs_objstore.hashes import ContentHash
 from cvmfs_objstore.objects import ObjectStore
 
+REMEMBERED: Final = 200_000
+"""Objects of recent packs whose names are kept in memory, some 100 bytes each."""
 MAX_UPLOADS: Final = 32
 """Object packs that are stored at the same time; more wait, and their senders with them."""
+
+
+class RecentUploads:
+    """What the packs of recent leases have brought. Bounded: leases that sent nothing for longest are forgotten."""
+
+    def __init__(self, most: int = REMEMBERED) -> None:
+        self._most = most
+        self._of: OrderedDict[str, UploadedObjects] = OrderedDict()
+
+    def begin(self, token: str) -> UploadedObjects:
+        """What a lease has brought, for more to be added."""
+        uploaded = self._of.setdefault(token, UploadedObjects(self._most))
+        self._of.move_to_end(token)
+        while len(self._of) > 1 and len(self._of) + sum(map(len, self._of.values())) > self._most:
+            self._of.popitem(last=False)
+        return uploaded
+
+    def get(self, token: str) -> UploadedObjects:
+        """What a lease has brought, as far as that is remembered."""
+        return self._of.get(token) or UploadedObjects()
 
 
 class Payloads:
@@ -55,6 +78,7 @@ class Payloads:
         self._threads = ThreadPoolExecutor(max(4, os.cpu_count() or 1), "gw-upload")
         self._receivers: dict[str, list[PackReceiver]] = {}
         self._slots = asyncio.Semaphore(MAX_UPLOADS)
+        self._uploaded = RecentUploads()
 
     async def receive(
         self, token: str, key: Key, *, digest: str, header_size: int, chunks: AsyncIterable[bytes | memoryview]
@@ -74,7 +98,8 @@ class Payloads:
             loop = asyncio.get_running_loop()
             await slot.enter_async_context(self._slots)
             store = await loop.run_in_executor(self._threads, self._store, lease.path.fqrn)
-            receiver = PackReceiver(store, digest, header_size, max_size=self._max_size)
+            note = self._uploaded.begin(token).add
+            receiver = PackReceiver(store, digest, header_size, max_size=self._max_size, note=note)
             self._receivers.setdefault(token, []).append(receiver)
             brought = await receive(chunks, receiver, self._threads)
             outcome = "ok"
@@ -97,6 +122,10 @@ class Payloads:
     def running(self) -> int:
         """Object packs that are coming in."""
         return sum(len(receivers) for receivers in self._receivers.values())
+
+    def uploaded(self, token: str) -> UploadedObjects:
+        """What the packs of a lease have brought, as far as that is remembered."""
+        return self._uploaded.get(token)
 
     def incoming(self, token: str) -> UploadStatistics:
         """What the packs of a lease that are coming in have brought so far."""

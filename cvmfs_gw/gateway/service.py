@@ -82,7 +82,9 @@ class GatewayService:
         """The time by this service's clock, in milliseconds since the epoch."""
         self._book = leases
         self._changes = Changes(leases.sync if config.fsync else lambda: None)
-        self.commits = Committer(engine, leases, self._changes, access, clock, self.metrics)
+        self.commits = Committer(
+            engine, leases, self._changes, access, clock, self.metrics, lambda token: self.payloads.uploaded(token)
+        )
         self.commits.on_committed.append(self._committed)
         self.repositories = Repositories(
             access=access,

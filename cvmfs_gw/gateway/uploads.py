@@ -20,7 +20,7 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable
 from concurrent.futures import Executor
 from typing import Final
 
@@ -54,8 +54,20 @@ class PackReceiver:
     Every method but :meth:`abort` raises :exc:`PayloadError`; after that, only :meth:`abort` makes sense.
     """
 
-    def __init__(self, store: ObjectStore, digest: str, header_size: int, *, max_size: int = MAX_PAYLOAD) -> None:
-        """*digest* and *header_size* are what the publisher says of the pack's header, *max_size* is in bytes."""
+    def __init__(
+        self,
+        store: ObjectStore,
+        digest: str,
+        header_size: int,
+        *,
+        max_size: int = MAX_PAYLOAD,
+        note: Callable[[ContentHash], object] = lambda name: None,
+    ) -> None:
+        """*digest* and *header_size* are what the publisher says of the pack's header, *max_size* is in bytes.
+
+        *note* is told of every object, whether it was new or not, once it is there.
+        """
+        self._note = note
         try:
             self._parser = PackParser(ContentHash.parse(digest, Suffix.NONE), header_size)
         except (InvalidHash, ObjectPackError) as error:
@@ -126,6 +138,7 @@ class PackReceiver:
         return self._storage.exists(path) and self._storage.size(path) == item.size and self._storage.touch(path)
 
     def _count(self, name: ContentHash, size: int, added: bool) -> None:
+        self._note(name)
         if name.suffix is Suffix.CATALOG:
             self.catalogs.append(name)
         if not added:

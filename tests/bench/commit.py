@@ -2,7 +2,7 @@
 
 Run ``python -m tests.bench.commit`` (as root, to have the reference measured: it wants the system's paths and its port,
 and gets them in name spaces of its own). Both stores are on tmpfs, both gateways are asked by this one client, turn
-and turn about; the table shows medians.
+and turn about; the table shows medians. Below each line is what our commits' time was spent on, on average.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import functools
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -28,6 +29,7 @@ from cvmfs_gw.client.publish import new_packs
 from cvmfs_gw.client.remote import RemoteStorage
 from cvmfs_gw.engine.catalogs import CatalogStore
 from cvmfs_gw.engine.create import RepositoryOptions, create_repository
+from cvmfs_gw.engine.phases import PHASES
 from cvmfs_gw.engine.publish import Publication, TagChanges
 from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_gw.paths import SystemPaths
@@ -181,6 +183,25 @@ class Target:
             return time.perf_counter() - started
 
 
+def phases(target: Target) -> dict[str, float]:
+    """Seconds that the gateway's commits have spent on each phase so far; empty where it does not say."""
+    try:
+        with urllib.request.urlopen(target.url.removesuffix("/api/v1") + "/metrics", timeout=5) as reply:
+            text = reply.read().decode()
+    except OSError:
+        return {}
+    found = re.findall(r'^cvmfs_gateway_commit_seconds_sum\{phase="(\w+)"\} (\S+)$', text, re.MULTILINE)
+    return {phase: float(seconds) for phase, seconds in found}
+
+
+def show_phases(before: dict[str, float], after: dict[str, float], commits: int) -> None:
+    """What a commit's time was spent on, on average, in milliseconds."""
+    spent = {phase: (seconds - before.get(phase, 0)) / commits * 1000 for phase, seconds in after.items()}
+    parts = [f"{phase} {spent[phase]:.1f}" for phase in ("queue", *PHASES) if phase in spent]
+    if parts:
+        print(f"{'':8}{', '.join(parts)}", flush=True)
+
+
 def writers(target: Target, fqrn: str, seconds: float) -> float:
     """Commits a second of twenty writers on disjoint paths, one file a commit, each with what it has ready."""
     done = 0
@@ -301,7 +322,10 @@ def run(names: list[str]) -> None:
         print(f"{'change':66} {'ours':>9} {'reference':>10} {'ratio':>7} {'at most':>8}")
         for scenario in scenarios:
             times: dict[str, list[float]] = {target.name: [] for target in targets}
+            before: dict[str, float] = {}
             for number in range(scenario.rounds + 1):
+                if number == 1:
+                    before = phases(targets[0])
                 for target in targets:
                     taken = target.commit(scenario.repositories[number % len(scenario.repositories)], scenario)
                     if number:  # the first one warms up
@@ -311,6 +335,7 @@ def run(names: list[str]) -> None:
                 {name: statistics.median(found) * 1000 for name, found in times.items()},
                 scenario.target,
             )
+            show_phases(before, phases(targets[0]), scenario.rounds)
         if not names or "writers" in names:
             rates = {target.name: writers(target, "writers.example.org", 10) for target in targets}
             show(f"{WRITERS} writers at once, commits/s", rates, 3)

@@ -11,6 +11,7 @@ import pytest
 
 from cvmfs_gw.engine.catalogs import CatalogStore
 from cvmfs_gw.engine.changes import PutFiles
+from cvmfs_gw.engine.commit_api import UploadedObjects
 from cvmfs_gw.engine.diff import TreeDiff
 from cvmfs_gw.engine.errors import LimitExceeded, MergeError, MissingObject
 from cvmfs_gw.engine.newfiles import MANY
@@ -22,7 +23,7 @@ from cvmfs_gw.serverconf import ServerConf
 from cvmfs_objstore.formats.catalog import Catalog
 from cvmfs_objstore.formats.database import to_bytes
 from cvmfs_objstore.formats.entry import FLAG_EXTERNAL, FLAG_NESTED_ROOT, Kind, path_key
-from cvmfs_objstore.hashes import Algorithm, ContentHash
+from cvmfs_objstore.hashes import Algorithm, ContentHash, Suffix
 from tests.engine.trees import NOW, Item, Model, make_entry, new_store, plant, read
 
 DIRECTORY = Item(Kind.DIRECTORY, 1)
@@ -185,8 +186,8 @@ def test_only_within_the_lease(world: World, scope: str) -> None:
 # -- what the repository demands of its content
 
 
-def rules(world: World, *, strict: bool = False, **values: str) -> Rules:
-    return Rules(ServerConf(values), world.store.objects, strict_objects=strict)
+def rules(world: World, *, strict: bool = False, uploaded: UploadedObjects | None = None, **values: str) -> Rules:
+    return Rules(ServerConf(values), world.store.objects, uploaded, strict_objects=strict)
 
 
 def test_missing_objects_are_counted(world: World) -> None:
@@ -203,6 +204,20 @@ def test_missing_objects_are_counted(world: World) -> None:
     world.commit()
     left = [item for item in regular if not item.chunks and item.seed >= 15 and item.seed != 20]
     assert world.rules.missing == len(left) + 2
+
+
+def test_uploaded_objects_are_not_looked_for(world: World) -> None:
+    uploaded = UploadedObjects(10)
+    for seed in range(4):
+        uploaded.add(ContentHash.of(b"%d" % seed))
+        uploaded.add(ContentHash.of(b"5/%d" % seed, suffix=Suffix.CHUNK))
+    uploaded.add(ContentHash.of(b"20", Algorithm.RMD160))  # another object
+    world.rules = rules(world, uploaded=uploaded)
+    world.commit()
+    assert world.rules.missing == sum(1 for item in NEW.values() if item.kind is Kind.FILE and item.seed >= 4) - 1
+    for number in range(100):
+        uploaded.add(ContentHash.of(b"another %d" % number))
+    assert len(uploaded) == 10
 
 
 def test_missing_objects_are_an_error_where_they_are_to_be(world: World) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cvmfs_gw.gateway.authorization import sign
+from cvmfs_gw.gateway.payloads import RecentUploads
 from cvmfs_gw.gateway.service import GatewayService
 from cvmfs_objstore.hashes import Algorithm, ContentHash, Suffix
 from cvmfs_objstore.objects import ObjectStore
@@ -82,6 +83,34 @@ async def test_statistics_reach_the_commit(api: Api, engine: Any) -> None:
     uploads = engine.requests[0].uploads
     assert (uploads.objects_added, uploads.objects_duplicated, uploads.bytes_added) == (4, 1, 13)
     assert (uploads.catalogs_added, uploads.catalog_bytes_added) == (1, 7)
+
+
+async def test_what_was_uploaded_reaches_the_commit(api: Api, engine: Any, service: GatewayService) -> None:
+    """As far as it is remembered, and of this lease alone."""
+    other, token = await api.token(f"{FQRN}/b"), await api.token()
+    await api.payload(other, *pack([b"another's"]))
+    await api.payload(token, *pack([b"a", b"bb"]))
+    await api.payload(token, *pack([b"bb", b"chunk"], Suffix.CHUNK))
+    await api.commit(token)
+    uploaded = engine.requests[0].uploaded
+    assert uploaded.digests(Algorithm.SHA1) == {ContentHash.of(data).digest for data in (b"a", b"bb")}
+    assert uploaded.digests(Algorithm.SHA1, Suffix.CHUNK) == {ContentHash.of(data).digest for data in (b"bb", b"chunk")}
+    assert not uploaded.digests(Algorithm.RMD160)
+
+
+def test_uploads_that_are_remembered() -> None:
+    recent = RecentUploads(10)
+    for token in ("first", "second"):
+        uploaded = recent.begin(token)
+        for number in range(4):
+            uploaded.add(ContentHash.of(b"%d" % number))
+    recent.begin("first")
+    assert [len(recent.get(token)) for token in ("first", "second", "third")] == [4, 4, 0]
+    recent.begin("third").add(ContentHash.of(b"x"))  # the second has sent nothing for longest
+    assert [len(recent.get(token)) for token in ("first", "second", "third")] == [4, 0, 1]
+    for number in range(30):
+        recent.begin("third").add(ContentHash.of(b"%d" % number))
+    assert [len(recent.get(token)) for token in ("first", "third")] == [0, 10]
 
 
 # --- bad packs ------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ def threads() -> Iterator[ThreadPoolExecutor]:
         yield threads
 
 
-def receiver(store: ObjectStore, header: bytes, **options: int) -> PackReceiver:
+def receiver(store: ObjectStore, header: bytes, **options: Any) -> PackReceiver:
     return PackReceiver(store, digest_of(header), len(header), **options)
 
 
