@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -30,6 +31,8 @@ DIRECTORY = Item(Kind.DIRECTORY, 1)
 FILE = Item(Kind.FILE, 1)
 BASE: Model = {"": DIRECTORY, "/a": DIRECTORY, "/a/old": FILE, "/b": DIRECTORY, "/b/f": FILE, "/b/g": FILE}
 LINKS = [Item(Kind.SYMLINK, 2), Item(Kind.SPECIAL, 4)]
+
+
 NAMES = [f"n{number}\udcff" for number in range(MANY + 30)]
 NEW: Model = {
     **{f"/a/{name}": Item(Kind.FILE, number % 30) for number, name in enumerate(NAMES)},
@@ -87,6 +90,12 @@ class World:
     def refused(self, message: str, error: type[Exception] = MergeError) -> None:
         with pytest.raises(error, match=message):
             self.commit()
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """Warnings name files whose names are no UTF-8, which the workers of a parallel run cannot pass on."""
+    caplog.set_level(logging.ERROR)
 
 
 @pytest.fixture
