@@ -147,6 +147,21 @@ class ServerConf:
         return self.flag("CVMFS_GARBAGE_COLLECTION")
 
     @property
+    def auto_gc(self) -> bool:
+        """Whether garbage is collected after a publish. Source: the reference takes ``true`` alone for that."""
+        return self.get("CVMFS_AUTO_GC") == "true"
+
+    @property
+    def auto_gc_timespan(self) -> str:
+        """How long revisions are kept by automatic collections, as ``date --date`` takes it."""
+        return self.get("CVMFS_AUTO_GC_TIMESPAN") or "3 days ago"
+
+    @property
+    def auto_gc_lapse(self) -> str:
+        """Since when there must have been no collection for an automatic one, as ``date --date`` takes it."""
+        return self.get("CVMFS_AUTO_GC_LAPSE") or "1 day ago"
+
+    @property
     def auto_tag(self) -> bool:
         return self.flag("CVMFS_AUTO_TAG", default=True)
 

@@ -18,13 +18,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, TextIO
 
 from cvmfs_gw.api.gc import describe
-from cvmfs_gw.cli.when import time_argument
 from cvmfs_gw.engine.errors import StorageError
 from cvmfs_gw.engine.gc import GcReport, Policy, collect
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.gateway.config import Config
 from cvmfs_gw.gateway.garbage import oldest_lease_in
 from cvmfs_gw.paths import SystemPaths
+from cvmfs_gw.when import parse_time
 from cvmfs_objstore.hashes import ContentHash
 
 if TYPE_CHECKING:
@@ -75,6 +75,14 @@ def run(arguments: argparse.Namespace, paths: SystemPaths) -> int:
         )
     _print(report, as_json=arguments.json)
     return 0
+
+
+def time_argument(text: str) -> float:
+    """A time on the command line, in seconds since the epoch."""
+    try:
+        return parse_time(text, time.time())
+    except (ValueError, OverflowError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def oldest_lease(paths: SystemPaths, fqrn: str) -> float | None:

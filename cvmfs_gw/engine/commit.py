@@ -15,6 +15,7 @@ from cvmfs_gw.engine.catalogs import CatalogCache
 from cvmfs_gw.engine.commit_api import CommitOutcome, CommitRequest
 from cvmfs_gw.engine.errors import EngineError, MergeError, PathViolation, StorageError
 from cvmfs_gw.engine.gc import GcReport, OnDelete, Policy, collect
+from cvmfs_gw.engine.lastgc import due
 from cvmfs_gw.engine.merge import Merged, MergeRequest, check_ancestors, merge
 from cvmfs_gw.engine.phases import Stopwatch, describe
 from cvmfs_gw.engine.publish import Publication, TagChanges
@@ -186,7 +187,7 @@ class Engine:
         *,
         oldest_lease: float | None,
         dry_run: bool,
-        on_delete: OnDelete,
+        on_delete: OnDelete | None,
         stop: Callable[[], bool],
     ) -> GcReport:
         """Collect garbage while commits go on; see :func:`cvmfs_gw.engine.gc.collect`. Raises :exc:`EngineError`."""
@@ -202,6 +203,14 @@ class Engine:
             )
         except (ObjectStoreError, OSError) as error:
             raise StorageError(f"{fqrn}: {error}") from error
+
+    def collection_due(self, fqrn: str) -> Policy | None:
+        """What an automatic collection is to keep now; None if it is not time. Raises :exc:`EngineError`."""
+        try:
+            since = due(self.repository(fqrn), self._clock())
+        except (ObjectStoreError, OSError) as error:
+            raise StorageError(f"{fqrn}: {error}") from error
+        return None if since is None else Policy(since=since)
 
     def recover(self, fqrn: str) -> None:
         """Put right what a killed process left behind. Only at start; raises :exc:`EngineError` or ``OSError``."""

@@ -37,6 +37,7 @@ from typing import Final
 
 from cvmfs_gw.engine.digests import FOLDERS
 from cvmfs_gw.engine.errors import ConfigurationError, Conflict, MissingObject
+from cvmfs_gw.engine.lastgc import record_collection
 from cvmfs_gw.engine.locking import busy_with, collecting
 from cvmfs_gw.engine.mark import Marker
 from cvmfs_gw.engine.publish import Publication, TagChanges, load_history
@@ -334,12 +335,14 @@ class Collection:
     # -- statistics
 
     def record(self, started: float, finished: float, *, success: bool) -> None:
-        """Enter the collection in the statistics, which must not fail it."""
+        """Say that it ended, in the statistics and for automatic ones, which must not fail it."""
         report, repository = self.report, self._repository
         counts = GcCounts(
             report.kept_catalogs, report.condemned_catalogs, report.condemned_objects, report.condemned_bytes
         )
         try:
             record_gc(repository.statistics_path, repository.fqrn, started, finished, counts, success=success)
+            if success:
+                record_collection(repository, finished)
         except (sqlite3.Error, OSError) as error:
-            _log.warning("%s: cannot store statistics: %s", repository.fqrn, error)
+            _log.warning("%s: cannot say that garbage was collected: %s", repository.fqrn, error)

@@ -30,7 +30,7 @@ class GarbageEngine(Protocol):
         *,
         oldest_lease: float | None,
         dry_run: bool,
-        on_delete: OnDelete,
+        on_delete: OnDelete | None,
         stop: Callable[[], bool],
     ) -> GcReport: ...
 
@@ -46,7 +46,7 @@ class Garbage:
         self.others: Callable[[str], float | None] = lambda fqrn: None
         """When the oldest work on a repository began that needs objects and has no lease, in seconds."""
 
-    async def collect(self, fqrn: str, policy: Policy, *, dry_run: bool, on_delete: OnDelete) -> GcReport:
+    async def collect(self, fqrn: str, policy: Policy, *, dry_run: bool, on_delete: OnDelete | None = None) -> GcReport:
         """Collect the garbage of *fqrn*; *on_delete* is called in a thread.
 
         Raises :exc:`~cvmfs_gw.engine.errors.EngineError`; :exc:`NotAvailable` if the engine cannot do that.
@@ -74,9 +74,13 @@ class Garbage:
         # one that another program granted does not say when
         return lease.granted_ms or lease.expires_ms - self._max_lease_ms - _DAY_MS
 
-    def close(self) -> None:
+    def stop(self) -> None:
         """End collections before their time; the next ones go on with what is left."""
         self._stop.set()
+
+    def close(self) -> None:
+        """The same, and wait for them."""
+        self.stop()
         self._pool.shutdown()
 
 

@@ -6,7 +6,7 @@
                     ├─ leases         granted, waited for, renewed, cancelled
                     ├─ payloads       object packs on their way into the store
                     ├─ commits        in order for each repository, with recorded outcomes
-                    └─ garbage        collections
+                    └─ garbage        collections, asked for and automatic ones
 
 Everything that may wait for a disk runs in threads: changes of leases in one of their own, in order; object packs in
 a few; commits in one for each repository that is being committed to. Reading leases and repositories touches memory
@@ -27,6 +27,7 @@ from typing import Final
 
 from cvmfs_gw.engine.commit_api import CommitEngine
 from cvmfs_gw.gateway.access import Access
+from cvmfs_gw.gateway.autogc import AutoGarbage
 from cvmfs_gw.gateway.changes import Changes
 from cvmfs_gw.gateway.committer import Committed, Committer
 from cvmfs_gw.gateway.config import Config
@@ -117,6 +118,8 @@ class GatewayService:
             max_size=max_payload,
         )
         self.garbage = Garbage(engine, self.leases.all, config.max_lease_ms)
+        self.auto_garbage = AutoGarbage(engine, self.garbage)
+        self.commits.on_committed.append(self.auto_garbage.committed)
         self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
@@ -163,6 +166,8 @@ class GatewayService:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.commits.finish()
+        self.garbage.stop()
+        await self.auto_garbage.idle()
         await asyncio.to_thread(self._shutdown)
 
     async def reload_if_changed(self) -> bool:

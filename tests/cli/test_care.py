@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from cvmfs_gw.cli import main
-from cvmfs_gw.cli.when import parse_time
 from cvmfs_gw.paths import SystemPaths
+from cvmfs_gw.when import parse_time
 from tests.engine.collecting import Past
 from tests.engine.repositories import FQRN, make_keys
 from tests.engine.trees import NOW
@@ -117,6 +117,11 @@ def test_times() -> None:
     assert parse_time("a week ago", NOW) == NOW - 7 * 86_400
     assert parse_time("yesterday", NOW) == NOW - 86_400
     assert parse_time("2023-11-14T22:13:20+00:00", NOW) == NOW
-    for text in ("", "3 moons ago", "tomorrow", "@x"):
+    assert parse_time("tomorrow", NOW) == NOW + 86_400
+    assert parse_time("next week", NOW) == NOW + 7 * 86_400
+    assert parse_time("2 days", NOW) == NOW + 2 * 86_400
+    for text in ("Tue Nov 14 22:13:20 UTC 2023", "Tue Nov 14 10:13:20 PM UTC 2023"):
+        assert parse_time(text, 0) == NOW
+    for text in ("", "3 moons ago", "next week ago", "@x"):
         with pytest.raises(ValueError, match="not a"):
             parse_time(text, NOW)

@@ -16,8 +16,11 @@ from aiohttp import ClientSession, web
 from cvmfs_gw.api.app import make_app, make_runner
 from cvmfs_gw.api.gc import policy_of
 from cvmfs_gw.api.messages import GcRequest
+from cvmfs_gw.engine.commit_api import CommitOutcome
 from cvmfs_gw.engine.gc import Policy
+from cvmfs_gw.engine.lastgc import last_collection
 from cvmfs_gw.gateway.authorization import Key, sign
+from cvmfs_gw.gateway.committer import CommitBody, Committed
 from cvmfs_gw.gateway.config import Config
 from cvmfs_gw.gateway.errors import InvalidBody
 from cvmfs_gw.gateway.garbage import oldest_lease_in
@@ -25,12 +28,14 @@ from cvmfs_gw.gateway.leasepath import LeasePath
 from cvmfs_gw.gateway.leases import LeaseBook
 from cvmfs_gw.gateway.service import GatewayService
 from cvmfs_gw.paths import SystemPaths
+from cvmfs_objstore.hashes import ContentHash, Suffix
 from tests.engine.collecting import HOUR, Past, content_of
 from tests.engine.repositories import FQRN, make_keys
 from tests.engine.trees import NOW
 from tests.gateway.support import ADMIN, KEY, write_access
 
 DAY_MS = 86_400_000
+NOTHING = ContentHash.null(suffix=Suffix.CATALOG)
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +135,67 @@ async def test_commits_go_on(gateway: Gateway) -> None:
     assert await publisher > 0
     past.check()
     assert content_of(past.repository(), "/f")
+
+
+def set_conf(past: Past, *lines: str) -> None:
+    with open(past.paths.server_conf(FQRN), "a", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
+async def publish(gateway: Gateway, data: bytes) -> None:
+    """A commit through the service, as a publisher makes it, and what follows from it."""
+    past, service = gateway.past, gateway.service
+    lease = await service.leases.acquire(f"{FQRN}/", KEY, protocol=2, hostname="here")
+    request = past.upload({"/f": data})
+    await service.commits.commit(lease.token, CommitBody(request.old_root, request.new_root), KEY)
+    await service.commits.finish()
+    await service.auto_garbage.idle()
+    past.age()
+
+
+async def test_automatic(gateway: Gateway) -> None:
+    """Once where it was never done; then only when it is time again."""
+    past = gateway.past
+    await publish(gateway, b"a")
+    assert past.has(b"0"), "nobody has asked for it"
+    set_conf(past, "CVMFS_AUTO_GC=true", "CVMFS_AUTO_GC_TIMESPAN=now")
+    past.now += 2 * HOUR
+    await publish(gateway, b"b")
+    assert not past.has(b"0")
+    assert last_collection(past.repository()) == past.now
+    past.now += 20 * HOUR
+    await publish(gateway, b"c")
+    assert past.has(b"a"), "it is not a day ago"
+    past.now += 5 * HOUR
+    await publish(gateway, b"d")
+    assert not past.has(b"a")
+    past.check()
+
+
+async def test_automatic_leaves_what_leases_need(gateway: Gateway) -> None:
+    past = gateway.past
+    set_conf(past, "CVMFS_AUTO_GC=true", "CVMFS_AUTO_GC_TIMESPAN=now", "CVMFS_AUTO_GC_LAPSE=tomorrow")
+    lease = await gateway.service.leases.acquire(f"{FQRN}/x", KEY, protocol=2, hostname="here")
+    past.now += HOUR // 2
+    past.upload({"/x": b"on its way"})
+    past.age()
+    past.now += HOUR // 2
+    await gateway.service.auto_garbage.committed(Committed(FQRN, "", CommitOutcome(1, NOTHING)))
+    await gateway.service.auto_garbage.idle()
+    assert past.has(b"on its way")
+    await gateway.service.leases.cancel(lease.token, KEY)
+    await gateway.service.auto_garbage.committed(Committed(FQRN, "", CommitOutcome(1, NOTHING)))
+    await gateway.service.auto_garbage.idle()
+    assert not past.has(b"on its way")
+
+
+async def test_automatic_settings_that_make_no_sense(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    """The commit is done all the same, and nothing is removed."""
+    past = gateway.past
+    set_conf(past, "CVMFS_AUTO_GC=true", "CVMFS_AUTO_GC_TIMESPAN='some day'")
+    await publish(gateway, b"a")
+    assert past.has(b"0")
+    assert "CVMFS_AUTO_GC_TIMESPAN" in caplog.text
 
 
 def test_policy() -> None:
