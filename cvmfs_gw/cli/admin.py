@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import urllib3
 
+from cvmfs_gw.cli.text import human_size
 from cvmfs_gw.client.errors import ClientError, GatewayRefused, GatewayUnreachable
 from cvmfs_gw.client.gateway import read_key_file
 from cvmfs_gw.gateway.authorization import sign
@@ -95,7 +96,7 @@ def _status(arguments: argparse.Namespace, paths: SystemPaths) -> int:
     print(f"version {data.get('version')}, up {_age(data.get('uptime', 0))}")
     for name in ("waiting", "payloads_running", "commits_running", "subscribers"):
         print(f"{name.replace('_', ' ')}: {data.get(name)}")
-    print(f"leases: {len(data.get('leases', []))}, received: {_size(data.get('received', 0))}")
+    print(f"leases: {len(data.get('leases', []))}, received: {human_size(data.get('received', 0))}")
     fields = ("name", "revision", "age", "free")
     rows = [
         [*(_cell(field, repo.get(field)) for field in fields), "enabled" if repo.get("enabled") else "disabled"]
@@ -166,7 +167,7 @@ def _cell(field: str, value: object) -> str:
     if field in ("age", "expires_in") and isinstance(value, int):
         return _age(value)
     if field in ("bytes", "free") and isinstance(value, int):
-        return _size(value)
+        return human_size(value)
     return str(value)
 
 
@@ -175,11 +176,3 @@ def _age(seconds: int) -> str:
         if seconds >= size:
             return f"{seconds // size} {unit}"
     return f"{seconds} s"
-
-
-def _size(value: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"

@@ -13,6 +13,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from cvmfs_gw.cli.text import printable
 from cvmfs_gw.engine.check import CheckOptions, CheckReport, check_repository
 from cvmfs_gw.engine.check_objects import Progress
 from cvmfs_gw.engine.faults import Repair
@@ -88,9 +89,9 @@ def as_json(report: CheckReport, repaired: list[str]) -> dict[str, Any]:
             {
                 "kind": fault.kind.code,
                 "severity": fault.kind.severity.value,
-                "place": _shown(fault.place),
+                "place": printable(fault.place),
                 "what": fault.kind.what,
-                "detail": _shown(fault.detail),
+                "detail": printable(fault.detail),
                 "remedy": fault.kind.remedy,
             }
             for fault in report.faults
@@ -103,7 +104,7 @@ def _print(report: CheckReport, done: list[str]) -> None:
         print(f"repaired: {line}")
     remedies: dict[str, str] = {}
     for fault in report.faults:
-        print(_shown(str(fault)))
+        print(printable(str(fault)))
         remedies[fault.kind.code] = fault.kind.remedy
     for code, remedy in remedies.items():
         print(f"remedy for {code}: {remedy}")
@@ -113,11 +114,6 @@ def _print(report: CheckReport, done: list[str]) -> None:
         f" {report.objects} objects{read}; {report.faults.errors} errors, {report.faults.warnings} warnings"
     )
     print("no problems found" if report.ok else "PROBLEMS FOUND")
-
-
-def _shown(text: str) -> str:
-    """Text that any terminal and any JSON parser takes."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 class Bar(Progress):

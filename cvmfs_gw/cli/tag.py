@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cvmfs_gw.cli.text import printable
 from cvmfs_gw.engine.changelist import PathChange, list_changes
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.engine.tags import add_tag, find_root, list_tags, move_tag, remove_tags, rollback
@@ -69,21 +70,23 @@ def _list(arguments: argparse.Namespace, paths: SystemPaths) -> int:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(tag.timestamp))
         branch = f" [{tag.branch}]" if tag.branch else ""
         print(
-            _shown(f"{tag.revision:>8}  {when}  {tag.root_hash.bare}  {tag.name}{branch}  {tag.description}".rstrip())
+            printable(
+                f"{tag.revision:>8}  {when}  {tag.root_hash.bare}  {tag.name}{branch}  {tag.description}".rstrip()
+            )
         )
     return 0
 
 
 def _tag_as_json(tag: Tag) -> dict[str, Any]:
     return {
-        "name": _shown(tag.name),
+        "name": printable(tag.name),
         "revision": tag.revision,
         "hash": tag.root_hash.bare,
         "timestamp": tag.timestamp,
         "size": tag.size,
         "channel": tag.channel,
-        "branch": _shown(tag.branch),
-        "description": _shown(tag.description),
+        "branch": printable(tag.branch),
+        "description": printable(tag.description),
     }
 
 
@@ -130,7 +133,7 @@ def _diff(arguments: argparse.Namespace, paths: SystemPaths) -> int:
     total = _Sum()
     for change in list_changes(repository.catalogs, old, new):
         setattr(total, change.difference.value, getattr(total, change.difference.value) + 1)
-        print(json.dumps(_change_as_json(change)) if arguments.json else _shown(str(change)))
+        print(json.dumps(_change_as_json(change)) if arguments.json else printable(str(change)))
     if not arguments.json:
         print(f"{total.added} added, {total.removed} removed, {total.modified} modified")
     return 0
@@ -138,7 +141,7 @@ def _diff(arguments: argparse.Namespace, paths: SystemPaths) -> int:
 
 def _change_as_json(change: PathChange) -> dict[str, Any]:
     return {
-        "path": _shown(change.path or "/"),
+        "path": printable(change.path or "/"),
         "change": change.difference.value,
         "properties": list(change.properties),
         "old": _entry_as_json(change.old),
@@ -153,10 +156,5 @@ def _entry_as_json(entry: Entry | None) -> dict[str, Any] | None:
     if entry.content_hash is not None:
         found["hash"] = str(entry.content_hash)
     if entry.symlink:
-        found["target"] = _shown(entry.symlink)
+        found["target"] = printable(entry.symlink)
     return found
-
-
-def _shown(text: str) -> str:
-    """Text that any terminal and any JSON parser takes."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

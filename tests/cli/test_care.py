@@ -125,3 +125,21 @@ def test_times() -> None:
     for text in ("", "3 moons ago", "next week ago", "@x"):
         with pytest.raises(ValueError, match="not a"):
             parse_time(text, NOW)
+
+
+def test_inspect(past: Past, capsys: pytest.CaptureFixture[str]) -> None:
+    def say(action: str, *arguments: str) -> list[str]:
+        capsys.readouterr()
+        assert run(past, f"inspect {action}", *arguments) == 0
+        return capsys.readouterr().out.splitlines()
+
+    assert [line.split()[-1] for line in say("tree")] == ["/", "/f"]
+    listed = [json.loads(line) for line in say("tree", "f", "--json", "-t", "two")]
+    assert [(entry["path"], entry["kind"], entry["size"]) for entry in listed] == [("/f", "file", 1)]
+    assert json.loads(say("du", "--json")[0]) == {"path": "/", "entries": 1, "size": 1}
+    assert say("largest") == ["       1 B  /f"]
+    assert json.loads(say("catalogs", "--json")[0])["entries"] == 2
+    assert say("object", listed[0]["hash"], "-t", "two") == ["content of /f"]
+    assert say("duplicates")[0].endswith("1.00 times")
+    assert run(past, "inspect object", "0" * 40) == 1
+    assert run(past, "inspect tree", "/none") == 1
