@@ -15,7 +15,7 @@ import pytest
 ROOT: Final = Path(__file__).parent.parent
 OURS: Final = ("cvmfs_gw", "cvmfs_notify", "cvmfs_objstore", "conformance", "tests")
 
-_BOTTOM: Final = ("cvmfs_gw.paths", "cvmfs_gw.serverconf", "cvmfs_gw.version", "cvmfs_gw.when")
+_BOTTOM: Final = ("cvmfs_gw.paths", "cvmfs_gw.serverconf", "cvmfs_gw.text", "cvmfs_gw.version", "cvmfs_gw.when")
 _ENGINE: Final = ("cvmfs_gw.engine", *_BOTTOM, "cvmfs_objstore")
 _INGEST: Final = ("cvmfs_gw.ingest", *_ENGINE)
 _GATEWAY: Final = ("cvmfs_gw.gateway", *_ENGINE)
@@ -35,6 +35,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     "cvmfs_gw.engine": _ENGINE,
     "cvmfs_gw.paths": ("cvmfs_objstore",),
     "cvmfs_gw.serverconf": ("cvmfs_objstore",),
+    "cvmfs_gw.text": (),
     "cvmfs_gw.version": (),
     "cvmfs_gw.when": (),
     "cvmfs_notify": (

@@ -14,9 +14,11 @@ from typing import Final, Protocol
 from aiohttp import web
 
 from cvmfs_gw.api import (
+    checks,
     entries,
     files,
     gc,
+    growth,
     leases,
     metrics,
     notifications,
@@ -25,6 +27,7 @@ from cvmfs_gw.api import (
     repos,
     root,
     status,
+    tags,
     upkeep,
 )
 from cvmfs_gw.api.bodies import CLOSE
@@ -57,7 +60,21 @@ class Resource(Protocol):
         """The routes below *root*."""
 
 
-RESOURCES: Final[tuple[Resource, ...]] = (root, repos, leases, payloads, gc, files, entries, upkeep, metrics, status)
+RESOURCES: Final[tuple[Resource, ...]] = (
+    root,
+    repos,
+    leases,
+    payloads,
+    gc,
+    tags,
+    checks,
+    growth,
+    files,
+    entries,
+    upkeep,
+    metrics,
+    status,
+)
 
 
 def make_app(

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import urllib3
 
-from cvmfs_gw.cli.text import human_size
 from cvmfs_gw.client.errors import ClientError, GatewayRefused, GatewayUnreachable
 from cvmfs_gw.client.gateway import read_key_file
 from cvmfs_gw.gateway.authorization import sign
 from cvmfs_gw.paths import SystemPaths
+from cvmfs_gw.text import human_size
 
 if TYPE_CHECKING:
     from cvmfs_gw.cli.types import Subparsers

@@ -11,15 +11,16 @@ import os
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cvmfs_gw.cli.text import printable
+from cvmfs_gw.api.checks import report_as_json
 from cvmfs_gw.engine.check import CheckOptions, CheckReport, check_repository
 from cvmfs_gw.engine.check_objects import Progress
 from cvmfs_gw.engine.faults import Repair
 from cvmfs_gw.engine.repair import repair
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.paths import SystemPaths
+from cvmfs_gw.text import printable
 from cvmfs_objstore.hashes import ContentHash
 
 if TYPE_CHECKING:
@@ -64,39 +65,10 @@ def run(arguments: argparse.Namespace, paths: SystemPaths) -> int:
         done = repair(repository, report.faults, time.time())
         report = check()
     if arguments.json:
-        print(json.dumps(as_json(report, done), indent=2))
+        print(json.dumps({**report_as_json(report), "repaired": done}, indent=2))
     else:
         _print(report, done)
     return 0 if report.ok else 1
-
-
-def as_json(report: CheckReport, repaired: list[str]) -> dict[str, Any]:
-    """The report as plain values; sizes are in bytes."""
-    return {
-        "repository": report.fqrn,
-        "revision": report.revision,
-        "ok": report.ok,
-        "errors": report.faults.errors,
-        "warnings": report.faults.warnings,
-        "catalogs": report.catalogs,
-        "entries": report.entries,
-        "objects": report.objects,
-        "stored": report.stored,
-        "unreferenced": report.unreferenced,
-        "bytes_read": report.bytes_read,
-        "repaired": repaired,
-        "faults": [
-            {
-                "kind": fault.kind.code,
-                "severity": fault.kind.severity.value,
-                "place": printable(fault.place),
-                "what": fault.kind.what,
-                "detail": printable(fault.detail),
-                "remedy": fault.kind.remedy,
-            }
-            for fault in report.faults
-        ],
-    }
 
 
 def _print(report: CheckReport, done: list[str]) -> None:

@@ -16,11 +16,11 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from cvmfs_gw.cli.text import human_size, printable
 from cvmfs_gw.engine.census import Census
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.engine.tags import find_root
 from cvmfs_gw.paths import SystemPaths
+from cvmfs_gw.text import human_size, printable
 from cvmfs_objstore.formats.entry import Entry, Kind
 from cvmfs_objstore.hashes import ContentHash
 

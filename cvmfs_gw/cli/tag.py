@@ -12,11 +12,11 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cvmfs_gw.cli.text import printable
 from cvmfs_gw.engine.changelist import PathChange, list_changes
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.engine.tags import add_tag, find_root, list_tags, move_tag, remove_tags, rollback
 from cvmfs_gw.paths import SystemPaths
+from cvmfs_gw.text import printable
 from cvmfs_objstore.formats.entry import Entry
 from cvmfs_objstore.formats.history import TRUNK, TRUNK_PREVIOUS, Tag
 

@@ -37,6 +37,7 @@
     │   ├── KeyEndpointDisabled              200   error      key_endpoint_disabled
     │   ├── PublicKeyNotFound                200   error      public_key_not_found
     │   └── CertificateNotFound              200   error      certificate_not_found
+    ├── UnknownJob                           200   error      no such check: <id>
     ├── NotAvailable                         200   error      what this server does not do, in words
     └── ConfigError                          never on the wire; the process ends with exit code 1
 
@@ -293,6 +294,10 @@ class PublicKeyNotFound(KeyEndpointError):
 
 class CertificateNotFound(KeyEndpointError):
     reason = "certificate_not_found"
+
+
+class UnknownJob(_InWords):
+    """There is no such job, or none any more."""
 
 
 class NotAvailable(_InWords):

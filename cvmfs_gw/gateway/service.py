@@ -6,6 +6,7 @@
                     ├─ leases         granted, waited for, renewed, cancelled
                     ├─ payloads       object packs on their way into the store
                     ├─ commits        in order for each repository, with recorded outcomes
+                    ├─ care           tags, going back, signing, checks
                     └─ garbage        collections, asked for and automatic ones
 
 Everything that may wait for a disk runs in threads: changes of leases in one of their own, in order; object packs in
@@ -28,6 +29,7 @@ from typing import Final
 from cvmfs_gw.engine.commit_api import CommitEngine
 from cvmfs_gw.gateway.access import Access
 from cvmfs_gw.gateway.autogc import AutoGarbage
+from cvmfs_gw.gateway.care import Care
 from cvmfs_gw.gateway.changes import Changes
 from cvmfs_gw.gateway.committer import Committed, Committer
 from cvmfs_gw.gateway.config import Config
@@ -118,6 +120,7 @@ class GatewayService:
             max_size=max_payload,
         )
         self.garbage = Garbage(engine, self.leases.all, config.max_lease_ms)
+        self.care = Care(engine, self.repositories, self.commits)
         self.auto_garbage = AutoGarbage(engine, self.garbage)
         self.commits.on_committed.append(self.auto_garbage.committed)
         self._tasks: list[asyncio.Task[None]] = []
@@ -222,6 +225,7 @@ class GatewayService:
 
     def _shutdown(self) -> None:
         self.garbage.close()
+        self.care.close()
         self.commits.close()
         self.payloads.close()
         self._changes.close()

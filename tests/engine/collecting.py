@@ -11,10 +11,12 @@ from cvmfs_gw.engine.commit import Engine
 from cvmfs_gw.engine.commit_api import CommitRequest
 from cvmfs_gw.engine.gc import GcReport, Policy, collect
 from cvmfs_gw.engine.repository import Repository
+from cvmfs_gw.engine.tags import list_tags
 from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_objstore.compression import deflate
 from cvmfs_objstore.errors import ObjectNotFound
 from cvmfs_objstore.formats.entry import FLAG_CHUNKED, FLAG_DIRECTORY, FLAG_FILE, Chunk, Chunks, Entry, name_of
+from cvmfs_objstore.formats.history import Tag
 from cvmfs_objstore.hashes import ContentHash, Suffix
 from tests.engine.repositories import FQRN, new_repository
 from tests.engine.trees import NOW
@@ -95,6 +97,10 @@ class Past:
     def collect(self, policy: Policy, **options: object) -> GcReport:
         """A collection at ``now``."""
         return collect(self.repository(), policy, clock=lambda: self.now, **options)  # type: ignore[arg-type]
+
+    def tags(self) -> list[Tag]:
+        """All tags of the head."""
+        return list_tags(self.repository())
 
     def objects(self) -> set[ContentHash]:
         """Everything in the storage."""

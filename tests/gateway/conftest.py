@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from cvmfs_gw.gateway.service import GatewayService
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_objstore.memory import MemoryStorage
 from cvmfs_objstore.objects import ObjectStore
+from tests.engine.collecting import HOUR, Past
+from tests.engine.repositories import make_keys
+from tests.gateway.caring import Gateway
 from tests.gateway.support import FQRN, OTHER, Api, Clock, FakeEngine, write_access
 
 
@@ -66,3 +70,37 @@ async def api(service: GatewayService) -> AsyncIterator[Api]:
     async with aiohttp.ClientSession() as session:
         yield Api(session, f"http://{host}:{port}{API_ROOT}")
     await runner.cleanup()
+
+
+@pytest.fixture(scope="module")
+def key_files(tmp_path_factory: pytest.TempPathFactory) -> str:
+    paths = SystemPaths(str(tmp_path_factory.mktemp("keys")))
+    make_keys(FQRN, paths)
+    return paths.keys
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path, key_files: str) -> AsyncIterator[Gateway]:
+    past = Past(str(tmp_path / "root"), key_files)
+    for number in range(4):
+        past.commit({"/f": b"%d" % number})
+    past.now += 24 * HOUR
+    write_access(past.paths)
+    os.makedirs(past.paths.work_dir, exist_ok=True)
+    service = GatewayService.open(
+        Config.load(past.paths),
+        past.paths,
+        engine=past.engine,
+        stores=lambda fqrn: past.engine.repository(fqrn).objects,
+        clock=lambda: past.now * 1000,
+    )
+    runner = make_runner(make_app(service))
+    await service.start()
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    async with aiohttp.ClientSession() as session:
+        yield Gateway(past, service, session, f"http://127.0.0.1:{port}/api/v1")
+    await runner.cleanup()
+    await service.close()

@@ -3,89 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import threading
-from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from aiohttp import ClientSession, web
 
-from cvmfs_gw.api.app import make_app, make_runner
 from cvmfs_gw.api.gc import policy_of
 from cvmfs_gw.api.messages import GcRequest
 from cvmfs_gw.engine.commit_api import CommitOutcome
 from cvmfs_gw.engine.gc import Policy
 from cvmfs_gw.engine.lastgc import last_collection
-from cvmfs_gw.gateway.authorization import Key, sign
 from cvmfs_gw.gateway.committer import CommitBody, Committed
-from cvmfs_gw.gateway.config import Config
 from cvmfs_gw.gateway.errors import InvalidBody
 from cvmfs_gw.gateway.garbage import oldest_lease_in
 from cvmfs_gw.gateway.leasepath import LeasePath
 from cvmfs_gw.gateway.leases import LeaseBook
-from cvmfs_gw.gateway.service import GatewayService
-from cvmfs_gw.paths import SystemPaths
 from cvmfs_objstore.hashes import ContentHash, Suffix
 from tests.engine.collecting import HOUR, Past, content_of
-from tests.engine.repositories import FQRN, make_keys
+from tests.engine.repositories import FQRN
 from tests.engine.trees import NOW
-from tests.gateway.support import ADMIN, KEY, write_access
+from tests.gateway.caring import Gateway
+from tests.gateway.support import KEY
 
 DAY_MS = 86_400_000
 NOTHING = ContentHash.null(suffix=Suffix.CATALOG)
-
-
-@pytest.fixture(scope="module")
-def key_files(tmp_path_factory: pytest.TempPathFactory) -> str:
-    paths = SystemPaths(str(tmp_path_factory.mktemp("keys")))
-    make_keys(FQRN, paths)
-    return paths.keys
-
-
-class Gateway:
-    """A gateway over the real engine, by HTTP."""
-
-    def __init__(self, past: Past, service: GatewayService, session: ClientSession, url: str) -> None:
-        self.past, self.service, self._session, self._url = past, service, session, url
-
-    async def gc(self, key: Key = ADMIN, **fields: object) -> dict[str, object]:
-        body = json.dumps({"repo": FQRN, **fields}).encode()
-        headers = {"Authorization": sign(key, body)}
-        async with self._session.post(f"{self._url}/gc", data=body, headers=headers) as response:
-            assert response.status == 200
-            reply = await response.json()
-            assert isinstance(reply, dict)
-            return reply
-
-
-@pytest.fixture
-async def gateway(tmp_path: Path, key_files: str) -> AsyncIterator[Gateway]:
-    past = Past(str(tmp_path / "root"), key_files)
-    for number in range(4):
-        past.commit({"/f": b"%d" % number})
-    past.now += 24 * HOUR
-    write_access(past.paths)
-    os.makedirs(past.paths.work_dir, exist_ok=True)
-    service = GatewayService.open(
-        Config.load(past.paths),
-        past.paths,
-        engine=past.engine,
-        stores=lambda fqrn: past.engine.repository(fqrn).objects,
-        clock=lambda: past.now * 1000,
-    )
-    runner = make_runner(make_app(service))
-    await service.start()
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
-    async with ClientSession() as session:
-        yield Gateway(past, service, session, f"http://127.0.0.1:{port}/api/v1")
-    await runner.cleanup()
-    await service.close()
 
 
 async def test_collects(gateway: Gateway) -> None:
