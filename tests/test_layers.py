@@ -26,7 +26,13 @@ _API: Final = ("cvmfs_gw.api", "cvmfs_notify", *_STRATUM0)
 ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     "cvmfs_gw": (),
     "cvmfs_gw.__main__": ("cvmfs_gw.cli",),
-    "cvmfs_gw.cli": ("cvmfs_gw.cli", "cvmfs_gw.client", *(name for name in _API if name != "cvmfs_notify")),
+    "cvmfs_gw.doctor": ("cvmfs_gw.doctor", *_GATEWAY),
+    "cvmfs_gw.cli": (
+        "cvmfs_gw.cli",
+        "cvmfs_gw.doctor",
+        "cvmfs_gw.client",
+        *(name for name in _API if name != "cvmfs_notify"),
+    ),
     "cvmfs_gw.api": _API,
     "cvmfs_gw.gateway": _GATEWAY,
     "cvmfs_gw.client": ("cvmfs_gw.client", "cvmfs_gw.gateway.authorization", *_INGEST),

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cvmfs_gw.cli import admin, check, demo, gc, inspect, mkfs, publish, resign, serve, tag, token
+from cvmfs_gw.cli import admin, check, demo, doctor, gc, inspect, mkfs, publish, resign, serve, tag, token
 from cvmfs_gw.client.errors import ClientError
 from cvmfs_gw.engine.errors import EngineError
 from cvmfs_gw.gateway.errors import GatewayError
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="prefix of every system path (default: $CVMFS_GW_ROOT or /)",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (mkfs, serve, publish, admin, check, gc, tag, resign, inspect, token, demo):
+    for module in (mkfs, serve, publish, admin, check, gc, tag, resign, inspect, doctor, token, demo):
         module.add_parser(commands)
     arguments = parser.parse_args(argv)
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
