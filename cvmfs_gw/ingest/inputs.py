@@ -41,7 +41,7 @@ def plain(file: Readable) -> Readable:
     head = b""
     while len(head) < _LONGEST_MAGIC and (piece := file.read(_LONGEST_MAGIC - len(head))):
         head += piece
-    source = cast(BinaryIO, _Rewound(head, file))
+    source = cast(BinaryIO, Rewound(head, file))
     if head.startswith(b"\x1f\x8b"):
         return cast(Readable, igzip.IGzipFile(fileobj=source, mode="rb"))  # type: ignore[no-untyped-call]
     if head.startswith(b"BZh"):
@@ -53,7 +53,7 @@ def plain(file: Readable) -> Readable:
     return cast(Readable, source)
 
 
-class _Rewound(io.RawIOBase):
+class Rewound(io.RawIOBase):
     """A file whose first bytes were looked at."""
 
     def __init__(self, head: bytes, file: Readable) -> None:
@@ -137,6 +137,30 @@ class Input:
         with _damage_is_bad_archive():
             self._buffer = self._read(BUFFER)
         self._at = 0
+
+
+class SeekableInput(Input):
+    """An :class:`Input` of a file, from its beginning, that knows where it is and skips without reading."""
+
+    __slots__ = ("_file",)
+
+    def __init__(self, file: BinaryIO) -> None:
+        file.seek(0)
+        super().__init__(file)
+        self._file = file
+
+    @property
+    def offset(self) -> int:
+        """Where the next byte is."""
+        return self._file.tell() - (len(self._buffer) - self._at)
+
+    def skip(self, size: int) -> None:
+        """Pass over *size* bytes, whether they are there or not."""
+        if self._at + size <= len(self._buffer):
+            self._at += size
+            return
+        self._file.seek(self.offset + size)
+        self._buffer, self._at = b"", 0
 
 
 @contextmanager
