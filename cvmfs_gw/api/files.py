@@ -3,6 +3,7 @@
 ::
 
     PUT, POST   the body becomes the file             ?overwrite ?ttl_s=N ?mode=0644 ?wait=N
+                what is in it goes into the directory ?unpack=tar ?overwrite ?ttl_s=N ?wait=N
     GET, HEAD   the file, or the one range of it that is asked for
     PATCH       {"ttl_s": N} or null for the default  ?recursive ?wait=N
     DELETE      it goes                               ?recursive ?wait=N
@@ -58,21 +59,23 @@ async def put(request: web.Request) -> web.Response:
     try:
         place = authorized(request, change=True)
         vouched = True
-        query = Query(request, "overwrite", "ttl_s", "mode", "wait")
+        query = Query(request, "overwrite", "ttl_s", "mode", "wait", "unpack")
         wanted = Upload(
             overwrite=query.flag("overwrite"),
             ttl_s=query.number("ttl_s", most=MAX_TTL_S),
             mode=_mode(query.text("mode", "0644")),
+            unpack=_unpack(query.text("unpack")),
             checksum=checksum(request),
             length=request.content_length,
             wait_s=query.wait_s(),
         )
-        done = await uploads(request).put_file(place, body.chunks(), wanted)
+        done = await uploads(request).put(place, body.chunks(), wanted)
     except Exception:
         # whoever is still sending would not see the reply
         await body.drain(MAX_DRAIN_UNSIGNED if vouched else _MAX_DRAIN)
         raise
-    return answer(done, place.path, created=done.plan.created, expires=done.plan.expires)
+    plan = done.plan
+    return answer(done, place.path, created=plan.created, expires=plan.expires, entries=plan.entries)
 
 
 async def get(request: web.Request) -> web.StreamResponse:
@@ -140,12 +143,13 @@ _PUT: Final = operation(
     _PATH,
     in_query("overwrite", FLAG, "replace a file that is there with another content"),
     in_query("ttl_s", {**COUNT, "maximum": MAX_TTL_S}, "after how many seconds it goes; 0: it stays"),
+    in_query("unpack", {"enum": ["tar"]}, "put what is in the archive into the directory; compressed or not"),
     in_query("mode", TEXT, "permissions, as in 0755"),
     _WAIT,
     CHECKSUM,
     DATE,
     body=_FILE,
-    answer={**_DONE, "created": FLAG, "expires": _EXPIRES},
+    answer={**_DONE, "created": FLAG, "expires": _EXPIRES, "entries": COUNT},
     signed="request",
 )
 
@@ -180,6 +184,12 @@ def routes(root: str) -> list[web.RouteDef]:
         web.patch(path, patch),
         web.delete(path, delete),
     ]
+
+
+def _unpack(text: str) -> bool:
+    if text not in ("", "tar"):
+        raise InvalidRequest("unpack: there is tar, compressed or not")
+    return bool(text)
 
 
 def _mode(text: str) -> int:

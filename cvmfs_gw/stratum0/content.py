@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from cvmfs_gw.engine.errors import ConfigurationError
 from cvmfs_gw.engine.repository import Repository
+from cvmfs_gw.ingest.archive import ArchiveSource
 from cvmfs_gw.ingest.contents import ContentOptions, Contents, StoredContent
+from cvmfs_gw.ingest.errors import BadTarget, IngestError, SourceTooLarge
+from cvmfs_gw.ingest.gather import Devices, Gathered, GatherOptions, gather
 from cvmfs_gw.serverconf import ServerConf
-from cvmfs_gw.stratum0.errors import ChecksumMismatch
+from cvmfs_gw.stratum0.errors import ChecksumMismatch, InvalidRequest, PathConflict, TooLarge
 from cvmfs_gw.stratum0.intake import BodyPipe
+from cvmfs_gw.stratum0.settings import RepositorySettings
 from cvmfs_objstore.chunking import DEFAULT_SIZES, ChunkSizes
 from cvmfs_objstore.compression import Compression
 from cvmfs_objstore.errors import FormatError
@@ -50,6 +56,43 @@ def store_file(body: BodyPipe, length: int | None, repository: Repository) -> St
         body.finish()  # its checksum is known at its end only
         contents.finish()
     return stored
+
+
+def store_archive(body: BodyPipe, repository: Repository, limits: RepositorySettings) -> Gathered:
+    """Read *body*, a tar archive that may be compressed, to its end and store what is in it.
+
+    Device files are left out. Raises :exc:`UploadError`, :exc:`EngineError` and ``OSError``.
+    """
+    taken = 0
+
+    def progress(size: int) -> None:
+        nonlocal taken
+        taken += size
+        if taken > limits.max_bytes:
+            raise TooLarge(f"the archive holds more than {limits.max_bytes} bytes")
+
+    settings = options(repository.configuration(), repository.head().root_hash.algorithm)
+    wanted = GatherOptions(Devices.SKIP, limits.max_bytes, limits.max_entries)
+    with (
+        translated(),
+        Contents(repository.storage, settings, in_flight=IN_FLIGHT, progress=progress) as contents,
+    ):
+        gathered = gather(ArchiveSource(body), contents, wanted)
+        body.finish()
+    return gathered
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise as :exc:`UploadError` what an archive turns out to be."""
+    try:
+        yield
+    except SourceTooLarge as error:
+        raise TooLarge(str(error)) from error
+    except BadTarget as error:
+        raise PathConflict(str(error)) from error
+    except IngestError as error:
+        raise InvalidRequest(str(error)) from error
 
 
 def check_digest(data: bytes, wanted: str) -> None:

@@ -34,7 +34,7 @@ from cvmfs_gw.gateway.service import GatewayService
 from cvmfs_gw.stratum0.authorization import Asked, Grant, authorize
 from cvmfs_gw.stratum0.clock import SteadyClock
 from cvmfs_gw.stratum0.committer import Done, GroupCommitter
-from cvmfs_gw.stratum0.content import store_file
+from cvmfs_gw.stratum0.content import store_archive, store_file
 from cvmfs_gw.stratum0.errors import (
     InvalidRequest,
     NotCommitted,
@@ -50,6 +50,7 @@ from cvmfs_gw.stratum0.intake import BodyPipe, take_in
 from cvmfs_gw.stratum0.jobs import Delete, Expire, Job, PutFile, SetExpiry
 from cvmfs_gw.stratum0.reading import File, Listing, look, open_file
 from cvmfs_gw.stratum0.settings import MAX_TTL_S, UploadSettings, stamp
+from cvmfs_gw.stratum0.trees import PutTree
 from cvmfs_gw.stratum0.upkeep import Upkeep
 from cvmfs_gw.stratum0.whitelist import WhitelistState, renew, state
 from cvmfs_objstore.errors import ObjectStoreError
@@ -72,6 +73,8 @@ class Upload:
     overwrite: bool = False
     ttl_s: int | None = None
     mode: int = 0o644
+    unpack: bool = False
+    """The body is a tar archive, and what is in it is wanted."""
     checksum: str = ""
     length: int | None = None
     """Of the body, in bytes, where that is known."""
@@ -175,25 +178,34 @@ class UploadService:
 
     # --- changing ------------------------------------------------------------------------------------------------
 
-    async def put_file(self, place: LeasePath, chunks: AsyncIterable[bytes | memoryview], wanted: Upload) -> Done:
-        """Store a body and make it the file at *place*; raises :exc:`UploadError`."""
-        if not place.path:
+    async def put(self, place: LeasePath, chunks: AsyncIterable[bytes | memoryview], wanted: Upload) -> Done:
+        """Store a body and make it the file at *place*, or unpack it there; raises :exc:`UploadError`."""
+        fqrn, path = place.fqrn, place.path
+        if not path and not wanted.unpack:
             raise InvalidRequest("a file needs a path")
-        end = self.end(place.fqrn, wanted.ttl_s)
-        self._check_leases(place.fqrn, place.path, unless_waited=wanted.wait_s)
-        settings = self.settings.repositories[place.fqrn]
-        if (wanted.length or 0) > settings.max_bytes:
-            raise TooLarge(f"more than {settings.max_bytes} bytes")
-        with self._working(place.fqrn):
-            repository = await self._in_thread(self.repository, place.fqrn)
-            pipe = BodyPipe(settings.max_bytes, wanted.checksum)
-            content = await self._translated(
-                take_in(chunks, pipe, lambda body: store_file(body, wanted.length, repository), self._bodies)
-            )
-            self._gateway.metrics.add("upload_bytes_total", content.size)
-            # a file's time is the clock's that times to live are measured with, so that its age is right
-            job = PutFile(place.path, content, int(self.clock()), end, wanted.mode, wanted.overwrite)
-            return await self.commit(place.fqrn, job, wait_s=wanted.wait_s)
+        end = self.end(fqrn, wanted.ttl_s)
+        if wanted.wait_s <= 0:
+            self._check_leases(fqrn, path)  # at once, not after a long body
+        limits = self.settings.repositories[fqrn]
+        if (wanted.length or 0) > limits.max_bytes:
+            raise TooLarge(f"more than {limits.max_bytes} bytes")
+        with self._working(fqrn):
+            repository = await self._in_thread(self.repository, fqrn)
+            pipe = BodyPipe(limits.max_bytes, wanted.checksum)
+
+            def read(body: BodyPipe) -> Job:
+                # a file's time is the clock's that times to live are measured with, so that its age is right
+                if wanted.unpack:
+                    gathered = store_archive(body, repository, limits)
+                    return PutTree(path, gathered, int(self.clock()), end, wanted.overwrite)
+                content = store_file(body, wanted.length, repository)
+                return PutFile(path, content, int(self.clock()), end, wanted.mode, wanted.overwrite)
+
+            try:
+                job = await self._translated(take_in(chunks, pipe, read, self._bodies))
+            finally:
+                self._gateway.metrics.add("upload_bytes_total", pipe.size)
+            return await self.commit(fqrn, job, wait_s=wanted.wait_s)
 
     async def delete(self, place: LeasePath, *, recursive: bool = False, wait_s: float = 0.0) -> Done:
         """Remove what is at *place*; raises :exc:`UploadError`."""
@@ -326,8 +338,8 @@ class UploadService:
         rivals = [lease.expires_ms - now for lease in self._gateway.leases.all() if lease.path.overlaps(place)]
         return max(max(rivals), MIN_REMAINING_MS) if rivals else None
 
-    def _check_leases(self, fqrn: str, path: str, *, unless_waited: float = 0.0) -> None:
-        if unless_waited <= 0 and (remaining := self._leased(fqrn, path)) is not None:
+    def _check_leases(self, fqrn: str, path: str) -> None:
+        if (remaining := self._leased(fqrn, path)) is not None:
             raise PathLeased(remaining)
 
     def _published(self, fqrn: str, head: Manifest, together: int) -> None:

@@ -30,6 +30,7 @@ async def test_a_file_is_put_and_read(server: Server) -> None:
             "published": True,
             "created": True,
             "expires": end,
+            "entries": 3,
         },
     )
     assert await server.call("GET", "files/builds/1/out.txt") == (200, b"hello")
