@@ -1,0 +1,120 @@
+"""Uploads as their users see them: with curl, as the documentation says, and in a mounted client."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import shlex
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.e2e.world import World, wait_for
+
+FQRN: Final = "ci.example.org"
+DOCUMENT: Final = Path(__file__).parents[2] / "docs/uploads.md"
+ARTIFACTS: Final = 1000
+SHORT_S: Final = 20
+"""Time to live of those that expire in the test: time enough to put them all and to look at them, in seconds."""
+
+
+def blocks(kind: str) -> str:
+    """What the documentation tells to type."""
+    found = re.findall(rf"^```sh {kind}\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+    assert found
+    return "\n".join(found)
+
+
+def test_the_documentation(world: World) -> None:
+    assert "cvmfs-gw mkfs" in blocks("server")
+    repository = world.mkfs(FQRN, "--garbage-collection", "--no-auto-tags", "--compression", "none")
+    token = world.program("token", "create", f"{FQRN}/builds").output.strip()
+    world.serve()
+    values = {
+        "FQRN": FQRN,
+        "TOKEN": token,
+        "API": f"{world.gateway}/repos/{FQRN}",
+        "META": f"http://127.0.0.1:{world.web_port}/cvmfs-meta",
+    }
+    settings = "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
+    job = world.machine("job").shell(f"{settings}set -o pipefail; cd /tmp\n{blocks('job')}")
+    assert '"status":"error"' not in job.output
+    assert "\n1000000\n" in job.output
+    reader = world.machine("reader").shell(f"{settings}set -o pipefail; cd /tmp\n{blocks('reader')}")
+    assert reader.output.splitlines()[-3:] == [f"{FQRN} is mounted at /cvmfs/{FQRN}", "built again", "hello"]
+    world.check(repository)
+
+
+def put(world: World, token: str, numbers: range) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", world.port, timeout=60)
+    headers = {"Authorization": f"Bearer {token}"}
+    for n in numbers:
+        ttl = SHORT_S if n % 10 else 86_400
+        path = f"/api/v1/repos/{FQRN}/files/builds/{n % 25}/{n}?ttl_s={ttl}"
+        connection.request("PUT", path, b"artifact %d\n" % n, headers)
+        reply = connection.getresponse()
+        assert reply.status == 201, reply.read()
+        reply.read()
+    connection.close()
+
+
+def test_a_client_sees_a_thousand_artifacts_come_and_go(world: World) -> None:
+    repository = world.mkfs(FQRN, "--garbage-collection", "--no-auto-tags")
+    token = world.program("token", "create", FQRN).output.strip()
+    world.serve()
+    client = world.machine("mounted")
+    client.shell(f"curl -fsS http://127.0.0.1:{world.web_port}/cvmfs-meta/{FQRN}.sh | sh")
+    top = client.path(f"/cvmfs/{FQRN}")
+    threads = [threading.Thread(target=put, args=(world, token, range(n, ARTIFACTS, 8))) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    def seen() -> set[int]:
+        return {int(path.name) for path in top.glob("builds/*/*")}
+
+    assert repository.revision < ARTIFACTS, "no two were committed together"
+    # those that were put first may be gone by now; of the others each is what it was
+    lasting = {n for n in range(ARTIFACTS) if n % 10 == 0}
+    wait_for("the client sees them", lambda: lasting < seen() and ARTIFACTS - 1 in seen())
+    assert all((top / f"builds/{n % 25}/{n}").read_text() == f"artifact {n}\n" for n in lasting)
+    world.kill()
+    world.serve()
+    wait_for("the client sees them go", lambda: seen() == lasting, SHORT_S + 60)
+    assert all((top / f"builds/{n % 25}/{n}").read_text() == f"artifact {n}\n" for n in lasting)
+    world.check(repository)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_server_comes_back_empty_under_the_same_keys(world: World, killed: bool) -> None:
+    repository = world.mkfs(FQRN, "--garbage-collection", "--no-auto-tags")
+    token = world.program("token", "create", FQRN).output.strip()
+    world.serve("--init", FQRN)
+    client = world.machine("mounted")
+    client.shell(f"curl -fsS http://127.0.0.1:{world.web_port}/cvmfs-meta/{FQRN}.sh | sh")
+    top = client.path(f"/cvmfs/{FQRN}")
+    put(world, token, range(1))
+    wait_for("the client sees it", lambda: (top / "builds/0/0").exists())
+    first = repository.revision
+    if killed:
+        world.kill()
+    else:
+        world.stop()
+    shutil.rmtree(repository.storage)
+    world.serve("--init", FQRN)
+    assert repository.revision > first
+
+    def follows(condition: Callable[[], bool]) -> bool:
+        # a client that found the server gone looks again after three minutes only, unless it is told to
+        client.run("cvmfs_talk", "-i", FQRN, "remount", "sync")
+        return condition()
+
+    wait_for("the client sees that it is empty", lambda: follows(lambda: not list(top.iterdir())))
+    put(world, token, range(1, 2))
+    wait_for("the client sees what is new", lambda: follows((top / "builds/1/1").exists))
+    world.check(repository)
