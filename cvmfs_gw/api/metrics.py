@@ -13,9 +13,11 @@ from cvmfs_gw.api.context import service
 from cvmfs_gw.api.describe import Paths
 from cvmfs_gw.api.messages import reply
 from cvmfs_gw.api.observe import RUNNING
+from cvmfs_gw.api.uploads import UPLOADS
 from cvmfs_gw.gateway.metrics import Sample, render
 from cvmfs_gw.gateway.service import GatewayService
 from cvmfs_gw.gateway.survey import survey
+from cvmfs_gw.stratum0.service import UploadService
 
 SUBSCRIBERS: Final = web.AppKey("subscribers", object)
 """Set to a callable that tells how many streams are open."""
@@ -33,6 +35,8 @@ def subscribers(app: web.Application) -> int:
 async def metrics(request: web.Request) -> web.Response:
     samples = service(request).metrics.samples()
     samples += await gauges(service(request))
+    if (uploads := request.app.get(UPLOADS)) is not None:
+        samples += upload_gauges(uploads, time.time())
     samples.append(Sample("http_requests_running", request.app[RUNNING].count))
     samples.append(Sample("subscribers", subscribers(request.app)))
     samples.append(Sample("resident_memory_bytes", _resident()))
@@ -60,6 +64,18 @@ async def gauges(gateway: GatewayService) -> list[Sample]:
         if state.size_bytes:
             samples.append(Sample("store_free_bytes", state.free_bytes, labels))
             samples.append(Sample("store_size_bytes", state.size_bytes, labels))
+    return samples
+
+
+def upload_gauges(uploads: UploadService, now: float) -> list[Sample]:
+    """What is the case with uploads right now; *now* is in seconds since the epoch."""
+    samples = [
+        Sample("uploads_running", uploads.running),
+        Sample("uploads_waiting", uploads.waiting),
+        Sample("clock_step_seconds", round(uploads.clock.step, 1)),
+    ]
+    for fqrn, whitelist in sorted(uploads.upkeep.whitelists.items()):
+        samples.append(Sample("whitelist_valid_seconds", int(whitelist.expires - now), (("repository", fqrn),)))
     return samples
 
 

@@ -98,6 +98,12 @@ class GroupCommitter:
                 self._pool.submit(self._work, fqrn)
         return ticket.answer
 
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait, of all repositories."""
+        with self._lock:
+            return sum(map(len, self._waiting.values()))
+
     def close(self) -> None:
         """Commit everything that waits, and end the threads."""
         self._pool.shutdown()

@@ -315,6 +315,11 @@ class UploadService:
         """Bodies that are coming in, or wait for their commit."""
         return len(self._began)
 
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait for a commit."""
+        return self._committer.waiting
+
     def oldest_work(self, fqrn: str) -> float | None:
         """When the oldest upload to the repository that is not committed yet began, in seconds since the epoch."""
         return min((began for name, began in list(self._began.values()) if name == fqrn), default=None)
