@@ -3,7 +3,7 @@
 ::
 
     PUT, POST   the body becomes the file             ?overwrite ?ttl_s=N ?mode=0644 ?wait=N
-                what is in it goes into the directory ?unpack=tar ?overwrite ?ttl_s=N ?wait=N
+                what is in it goes into the directory ?unpack=tar|oci ?overwrite ?ttl_s=N ?wait=N
     GET, HEAD   the file, or the one range of it that is asked for
     PATCH       {"ttl_s": N} or null for the default  ?recursive ?wait=N
     DELETE      it goes                               ?recursive ?wait=N
@@ -37,8 +37,9 @@ from cvmfs_gw.api.uploads import (
     uploads,
 )
 from cvmfs_gw.gateway.protocol import MAX_DRAIN_UNSIGNED
-from cvmfs_gw.stratum0.content import check_digest
+from cvmfs_gw.stratum0.content import Archive
 from cvmfs_gw.stratum0.errors import InvalidRequest, RangeNotSatisfiable
+from cvmfs_gw.stratum0.intake import check_digest
 from cvmfs_gw.stratum0.reading import File
 from cvmfs_gw.stratum0.service import Upload
 from cvmfs_gw.stratum0.settings import MAX_TTL_S
@@ -143,7 +144,7 @@ _PUT: Final = operation(
     _PATH,
     in_query("overwrite", FLAG, "replace a file that is there with another content"),
     in_query("ttl_s", {**COUNT, "maximum": MAX_TTL_S}, "after how many seconds it goes; 0: it stays"),
-    in_query("unpack", {"enum": ["tar"]}, "put what is in the archive into the directory; compressed or not"),
+    in_query("unpack", {"enum": [*Archive]}, "put what is in the archive into the directory"),
     in_query("mode", TEXT, "permissions, as in 0755"),
     _WAIT,
     CHECKSUM,
@@ -186,10 +187,11 @@ def routes(root: str) -> list[web.RouteDef]:
     ]
 
 
-def _unpack(text: str) -> bool:
-    if text not in ("", "tar"):
-        raise InvalidRequest("unpack: there is tar, compressed or not")
-    return bool(text)
+def _unpack(text: str) -> Archive | None:
+    try:
+        return Archive(text) if text else None
+    except ValueError:
+        raise InvalidRequest(f"unpack: there are {' and '.join(Archive)}") from None
 
 
 def _mode(text: str) -> int:

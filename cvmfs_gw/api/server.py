@@ -131,7 +131,8 @@ async def serve(
         runners.append(web.AppRunner(apps[WEB], access_log=None, shutdown_timeout=SHUTDOWN_S))
     for name, app in apps.items():
         meta.install(
-            app, Meta(paths, lambda: service.access.config.repositories, lambda: uploads.settings, name, ports)
+            app,
+            Meta(paths, lambda: service.access.config.repositories, lambda: uploads.admission.settings, name, ports),
         )
     await service.start()
     await uploads.start()

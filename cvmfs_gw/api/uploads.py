@@ -51,13 +51,13 @@ def place(request: web.Request) -> LeasePath:
         # as bytes, as names need not be UTF-8
         decoded = url_path(request).decode("utf-8", "surrogateescape")
         path = decoded.split("/", 6)[6] if decoded.count("/") >= 6 else ""
-    return uploads(request).place(request.match_info["name"], path.removesuffix("/") if path != "/" else "")
+    return uploads(request).admission.place(request.match_info["name"], path.removesuffix("/") if path != "/" else "")
 
 
 def authorized(request: web.Request, *, change: bool) -> LeasePath:
     """The path that the request is about, if who asks may read or change it; raises :exc:`UploadError`."""
     found = place(request)
-    uploads(request).authorize(asked(request), found, change=change)
+    uploads(request).admission.authorize(asked(request), found, change=change)
     return found
 
 
@@ -86,7 +86,9 @@ async def expect(request: web.Request) -> web.StreamResponse | None:
     try:
         authorized(request, change=True)
     except UploadError as error:
-        return reply(dict(error.reply()), error.http_status, dict(error.headers))
+        response = reply(dict(error.reply()), error.http_status, dict(error.headers))
+        response.force_close()  # the body that was announced does not follow
+        return response
     if request.transport is not None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     return None

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import Final
 
 from cvmfs_gw.engine.errors import ConfigurationError
@@ -14,9 +13,10 @@ from cvmfs_gw.ingest.archive import ArchiveSource
 from cvmfs_gw.ingest.contents import ContentOptions, Contents, StoredContent
 from cvmfs_gw.ingest.errors import BadTarget, IngestError, SourceTooLarge
 from cvmfs_gw.ingest.gather import Devices, Gathered, GatherOptions, gather
+from cvmfs_gw.ingest.image import ImageSource
 from cvmfs_gw.serverconf import ServerConf
-from cvmfs_gw.stratum0.errors import ChecksumMismatch, InvalidRequest, PathConflict, TooLarge
-from cvmfs_gw.stratum0.intake import BodyPipe
+from cvmfs_gw.stratum0.errors import InvalidRequest, PathConflict, TooLarge
+from cvmfs_gw.stratum0.intake import Body
 from cvmfs_gw.stratum0.settings import RepositorySettings
 from cvmfs_objstore.chunking import DEFAULT_SIZES, ChunkSizes
 from cvmfs_objstore.compression import Compression
@@ -25,7 +25,8 @@ from cvmfs_objstore.hashes import Algorithm
 
 IN_FLIGHT: Final = 32 << 20
 """Bytes of one body that may wait to be compressed, hashed and written."""
-_SMALL: Final = 1 << 20
+SMALL: Final = 1 << 20
+"""Up to this many bytes a body is small: one thread is enough for it."""
 _UNKNOWN: Final = 1 << 50  # surely longer than any body
 
 
@@ -44,13 +45,13 @@ def options(configuration: ServerConf, algorithm: Algorithm) -> ContentOptions:
         raise ConfigurationError(str(error)) from error
 
 
-def store_file(body: BodyPipe, length: int | None, repository: Repository) -> StoredContent:
+def store_file(body: Body, length: int | None, repository: Repository) -> StoredContent:
     """Read *body*, of *length* bytes if that is known, to its end and store it as one file's content.
 
     Raises :exc:`UploadError`, :exc:`EngineError` and ``OSError``.
     """
     settings = options(repository.configuration(), repository.head().root_hash.algorithm)
-    threads = 1 if length is not None and length <= _SMALL else None
+    threads = 1 if length is not None and length <= SMALL else None
     with Contents(repository.storage, settings, threads=threads, in_flight=IN_FLIGHT) as contents:
         stored = contents.add(body, _UNKNOWN if length is None else length)
         body.finish()  # its checksum is known at its end only
@@ -58,8 +59,15 @@ def store_file(body: BodyPipe, length: int | None, repository: Repository) -> St
     return stored
 
 
-def store_archive(body: BodyPipe, repository: Repository, limits: RepositorySettings) -> Gathered:
-    """Read *body*, a tar archive that may be compressed, to its end and store what is in it.
+class Archive(StrEnum):
+    """What may be unpacked: a tar archive, compressed or not, or a container image in one."""
+
+    TAR = "tar"
+    OCI = "oci"
+
+
+def store_archive(body: Body, kind: Archive, repository: Repository, limits: RepositorySettings) -> Gathered:
+    """Read *body* to its end and store what is in it: of an image, what its layers amount to.
 
     Device files are left out. Raises :exc:`UploadError`, :exc:`EngineError` and ``OSError``.
     """
@@ -77,7 +85,7 @@ def store_archive(body: BodyPipe, repository: Repository, limits: RepositorySett
         translated(),
         Contents(repository.storage, settings, in_flight=IN_FLIGHT, progress=progress) as contents,
     ):
-        gathered = gather(ArchiveSource(body), contents, wanted)
+        gathered = gather(ArchiveSource(body) if kind is Archive.TAR else ImageSource(body), contents, wanted)
         body.finish()
     return gathered
 
@@ -93,9 +101,3 @@ def translated() -> Iterator[None]:
         raise PathConflict(str(error)) from error
     except IngestError as error:
         raise InvalidRequest(str(error)) from error
-
-
-def check_digest(data: bytes, wanted: str) -> None:
-    """Raise :exc:`ChecksumMismatch` if *data* does not have that SHA-256; ``""`` is any."""
-    if wanted and not hmac.compare_digest(hashlib.sha256(data).hexdigest(), wanted):
-        raise ChecksumMismatch("the SHA-256 of what arrived is another one")

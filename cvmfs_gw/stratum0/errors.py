@@ -15,7 +15,7 @@
         ├── TooLarge                       413   error      too large
         ├── RangeNotSatisfiable            416   error      range not satisfiable
         ├── ChecksumMismatch               422   error      checksum mismatch
-        ├── NotCommitted                   409, 500, 507    the engine's reason
+        ├── NotCommitted          409, 413, 500, 503, 507   the engine's reason
         └── TryAgain                       503   error      what is lacking, in words
 
 Divergence: the gateway's own routes answer refusals with HTTP 200, as deployed publishers expect. These are for people,
@@ -28,7 +28,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import ClassVar
 
-from cvmfs_gw.engine.errors import EngineError, LimitExceeded, MergeError, PathViolation, StorageError
+from cvmfs_gw.engine.errors import EngineError, LimitExceeded, MergeError, MissingObject, PathViolation, StorageError
 from cvmfs_gw.gateway.errors import GatewayError, PathBusy
 
 
@@ -159,6 +159,8 @@ class TryAgain(UploadError):
 def _status(error: EngineError) -> int:
     if isinstance(error, LimitExceeded):
         return 413
+    if isinstance(error, MissingObject):
+        return 503  # a collector took what was stored long ago: sent again, it is stored again
     if isinstance(error, (PathViolation, MergeError)):
         return 409
     return 507 if isinstance(error, StorageError) else 500

@@ -5,6 +5,8 @@
     event loop   blocks of the body ──▶ pipe, two blocks ──┐ (reading goes on)
     thread                              read ◀─────────────┘ checksum, chunks, compress, hash, write
 
+A small body waits for its end without a thread, so that any number of them may come in slowly.
+
 Whoever sends faster than the disk writes is slowed down by the network's own flow control. Nothing refers to the
 objects before the commit; those of a body that broke off are garbage, and the next collection finds them.
 """
@@ -14,11 +16,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import io
 import threading
 from collections import deque
 from collections.abc import AsyncIterable, Callable
 from concurrent.futures import Executor
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from cvmfs_gw.stratum0.errors import ChecksumMismatch, TooLarge
 
@@ -29,12 +32,45 @@ _PIECE: Final = 1 << 20
 T = TypeVar("T")
 
 
+class Body(Protocol):
+    """A body as a file that can be read once, from its beginning to its end, by one thread."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most *size* of the next bytes; none only at the end. Raises :exc:`UploadError`."""
+
+    def finish(self) -> None:
+        """Read what is left and throw it away; raises as :meth:`read` does."""
+
+
+def check_digest(data: bytes, wanted: str) -> None:
+    """Raise :exc:`ChecksumMismatch` if *data* does not have that SHA-256, in hex; ``""`` is any."""
+    if wanted:
+        _compare(hashlib.sha256(data).hexdigest(), wanted)
+
+
+def _compare(found: str, wanted: str) -> None:
+    if not hmac.compare_digest(found, wanted):
+        raise ChecksumMismatch("the SHA-256 of what arrived is another one")
+
+
+class SmallBody:
+    """A body that has arrived as a whole."""
+
+    def __init__(self, data: bytes, checksum: str = "") -> None:
+        """Raises :exc:`ChecksumMismatch`."""
+        check_digest(data, checksum)
+        self.read = io.BytesIO(data).read
+
+    def finish(self) -> None:
+        """Nothing has to be waited for."""
+
+
 class BrokenOff(Exception):
     """The body does not come to its end; its sender's side knows why."""
 
 
 class BodyPipe:
-    """A body as a file that can be read once, from its beginning to its end, by one thread."""
+    """A :class:`Body` that is still arriving."""
 
     def __init__(self, limit: int, checksum: str = "") -> None:
         """*limit* in bytes; *checksum* is the SHA-256 that the body must have, in hex, ``""`` for any."""
@@ -82,8 +118,8 @@ class BodyPipe:
             if self._blocks:
                 self._rest = self._blocks.popleft()
                 return True
-        if self._hasher is not None and not hmac.compare_digest(self._hasher.hexdigest(), self._wanted):
-            raise ChecksumMismatch("the SHA-256 of what arrived is another one")
+        if self._hasher is not None:
+            _compare(self._hasher.hexdigest(), self._wanted)
         return False
 
     # --- the sender's side ---------------------------------------------------------------------------------------
@@ -107,8 +143,18 @@ class BodyPipe:
         self._room.release()
 
 
+async def take_small(chunks: AsyncIterable[bytes | memoryview], limit: int) -> bytes:
+    """The whole body in *chunks*; raises :exc:`TooLarge` if there are more than *limit* bytes, and what they raise."""
+    data = bytearray()
+    async for block in chunks:
+        data += block
+        if len(data) > limit:
+            raise TooLarge(f"more than {limit} bytes")
+    return bytes(data)
+
+
 async def take_in(
-    chunks: AsyncIterable[bytes | memoryview], pipe: BodyPipe, reader: Callable[[BodyPipe], T], threads: Executor
+    chunks: AsyncIterable[bytes | memoryview], pipe: BodyPipe, reader: Callable[[Body], T], threads: Executor
 ) -> T:
     """What *reader* returns, which reads the body in *chunks* from *pipe* to its end, in one of *threads*.
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,29 +26,26 @@ from cvmfs_gw.engine.commit_api import CommitOutcome
 from cvmfs_gw.engine.errors import EngineError, StorageError
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.gateway.committer import Committed
-from cvmfs_gw.gateway.errors import ConfigError, InvalidLeasePath, PathBusy
+from cvmfs_gw.gateway.errors import ConfigError, PathBusy
 from cvmfs_gw.gateway.leasepath import LeasePath
 from cvmfs_gw.gateway.leases import MIN_REMAINING_MS
 from cvmfs_gw.gateway.service import GatewayService
-from cvmfs_gw.stratum0.authorization import Asked, Grant, authorize
+from cvmfs_gw.stratum0.admission import Admission
 from cvmfs_gw.stratum0.clock import SteadyClock
 from cvmfs_gw.stratum0.committer import Done, GroupCommitter
-from cvmfs_gw.stratum0.content import store_archive, store_file
+from cvmfs_gw.stratum0.content import SMALL, Archive, store_archive, store_file
 from cvmfs_gw.stratum0.errors import (
     InvalidRequest,
     NotCommitted,
-    NotEnabled,
     PathLeased,
     TooLarge,
     TryAgain,
-    Unauthorized,
     UploadError,
 )
 from cvmfs_gw.stratum0.expiry import ExpiryIndex
-from cvmfs_gw.stratum0.intake import BodyPipe, take_in
+from cvmfs_gw.stratum0.intake import Body, BodyPipe, SmallBody, take_in, take_small
 from cvmfs_gw.stratum0.jobs import Delete, Expire, Job, PutFile, SetExpiry
 from cvmfs_gw.stratum0.reading import File, Listing, look, open_file
-from cvmfs_gw.stratum0.settings import MAX_TTL_S, UploadSettings, stamp
 from cvmfs_gw.stratum0.trees import PutTree
 from cvmfs_gw.stratum0.upkeep import Upkeep
 from cvmfs_gw.stratum0.whitelist import WhitelistState, renew, state
@@ -58,8 +54,10 @@ from cvmfs_objstore.formats.manifest import Manifest
 
 log = logging.getLogger(__name__)
 
-MAX_UPLOADS: Final = 64
-"""Bodies that come in at the same time; more are told to come again."""
+MAX_UPLOADS: Final = 1000
+"""Bodies that come in at the same time; more are told to come again. A small one is in memory as a whole."""
+MAX_LARGE: Final = 32
+"""Of these, those that are not small. Each has a thread, and some 50 MB of memory if the disk is slow."""
 WATCH_S: Final = 5.0
 """How often it is looked whether ``uploads.json`` has changed, in seconds."""
 
@@ -73,8 +71,8 @@ class Upload:
     overwrite: bool = False
     ttl_s: int | None = None
     mode: int = 0o644
-    unpack: bool = False
-    """The body is a tar archive, and what is in it is wanted."""
+    unpack: Archive | None = None
+    """The body is an archive, and what is in it is wanted."""
     checksum: str = ""
     length: int | None = None
     """Of the body, in bytes, where that is known."""
@@ -87,12 +85,11 @@ class UploadService:
     def __init__(self, gateway: GatewayService, engine: Engine, settings_file: str, clock: SteadyClock) -> None:
         """Raises :exc:`ConfigError`."""
         self._gateway, self._engine, self.clock = gateway, engine, clock
-        self._file = settings_file
-        self.settings = UploadSettings.load(settings_file)
-        self._seen = stamp(settings_file)
+        self.admission = Admission(settings_file, gateway.access, gateway.repositories.enabled, clock)
         self._began: dict[int, tuple[str, float]] = {}
+        self._large = 0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._bodies = ThreadPoolExecutor(MAX_UPLOADS, "gw-body")
+        self._bodies = ThreadPoolExecutor(MAX_LARGE, "gw-body")
         self._readers = ThreadPoolExecutor(8, "gw-read")
         self._indexes: dict[str, ExpiryIndex] = {}
         self._committer = GroupCommitter(engine.repository, self._check_leases, self._published, time.time)
@@ -103,78 +100,34 @@ class UploadService:
     async def start(self, *, upkeep: bool = True) -> None:
         """Begin to look whether the settings have changed and, with *upkeep*, after times to live and whitelists."""
         self._loop = asyncio.get_running_loop()
-        self._tasks = [asyncio.create_task(self._watch()), *(self.upkeep.start() if upkeep else ())]
+        self._tasks = [asyncio.create_task(self._watch_settings()), *(self.upkeep.start() if upkeep else ())]
 
     async def close(self) -> None:
         """Commit what was taken in, and end the threads."""
-        for task in self._tasks:
+        tasks = [*self._tasks, *self.upkeep.collections]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         for pool in (self._bodies, self._readers, self._committer):
             await asyncio.to_thread(pool.shutdown if isinstance(pool, ThreadPoolExecutor) else pool.close)
         await asyncio.to_thread(self.clock.save)
 
     async def reload(self) -> None:
         """Read the settings again; raises :exc:`ConfigError` and changes nothing if it cannot."""
-        self._seen = await asyncio.to_thread(stamp, self._file)
-        self.settings = await asyncio.to_thread(UploadSettings.load, self._file)
+        await asyncio.to_thread(self.admission.reload)
         self.upkeep.wake()
 
-    async def _watch(self) -> None:
+    async def _watch_settings(self) -> None:
         while True:
             await asyncio.sleep(WATCH_S)
             try:
-                if await asyncio.to_thread(stamp, self._file) != self._seen:
+                if await asyncio.to_thread(self.admission.changed):
                     await self.reload()
                     log.info("settings of uploads have changed and were read again")
             except ConfigError as error:
                 log.error("settings of uploads stay as they were: %s", error)
             except Exception:
                 log.exception("cannot look at the settings of uploads")
-
-    # --- who and where -------------------------------------------------------------------------------------------
-
-    def enabled(self) -> list[str]:
-        """The repositories that take uploads."""
-        return [fqrn for fqrn in self.settings.repositories if fqrn in self._gateway.access.config.repositories]
-
-    def place(self, fqrn: str, path: str) -> LeasePath:
-        """*path* of a repository that takes uploads; raises :exc:`NotEnabled`, :exc:`InvalidRequest`."""
-        if fqrn not in self.enabled():
-            raise NotEnabled
-        try:
-            return LeasePath.parse(f"{fqrn}/{path}")
-        except InvalidLeasePath as error:
-            raise InvalidRequest(error.reason.replace("lease path", "path")) from None
-
-    def authorize(self, asked: Asked, place: LeasePath, *, change: bool) -> Grant:
-        """Who asks; raises :exc:`Unauthorized` and :exc:`Forbidden`."""
-        settings = self.settings.repositories[place.fqrn]
-        try:
-            grant = authorize(asked, place, self._gateway.access, self.settings, time.time())
-        except Unauthorized:
-            if not change and settings.public_read and asked.authorization is None:
-                return Grant("anybody", LeasePath(place.fqrn, ""), read_only=True)
-            raise
-        grant.check(place, change=change)
-        if change and not self._gateway.repositories.enabled(place.fqrn):
-            raise TryAgain("the repository is disabled")
-        return grant
-
-    def end(self, fqrn: str, ttl_s: int | None) -> int | None:
-        """When something with this time to live ends, in seconds since the epoch; raises :exc:`InvalidRequest`.
-
-        A time of 0 asks for none, which is given where there is no limit; None is the default.
-        """
-        settings = self.settings.repositories[fqrn]
-        if ttl_s is None:
-            ttl_s = settings.default_ttl_s
-            if not ttl_s and settings.max_ttl_s:
-                ttl_s = settings.max_ttl_s
-        longest = settings.max_ttl_s or MAX_TTL_S
-        if not 0 <= ttl_s <= longest or (ttl_s == 0 and settings.max_ttl_s):
-            raise InvalidRequest(f"ttl_s is not from {1 if settings.max_ttl_s else 0} to {longest}")
-        return math.ceil(self.clock() + ttl_s) if ttl_s else None
 
     # --- changing ------------------------------------------------------------------------------------------------
 
@@ -183,28 +136,34 @@ class UploadService:
         fqrn, path = place.fqrn, place.path
         if not path and not wanted.unpack:
             raise InvalidRequest("a file needs a path")
-        end = self.end(fqrn, wanted.ttl_s)
+        end = self.admission.end(fqrn, wanted.ttl_s)
         if wanted.wait_s <= 0:
             self._check_leases(fqrn, path)  # at once, not after a long body
-        limits = self.settings.repositories[fqrn]
+        limits = self.admission.settings.repositories[fqrn]
         if (wanted.length or 0) > limits.max_bytes:
             raise TooLarge(f"more than {limits.max_bytes} bytes")
-        with self._working(fqrn):
+        small = wanted.length is not None and wanted.length <= SMALL
+        with self._working(fqrn, small=small):
             repository = await self._in_thread(self.repository, fqrn)
-            pipe = BodyPipe(limits.max_bytes, wanted.checksum)
 
-            def read(body: BodyPipe) -> Job:
+            def read(body: Body) -> Job:
                 # a file's time is the clock's that times to live are measured with, so that its age is right
-                if wanted.unpack:
-                    gathered = store_archive(body, repository, limits)
+                if wanted.unpack is not None:
+                    gathered = store_archive(body, wanted.unpack, repository, limits)
                     return PutTree(path, gathered, int(self.clock()), end, wanted.overwrite)
                 content = store_file(body, wanted.length, repository)
                 return PutFile(path, content, int(self.clock()), end, wanted.mode, wanted.overwrite)
 
-            try:
-                job = await self._translated(take_in(chunks, pipe, read, self._bodies))
-            finally:
-                self._gateway.metrics.add("upload_bytes_total", pipe.size)
+            if small:
+                data = await take_small(chunks, limits.max_bytes)
+                self._gateway.metrics.add("upload_bytes_total", len(data))
+                job = await self._translated(self._in_thread(lambda: read(SmallBody(data, wanted.checksum))))
+            else:
+                pipe = BodyPipe(limits.max_bytes, wanted.checksum)
+                try:
+                    job = await self._translated(take_in(chunks, pipe, read, self._bodies))
+                finally:
+                    self._gateway.metrics.add("upload_bytes_total", pipe.size)
             return await self.commit(fqrn, job, wait_s=wanted.wait_s)
 
     async def delete(self, place: LeasePath, *, recursive: bool = False, wait_s: float = 0.0) -> Done:
@@ -215,7 +174,7 @@ class UploadService:
         self, place: LeasePath, ttl_s: int | None, *, recursive: bool = False, wait_s: float = 0.0
     ) -> Done:
         """Let the time to live of what is at *place* begin anew; raises :exc:`UploadError`."""
-        end = self.end(place.fqrn, ttl_s)
+        end = self.admission.end(place.fqrn, ttl_s)
         return await self.commit(place.fqrn, SetExpiry(place.path, end, recursive), wait_s=wait_s)
 
     async def expire(self, fqrn: str) -> int:
@@ -327,14 +286,16 @@ class UploadService:
     # --- inside --------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _working(self, fqrn: str) -> Iterator[None]:
-        if len(self._began) >= MAX_UPLOADS:
+    def _working(self, fqrn: str, *, small: bool) -> Iterator[None]:
+        if len(self._began) >= MAX_UPLOADS or (self._large >= MAX_LARGE and not small):
             raise TryAgain("too many uploads at the same time")
         mark = object()
         self._began[id(mark)] = (fqrn, time.time())
+        self._large += not small
         try:
             yield
         finally:
+            self._large -= not small
             del self._began[id(mark)]
 
     def _leased(self, fqrn: str, path: str) -> int | None:

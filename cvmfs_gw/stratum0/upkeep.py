@@ -43,7 +43,8 @@ class Upkeep:
         self._looked: dict[str, float] = {}
         self._awake = asyncio.Event()
         self._collected: dict[str, float] = {}
-        self._collections: set[asyncio.Task[None]] = set()
+        self.collections: set[asyncio.Task[None]] = set()
+        """Collections of garbage that are running."""
         self.whitelists: dict[str, WhitelistState] = {}
         """The whitelists as they were found last."""
 
@@ -73,7 +74,7 @@ class Upkeep:
         self._awake.clear()
         service = self._service
         await asyncio.to_thread(service.clock.save)
-        enabled = service.enabled()
+        enabled = service.admission.repositories()
         for fqrn in enabled:
             stale = time.monotonic() - self._looked.get(fqrn, -math.inf) >= LOOK_S
             if not stale and self._next.get(fqrn, math.inf) > service.clock():
@@ -109,14 +110,14 @@ class Upkeep:
     # --- garbage -------------------------------------------------------------------------------------------------
 
     def _collect_soon(self, fqrn: str) -> None:
-        settings = self._service.settings.repositories[fqrn]
+        settings = self._service.admission.settings.repositories[fqrn]
         last = self._collected.get(fqrn, -math.inf)
         if not settings.collect_every_s or time.monotonic() - last < settings.collect_every_s:
             return
         self._collected[fqrn] = time.monotonic()
         task = asyncio.create_task(self._collect(fqrn, settings.keep_s))
-        self._collections.add(task)
-        task.add_done_callback(self._collections.discard)
+        self.collections.add(task)
+        task.add_done_callback(self.collections.discard)
 
     async def _collect(self, fqrn: str, keep_s: int) -> None:
         try:
@@ -135,7 +136,7 @@ class Upkeep:
 
     async def _keep_whitelists(self) -> float:
         service = self._service
-        for fqrn in service.enabled():
+        for fqrn in service.admission.repositories():
             try:
                 repository = await asyncio.to_thread(service.repository, fqrn)
             except EngineError as error:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import pytest
 
 from cvmfs_gw.stratum0.settings import RepositorySettings
+from tests.ingest.test_image import oci, saved
 from tests.stratum0.support import BUILDS, Server, checked, write_settings
 
 
@@ -112,6 +113,17 @@ async def test_an_archive_stays_where_its_token_may_write(server: Server) -> Non
     assert status == 201
     assert checked(server.repository) == {"/builds", "/builds/x", "/builds/y"}
     assert (await server.put("builds?unpack=tar", tar({"y/z": b"1"}), token=BUILDS))[0] == 409
+
+
+async def test_an_image_is_what_its_layers_amount_to(server: Server) -> None:
+    lower = tar({"bin/tool": b"old", "etc/gone": b"x", "kept": b"y"})
+    upper = tar({"bin/tool": b"new", "etc/.wh.gone": b""})
+    for image in (oci([lower, upper]), saved([lower, upper])):
+        status, reply = await server.put("image?unpack=oci&ttl_s=100", image)
+        assert status in (200, 201), reply
+    assert checked(server.repository) == {"/image", "/image/bin", "/image/bin/tool", "/image/kept"}
+    assert await server.call("GET", "files/image/bin/tool") == (200, b"new")
+    assert (await server.put("other?unpack=oci", lower))[0] == 400
 
 
 async def test_limits(server: Server) -> None:

@@ -12,6 +12,7 @@ from cvmfs_gw.engine.changes import Change, Put
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.engine.rules import Rules
 from cvmfs_gw.engine.tree import CatalogTree
+from cvmfs_gw.ingest.contents import StoredContent
 from cvmfs_gw.stratum0.committer import Done, GroupCommitter
 from cvmfs_gw.stratum0.errors import Exists, NotCommitted, PathLeased, TryAgain
 from cvmfs_gw.stratum0.jobs import Delete, Plan, PutFile
@@ -167,3 +168,14 @@ def test_the_line_has_an_end(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> N
     bench.gate.set()
     assert first.result(20).published
     assert all(answer.result(20).published for answer in waiting)
+
+
+def test_what_a_collector_took_is_asked_for_again(bench: Bench) -> None:
+    """Nothing refers to an object before its commit; one that has gone meanwhile must not be referred to after it."""
+    content = StoredContent(5, 0, b"\1" * 20)
+    good, lost = bench.together(puts("/a"), PutFile("/f", content, NOW))
+    error = lost.exception()
+    assert isinstance(error, NotCommitted)
+    assert error.http_status == 503
+    assert good.result().published
+    assert checked(bench.repository) == {"/first", "/a"}

@@ -258,6 +258,25 @@ async def test_together_and_each_for_itself(server: Server) -> None:
         assert await server.call("GET", f"files/d{n % 5}/f{n}") == (200, b"%d" % n)
 
 
+async def test_too_many_at_once(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cvmfs_gw.stratum0.service.MAX_LARGE", 1)
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"x"
+        reached.set()
+        await go_on.wait()
+
+    first = asyncio.create_task(server.put("a", slow()))
+    await reached.wait()
+    await until(lambda: server.uploads.running)
+    status, reply = await server.put("b", os.urandom(2 << 20))
+    assert (status, reply["reason"]) == (503, "too many uploads at the same time")
+    assert (await server.put("c", b"small ones come in all the same"))[0] == 201
+    go_on.set()
+    assert (await first)[0] == 201
+
+
 async def test_a_leased_path_is_busy(server: Server) -> None:
     key = read_key_file(server.paths.key_file(FQRN, "gw"))
     lease = await server.gateway.leases.acquire(f"{FQRN}/a/b", key, protocol=3, hostname="host")

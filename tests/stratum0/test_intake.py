@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from cvmfs_gw.stratum0.errors import ChecksumMismatch, TooLarge
-from cvmfs_gw.stratum0.intake import BLOCKS, BodyPipe, take_in
+from cvmfs_gw.stratum0.intake import BLOCKS, Body, BodyPipe, take_in
 
 DATA = b"".join(b"%08d" % n for n in range(100_000))
 
@@ -27,7 +27,7 @@ async def pieces(size: int, data: bytes = DATA) -> AsyncIterator[bytes]:
         yield data[at : at + size]
 
 
-def read_all(pipe: BodyPipe) -> bytes:
+def read_all(pipe: Body) -> bytes:
     found = []
     while data := pipe.read(777):
         found.append(data)
@@ -62,7 +62,7 @@ async def test_no_more_than_a_few_blocks_are_in_use(threads: ThreadPoolExecutor)
             asked += 1
             yield b"x" * 1000
 
-    def slow(pipe: BodyPipe) -> int:
+    def slow(pipe: Body) -> int:
         assert go_on.wait(20)
         return len(read_all(pipe))
 
@@ -81,7 +81,7 @@ async def test_a_sender_that_breaks_off(threads: ThreadPoolExecutor) -> None:
         yield b"x" * 1000
         raise ConnectionResetError
 
-    def reader(pipe: BodyPipe) -> bytes:
+    def reader(pipe: Body) -> bytes:
         try:
             return read_all(pipe)
         finally:
@@ -93,7 +93,7 @@ async def test_a_sender_that_breaks_off(threads: ThreadPoolExecutor) -> None:
 
 
 async def test_a_reader_that_fails(threads: ThreadPoolExecutor) -> None:
-    def reader(pipe: BodyPipe) -> bytes:
+    def reader(pipe: Body) -> bytes:
         pipe.read(1)
         raise OSError(28, "No space left on device")
 
@@ -110,7 +110,7 @@ async def test_one_that_is_cancelled(threads: ThreadPoolExecutor) -> None:
         reached.set()
         await asyncio.Event().wait()
 
-    def reader(pipe: BodyPipe) -> bytes:
+    def reader(pipe: Body) -> bytes:
         try:
             return read_all(pipe)
         finally:

@@ -1,0 +1,79 @@
+"""What is let in: which repositories take uploads, who may do what where, and how long things may live."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+from cvmfs_gw.gateway.access import Access
+from cvmfs_gw.gateway.errors import InvalidLeasePath
+from cvmfs_gw.gateway.leasepath import LeasePath
+from cvmfs_gw.stratum0.authorization import Asked, Grant, authorize
+from cvmfs_gw.stratum0.errors import InvalidRequest, NotEnabled, TryAgain, Unauthorized
+from cvmfs_gw.stratum0.settings import MAX_TTL_S, UploadSettings, stamp
+
+
+class Admission:
+    """By ``uploads.json`` at *path* and the gateway's keys. *is_enabled* says of a repository whether it may be changed
+    now; *clock* is that of times to live.
+    """
+
+    def __init__(
+        self, path: str, access: Access, is_enabled: Callable[[str], bool], clock: Callable[[], float]
+    ) -> None:
+        """Raises :exc:`ConfigError`."""
+        self._path, self._access, self._is_enabled, self._clock = path, access, is_enabled, clock
+        self._seen = stamp(path)
+        self.settings = UploadSettings.load(path)
+
+    def changed(self) -> bool:
+        """Whether the file is another one than when it was read."""
+        return stamp(self._path) != self._seen
+
+    def reload(self) -> None:
+        """Read the file again, once for each change; raises :exc:`ConfigError`, and the settings stay as they were."""
+        self._seen = stamp(self._path)
+        self.settings = UploadSettings.load(self._path)
+
+    def repositories(self) -> list[str]:
+        """The repositories that take uploads."""
+        return [fqrn for fqrn in self.settings.repositories if fqrn in self._access.config.repositories]
+
+    def place(self, fqrn: str, path: str) -> LeasePath:
+        """*path* of a repository that takes uploads; raises :exc:`NotEnabled`, :exc:`InvalidRequest`."""
+        if fqrn not in self.repositories():
+            raise NotEnabled
+        try:
+            return LeasePath.parse(f"{fqrn}/{path}")
+        except InvalidLeasePath as error:
+            raise InvalidRequest(error.reason.replace("lease path", "path")) from None
+
+    def authorize(self, asked: Asked, place: LeasePath, *, change: bool) -> Grant:
+        """Who asks; raises :exc:`Unauthorized` and :exc:`Forbidden`."""
+        settings = self.settings.repositories[place.fqrn]
+        try:
+            grant = authorize(asked, place, self._access, self.settings, time.time())
+        except Unauthorized:
+            if not change and settings.public_read and asked.authorization is None:
+                return Grant("anybody", LeasePath(place.fqrn, ""), read_only=True)
+            raise
+        grant.check(place, change=change)
+        if change and not self._is_enabled(place.fqrn):
+            raise TryAgain("the repository is disabled")
+        return grant
+
+    def end(self, fqrn: str, ttl_s: int | None) -> int | None:
+        """When something with this time to live ends, in seconds since the epoch; raises :exc:`InvalidRequest`.
+
+        A time of 0 asks for none, which is given where there is no limit; None is the default.
+        """
+        settings = self.settings.repositories[fqrn]
+        if ttl_s is None:
+            ttl_s = settings.default_ttl_s
+            if not ttl_s and settings.max_ttl_s:
+                ttl_s = settings.max_ttl_s
+        longest = settings.max_ttl_s or MAX_TTL_S
+        if not 0 <= ttl_s <= longest or (ttl_s == 0 and settings.max_ttl_s):
+            raise InvalidRequest(f"ttl_s is not from {1 if settings.max_ttl_s else 0} to {longest}")
+        return math.ceil(self._clock() + ttl_s) if ttl_s else None
