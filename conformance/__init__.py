@@ -2,11 +2,11 @@
 
 ::
 
-    __main__ ─▶ cli ─┬▶ runner ─▶ cases/* ─▶ probe ─▶ publisher ─▶ catalog, pack
-                     ├▶ report/*                 └──▶ gateway, repository, stream ─▶ wire
-                     ├▶ bench/*
+    __main__ ─▶ cli ─┬▶ runner ─▶ cases/* ─┬▶ probe ─▶ tree, catalog, pack
+                     ├▶ report/*           │     └───▶ gateway, repository, stream ─▶ wire
+                     ├▶ bench/*            └▶ machines/*, the deployed programs where they are installed
                      └▶ recorder, replay, chaos
 
-The suite speaks HTTP and nothing else, and has its own small implementation of the wire and of the formats, so that it
-says the same of every gateway. See ``README.md`` in this folder.
+The suite has its own small implementation of the wire and of the formats, so that it says the same of every gateway.
+See ``README.md`` in this folder.
 """

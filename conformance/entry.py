@@ -89,3 +89,16 @@ def xattr_blob(attributes: dict[str, bytes]) -> bytes:
         key = name.encode()
         blob += bytes([len(key), len(value)]) + key + value
     return blob
+
+
+def xattrs(blob: bytes | None) -> dict[str, bytes]:
+    """The other way round."""
+    found: dict[str, bytes] = {}
+    at = 2
+    for _ in range(blob[1] if blob else 0):
+        assert blob is not None
+        key, value = blob[at], blob[at + 1]
+        middle = at + 2 + key
+        found[blob[at + 2 : middle].decode()] = blob[middle : middle + value]
+        at = middle + value
+    return found

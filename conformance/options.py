@@ -32,6 +32,8 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     add("--store", metavar="DIR", type=Path, help="the repository's storage on disk")
     add("--sessions", metavar="DIR", type=Path, help="recorded sessions, whose repositories are on the target")
     add("--restart-command", metavar="CMD", default="", help="kills the gateway and starts it again")
+    add("--seed", type=int, default=1, help="of random histories (default: %(default)s)")
+    add("--publishes", type=int, default=12, help="how many revisions a random history has (default: %(default)s)")
     add("--timeout", type=float, default=60.0, metavar="SECONDS", help="for one request (default: %(default)s)")
 
 
@@ -62,6 +64,8 @@ def target(arguments: argparse.Namespace) -> Target:
         sessions=arguments.sessions,
         restart_command=arguments.restart_command,
         timeout=arguments.timeout,
+        seed=arguments.seed,
+        publishes=arguments.publishes,
     )
 
 

@@ -27,6 +27,7 @@ GROUPS: Final = (
     "faults",
     "timing",
     "replay",
+    "programs",
     "restart",
 )
 """Restarts come last, as they are the roughest."""
@@ -36,6 +37,7 @@ API13: Final = "gateway API of release 2.13"
 PUBLISHER: Final = "what the publishers' HTTP client of release 2.12 needs"
 CLIENT: Final = "what the mounted clients of release 2.12 need"
 FORMAT: Final = "repository format, catalog schema 2.5"
+PROGRAMS: Final = "what the programs of release 2.12 do"
 SAFETY: Final = "bad input must cost nothing"
 
 _cases: dict[str, Case] = {}

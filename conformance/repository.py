@@ -6,8 +6,9 @@ import sqlite3
 import threading
 from collections.abc import Mapping
 
+from conformance.entry import Entry
 from conformance.model import Failed
-from conformance.objects import algorithm_of, hash_name, inflate, object_path
+from conformance.objects import ALGORITHMS, algorithm_of, hash_name, inflate, object_path
 from conformance.tree import Tree
 from conformance.trust import Manifest, Whitelist
 from conformance.wire import Reply, Url, request
@@ -68,6 +69,14 @@ class Repository:
     def tree(self, root: str | None = None) -> Tree:
         """A revision; the present one if *root* is not given."""
         return Tree(root or self.manifest().root, self.catalog)
+
+    def content(self, entry: Entry) -> bytes:
+        """What is in a file."""
+        algorithm = ALGORITHMS[(entry.flags >> 8) & 7]
+        read = self.stored if (entry.flags >> 11) & 7 else self.plain
+        if entry.chunks:
+            return b"".join(read(chunk.hash.hex() + algorithm, "P") for chunk in entry.chunks)
+        return read((entry.hash or b"").hex() + algorithm)
 
     def certificate(self, manifest: Manifest | None = None) -> bytes:
         """The certificate of the present revision, PEM."""

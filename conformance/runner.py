@@ -25,12 +25,12 @@ def run(
     known: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Try all *cases*, those that may do damage after the others.
+    """Try all *cases*: first those whose programs want a repository without faults, last those that may do damage.
 
     *known* names the known fault of a target that makes a case fail. The results are in the order of *cases*.
     """
     places = {case.id: number for number, case in enumerate(cases)}
-    cases = sorted(cases, key=lambda case: case.destructive)
+    cases = sorted(cases, key=lambda case: (case.destructive, case.group != "programs"))
     started, moment = time.monotonic(), datetime.now(UTC)
     results: list[Result] = []
     for number, (case, probe) in enumerate(zip(cases, Probe.sequence(target), strict=False), 1):

@@ -39,6 +39,21 @@ class Target:
     restart_command: str = ""
     """A shell command that restarts the gateway and returns when it listens again."""
     timeout: float = 60.0
+    seed: int = 1
+    """Of random histories."""
+    publishes: int = 12
+    """How many revisions a random history has."""
+
+    @property
+    def api(self) -> str:
+        """Where publishers are told that the gateway is."""
+        return f"{self.gateway}/api/v1"
+
+    @property
+    def web(self) -> str:
+        """Where clients find the repository."""
+        url = self.stratum0.rstrip("/")
+        return url if url.endswith(f"/{self.fqrn}") else f"{url}/{self.fqrn}"
 
     @property
     def title(self) -> str:

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from conformance.consistency import check
-from conformance.entry import SPECIAL, Entry
+from conformance.entry import SPECIAL, Entry, xattrs
 from conformance.gateway import Gateway
 from conformance.model import Failed, NotApplicable, equal
-from conformance.objects import algorithm_of
 from conformance.probe import Probe
 from conformance.registry import each
 from conformance.replay import Player
@@ -91,9 +90,9 @@ def _differences(repository: Repository, path: str, entry: Entry, wanted: Mappin
         seen["mtime"] = entry.mtime
         wanted = {**wanted, "mtime": wanted["mtime"] // 10**9}
     if "xattrs" in wanted:
-        seen["xattrs"] = _attributes(entry.xattr)
+        seen["xattrs"] = {name: value.hex() for name, value in xattrs(entry.xattr).items()}
     if "sha1" in wanted:
-        seen["sha1"] = hashlib.sha1(content(repository, entry), usedforsecurity=False).hexdigest()
+        seen["sha1"] = hashlib.sha1(repository.content(entry), usedforsecurity=False).hexdigest()
     if entry.flags & SPECIAL:
         seen["device"] = seen.pop("size")
     faults = []
@@ -101,24 +100,3 @@ def _differences(repository: Repository, path: str, entry: Entry, wanted: Mappin
         if name in seen and seen[name] != value:
             faults.append(f"{path or '(top)'}: {name} is {seen[name]!r}, not {value!r}")
     return faults
-
-
-def content(repository: Repository, entry: Entry) -> bytes:
-    """What is in a file."""
-    algorithm = algorithm_of(repository.manifest().root)
-    read = repository.stored if (entry.flags >> 11) & 7 else repository.plain
-    if entry.chunks:
-        return b"".join(read(chunk.hash.hex() + algorithm, "P") for chunk in entry.chunks)
-    return read((entry.hash or b"").hex() + algorithm)
-
-
-def _attributes(blob: bytes | None) -> dict[str, str]:
-    found: dict[str, str] = {}
-    at = 2
-    for _ in range(blob[1] if blob else 0):
-        assert blob is not None
-        key, value = blob[at], blob[at + 1]
-        name = blob[at + 2 : at + 2 + key].decode()
-        found[name] = blob[at + 2 + key : at + 2 + key + value].hex()
-        at += 2 + key + value
-    return found

@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 
-from tests.e2e.machines import missing
+from conformance.machines.machine import missing
 from tests.e2e.world import World
 
 _missing = cache(missing)

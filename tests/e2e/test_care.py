@@ -8,12 +8,12 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+from conformance.machines import content
+from conformance.machines.machine import Machine
 from cvmfs_gw.engine.publish import Publication, TagChanges
 from cvmfs_gw.engine.repository import Repository as Opened
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_objstore.formats.reflog import Reflog
-from tests.e2e import content
-from tests.e2e.machines import Machine
 from tests.e2e.world import NOBODY, Repository, World
 
 FQRN = "care.example.org"

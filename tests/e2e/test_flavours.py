@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from conformance.machines import content
 from cvmfs_objstore.formats.catalog import Catalog
 from cvmfs_objstore.formats.manifest import SignedManifest
 from cvmfs_objstore.local import LocalStorage
 from cvmfs_objstore.objects import ObjectStore
-from tests.e2e import content
 from tests.e2e.world import World
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tests.e2e import content
-from tests.e2e.snapshot import grafted, loosened, snapshot
+from conformance.machines import content
+from conformance.machines.snapshot import grafted, loosened, snapshot
 from tests.e2e.world import NOBODY, World
 
 FQRN = "own.example.org"

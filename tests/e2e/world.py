@@ -1,8 +1,8 @@
 """A gateway with its web server and repositories as their users see them, and publishers and clients around it.
 
 The server is the console script, run by a user that may do nothing, in a mount namespace of its own. Publishers and
-clients are the deployed CernVM-FS programs, each in its own :class:`~tests.e2e.machines.Machine`. All talk over
-loopback, on ports that were free.
+clients are the deployed CernVM-FS programs, each in a :class:`~conformance.machines.machine.Machine` of its own. All
+talk over loopback, on ports that were free.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -27,8 +26,15 @@ from types import TracebackType
 from typing import Final
 
 import cvmfs_gw
-from tests.e2e.machines import ENVIRONMENT, CommandFailed, Finished, Machine, run_command
-from tests.e2e.snapshot import Tree, differences, snapshot
+from conformance.machines.client import Client
+from conformance.machines.machine import ENVIRONMENT, CommandFailed, Finished, Machine, run_command
+from conformance.machines.publisher import Publisher
+from conformance.machines.site import same
+from conformance.machines.snapshot import Tree
+from conformance.repository import Repository as Published
+from conformance.servers import free_port
+from conformance.target import Target
+from conformance.wire import Key
 
 NOBODY: Final = 65534
 _DEADLINE_S: Final = 30.0
@@ -41,14 +47,6 @@ def wait_for(what: str, condition: Callable[[], bool], seconds: float = _DEADLIN
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {seconds:.0f} s in vain: {what}")
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    """A TCP port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _closed_folders() -> dict[str, list[str]]:
@@ -100,11 +98,16 @@ class Repository:
         return (self.folder / "etc/cvmfs/keys" / f"{self.fqrn}.{kind}").read_bytes()
 
     @property
+    def target(self) -> Target:
+        """The same as the conformance suite is told of it."""
+        key = Key.read(str(self.folder / "etc/cvmfs/keys" / f"{self.fqrn}.gw"))
+        gateway = self.gateway.removesuffix("/api/v1")
+        return Target(gateway, self.web, self.fqrn, key, public_key=self.key("pub"), store=self.storage)
+
+    @property
     def revision(self) -> int:
         """The published revision, as the web server tells it."""
-        with urllib.request.urlopen(f"{self.web}/.cvmfspublished", timeout=30) as reply:
-            lines = bytes(reply.read()).partition(b"--\n")[0].decode().splitlines()
-        return next(int(line[1:]) for line in lines if line.startswith("S"))
+        return Published(self.web, self.fqrn).manifest().revision
 
 
 class World:
@@ -120,8 +123,7 @@ class World:
         os.chown(self.root, NOBODY, NOBODY)
         self.port, self.web_port = free_port(), free_port()
         self._server: subprocess.Popen[bytes] | None = None
-        self._client: Machine | None = None
-        self._mounts = 0
+        self._client: Client | None = None
 
     def __enter__(self) -> World:
         return self
@@ -214,62 +216,31 @@ class World:
 
     def publisher(self, name: str, repository: Repository, *options: str, settings: str = "") -> Publisher:
         """A machine that publishes to *repository*. *options* are those of ``cvmfs_server mkfs``."""
-        return Publisher(self.machine(name), repository, options, settings)
+        return Publisher(self.machine(name), repository.target, options, settings)
 
     @property
-    def client(self) -> Machine:
+    def client(self) -> Client:
         """The machine in which repositories are mounted and checked."""
         if self._client is None:
-            self._client = self.machine("client", {"/mnt/server": str(self.root)})
+            self._client = Client(self.machine("client", {"/mnt/server": str(self.root)}))
         return self._client
 
     def mounted(self, repository: Repository) -> Tree:
         """What a client sees that mounts *repository* with an empty cache."""
-        client, fqrn = self.client, repository.fqrn
-        self._mounts += 1
-        place = f"/mnt/{self._mounts}"
-        client.write(f"{place}.pub", repository.key("pub"))
-        settings = {
-            "CVMFS_SERVER_URL": repository.web,
-            "CVMFS_PUBLIC_KEY": f"{place}.pub",
-            "CVMFS_HTTP_PROXY": "DIRECT",
-            "CVMFS_CACHE_BASE": f"{place}.cache",
-            "CVMFS_SHARED_CACHE": "no",
-            "CVMFS_RELOAD_SOCKETS": f"{place}.cache",
-            "CVMFS_QUOTA_LIMIT": "2000",
-            "CVMFS_CLAIM_OWNERSHIP": "no",
-            "CVMFS_MAGIC_XATTRS_VISIBILITY": "never",
-            "CVMFS_USYSLOG": f"{place}.log",
-        }
-        client.write(f"{place}.conf", "".join(f"{key}={value}\n" for key, value in settings.items()))
-        client.shell(
-            f"mkdir {place} {place}.cache && cvmfs2 -o config={place}.conf,allow_other,fsname=cvmfs2 {fqrn} {place}"
-        )
-        try:
-            return snapshot(client.path(place))
-        finally:
-            client.shell(f"umount {place} || umount -l {place}; rm -rf {place}.cache")
+        return self.client.mounted(repository.target)
 
     # -- checks
 
     def verify(self, repository: Repository, expected: Tree, *, nanoseconds: bool = False) -> None:
         """The repository is whole, and a new client sees exactly *expected*."""
         self.check(repository)
-        seen = self.mounted(repository)
-        wrong = differences(expected, seen, nanoseconds=nanoseconds)
-        assert not wrong, "\n".join(["a client sees something else than what was published:", *wrong[:40]])
+        same(expected, self.mounted(repository), "a client sees", nanoseconds=nanoseconds)
 
     def check(self, repository: Repository) -> None:
         """``cvmfs_swissknife`` finds nothing wrong with catalogs, objects and reflog."""
         fqrn = repository.fqrn
-        self.client.write(f"/mnt/{fqrn}.pub", repository.key("pub"))
-        checksum = f"/mnt/server/var/spool/cvmfs/{fqrn}/reflog.chksum"
-        checked = self.client.run(
-            "cvmfs_swissknife", "check", "-c", "-l", "2", "-r", repository.web, "-N", fqrn, "-t", "/tmp",
-            "-k", f"/mnt/{fqrn}.pub", "-R", checksum,
-        )  # fmt: skip
-        assert "no problems found" in checked.output, checked
-        self.client.run("cvmfs_swissknife", "scrub", "-r", f"/mnt/server/srv/cvmfs/{fqrn}/data")
+        self.client.check(repository.target, (self.root / f"var/spool/cvmfs/{fqrn}/reflog.chksum").read_text())
+        self.client.scrub(f"/mnt/server/srv/cvmfs/{fqrn}")
 
     def importer(self, name: str, repository: Repository) -> Machine:
         """A machine that took the repository's storage over with ``cvmfs_server import``, as the server's own would."""
@@ -291,92 +262,8 @@ class World:
 
     def nested_catalogs(self, repository: Repository) -> set[str]:
         """Where the nested catalogs are, as ``cvmfs_swissknife`` tells."""
-        fqrn = repository.fqrn
-        command = (
-            "cvmfs_swissknife",
-            "lsrepo",
-            "-r",
-            repository.web,
-            "-n",
-            fqrn,
-            "-k",
-            f"/mnt/{fqrn}.pub",
-            "-l",
-            "/tmp",
-        )
-        return set(self.client.run(*command).output.splitlines()) - {"/"}
+        return self.client.nested_catalogs(repository.target)
 
     def objects(self, repository: Repository, suffix: str) -> int:
         """How many objects of that kind the storage holds."""
         return sum(1 for path in repository.storage.glob("data/??/*") if path.name.endswith(suffix))
-
-
-class Publisher:
-    """A machine with the deployed publisher's programs, set up for one repository through the gateway."""
-
-    def __init__(self, machine: Machine, repository: Repository, options: tuple[str, ...], settings: str) -> None:
-        self.machine = machine
-        self.repository = repository
-        self.fqrn = fqrn = repository.fqrn
-        for kind in ("pub", "crt", "gw"):
-            machine.write(f"/srv/keys/{fqrn}.{kind}", repository.key(kind), 0o600)
-        upstream = f"gw,/srv/cvmfs/{fqrn}/data/txn,{repository.gateway}"
-        machine.run(
-            "cvmfs_server",
-            "mkfs",
-            "-o",
-            "root",
-            "-k",
-            "/srv/keys",
-            "-u",
-            upstream,
-            "-w",
-            repository.web,
-            *options,
-            fqrn,
-        )
-        with machine.path(f"/etc/cvmfs/repositories.d/{fqrn}/server.conf").open("a") as file:
-            file.write(f"CVMFS_INCLUDE_XATTRS=true\n{settings}")
-
-    @property
-    def top(self) -> Path:
-        """The repository's directory in the machine, as the host sees it. Writable in a transaction."""
-        return self.machine.path(f"/cvmfs/{self.fqrn}")
-
-    def begin(self, subpath: str = "", *, expect: int | None = 0) -> Finished:
-        """``cvmfs_server transaction`` on *subpath* (``a/b``)."""
-        target = f"{self.fqrn}/{subpath}" if subpath else self.fqrn
-        return self.machine.run("cvmfs_server", "transaction", target, expect=expect)
-
-    def commit(self, *options: str, expect: int | None = 0) -> Finished:
-        """``cvmfs_server publish``."""
-        return self.machine.run("cvmfs_server", "publish", *options, self.fqrn, expect=expect)
-
-    def abort(self) -> Finished:
-        """``cvmfs_server abort``."""
-        return self.machine.run("cvmfs_server", "abort", "-f", self.fqrn)
-
-    def publish(self, change: Callable[[Path], object], subpath: str = "", *options: str) -> Tree:
-        """One transaction on *subpath* in which *change* works on the repository; returns what the tree was made."""
-        self.begin(subpath)
-        change(self.top)
-        tree = snapshot(self.top)
-        self.commit(*options)
-        return tree
-
-    def ingest(self, *options: str, expect: int | None = 0) -> Finished:
-        """``cvmfs_server ingest``."""
-        return self.machine.run("cvmfs_server", "ingest", *options, self.fqrn, expect=expect)
-
-    def enter(self, script: str, *, commit: bool = False) -> Finished:
-        """Run *script* in the repository in a shell of ``cvmfs_publish enter``, then ``cvmfs_publish commit``."""
-        machine, fqrn = self.machine, self.fqrn
-        trust = f"CVMFS_SERVER_URL={self.repository.web}\nCVMFS_PUBLIC_KEY=/etc/cvmfs/keys/{fqrn}.pub\n"
-        machine.write(f"/etc/cvmfs/config.d/{fqrn}.conf", trust)
-        machine.path(f"/srv/cvmfs/{fqrn}/data/txn").mkdir(parents=True, exist_ok=True)  # for its temporary files
-        lines = ["#!/bin/bash", "set -eu", f"cd /cvmfs/{fqrn}", script]
-        if commit:
-            lines += ["cd /", f"exec cvmfs_publish commit {fqrn}"]
-        machine.write("/srv/script", "\n".join(lines) + "\n", 0o755)
-        where = ("--transaction", "--repo-config", "/etc/cvmfs/repositories.d", fqrn)
-        return machine.run("cvmfs_publish", "enter", *where, "--", "/srv/script")

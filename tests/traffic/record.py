@@ -33,11 +33,12 @@ from urllib.parse import quote, unquote
 import aiohttp
 from aiohttp import web
 
+from conformance.machines import content
+from conformance.machines.machine import missing
+from conformance.machines.publisher import Publisher
+from conformance.machines.snapshot import Node, Tree, grafted, loosened, snapshot
 from cvmfs_gw.gateway.authorization import Key, sign
-from tests.e2e import content
-from tests.e2e.machines import missing
-from tests.e2e.snapshot import Node, Tree, grafted, loosened, snapshot
-from tests.e2e.world import Publisher, Repository, World
+from tests.e2e.world import Repository, World
 from tests.traffic.session import FIXTURES, ROOT, Exchange, Session, Signed, read_initial
 
 _KEPT_HEADERS: Final = ("Content-Type", "Expect", "User-Agent")
@@ -281,9 +282,8 @@ def ingest(stage: Stage) -> Tree:
         (source / "twins/two").hardlink_to(source / "twins/one")
 
     archive = stage.archive(fill)
-    alpha.machine.write("/srv/archive.tar", archive.read_bytes())
     stage.record()
-    alpha.ingest("-t", "/srv/archive.tar", "-b", "right/1.0")
+    alpha.ingest(archive.read_bytes(), "right/1.0")
     added = {f"right/1.0/{path}": node for path, node in snapshot(archive.with_suffix("")).items() if path}
     return tree | added | {"right/1.0": Node(0o040755, 0, 0, None)}
 
@@ -292,7 +292,7 @@ def _delete(stage: Stage, gone: str) -> Tree:
     alpha = stage.publisher("alpha")
     tree = alpha.publish(_few)
     stage.record()
-    alpha.ingest("-d", gone)
+    alpha.take_out(gone)
     above = gone.rpartition("/")[0]
     return grafted(tree, gone, {}) | {above: loosened(tree[above])}
 
@@ -408,7 +408,7 @@ def record(name: str) -> Session:
         world.verify(repository, tree)
         return Session(
             about=" ".join((SCENES[name].__doc__ or "").split()),
-            recorded_with=world.client.run("cvmfs2", "--version").output.strip(),
+            recorded_with=world.client.machine.run("cvmfs2", "--version").output.strip(),
             fqrn=fqrn,
             revision=repository.revision,
             catalogs=sorted(path[1:] for path in world.nested_catalogs(repository)),

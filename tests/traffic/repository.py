@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+from conformance.machines.snapshot import Node, Tree
 from cvmfs_objstore.compression import Compression
 from cvmfs_objstore.formats.catalog import Catalog
 from cvmfs_objstore.formats.entry import NESTING_FLAGS, Counters, Entry, Kind, unpack_xattrs
@@ -15,7 +16,6 @@ from cvmfs_objstore.formats.reflog import Reflog
 from cvmfs_objstore.hashes import ContentHash
 from cvmfs_objstore.local import LocalStorage
 from cvmfs_objstore.objects import ObjectStore
-from tests.e2e.snapshot import Node, Tree
 
 _MAX_SIZE = 64 << 20
 

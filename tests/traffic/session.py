@@ -19,9 +19,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from conformance.machines.snapshot import Node, Tree
 from cvmfs_gw.gateway.authorization import Key
 from cvmfs_objstore.local import LocalStorage
-from tests.e2e.snapshot import Node, Tree
 
 FIXTURES: Final = Path(__file__).parent / "fixtures"
 ROOT: Final = "@root@"

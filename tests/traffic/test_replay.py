@@ -21,11 +21,11 @@ from typing import Any, Final
 
 import pytest
 
+from conformance.machines.snapshot import Tree, differences, snapshot
 from cvmfs_gw.engine.create import write_whitelist
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.gateway.authorization import sign
 from cvmfs_gw.paths import SystemPaths
-from tests.e2e.snapshot import Tree, differences, snapshot
 from tests.traffic.repository import StoredRepository
 from tests.traffic.session import FIXTURES, Exchange, Session
 

@@ -20,6 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+from conformance.model import Failed
+
 PROGRAMS: Final = ("cvmfs_server", "cvmfs_swissknife", "cvmfs_publish", "cvmfs2")
 TOOLS: Final = ("bash", "unshare", "nsenter", "setpriv", "mount")
 ENVIRONMENT: Final = {
@@ -101,7 +103,7 @@ class Finished:
         return f"exit code {self.code} of {self.command}\n{self.output}"
 
 
-class CommandFailed(AssertionError):
+class CommandFailed(Failed):
     """A command that had to succeed did not."""
 
 

@@ -1,7 +1,7 @@
-"""Random changes of a repository, a plain model of what they come to, and the published tree read from its catalogs.
+"""Random changes of a repository, and a plain model of what they come to.
 
-The model is a dict, path -> what is there (:data:`tests.e2e.snapshot.Tree`). A change is made on it first, and carried
-out in a publisher's directory afterwards, so that nothing in the model is owed to what is tested.
+The model is a dict, path -> what is there (:data:`conformance.machines.snapshot.Tree`). A change is made on it first,
+and carried out in a publisher's directory afterwards, so that nothing in the model is owed to what is tried.
 """
 
 from __future__ import annotations
@@ -15,13 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from cvmfs_gw.engine.catalogs import CatalogStore
-from cvmfs_objstore.compression import Compression
-from cvmfs_objstore.formats.catalog import Catalog
-from cvmfs_objstore.formats.entry import Entry, Kind, unpack_xattrs
-from cvmfs_objstore.hashes import ContentHash
-from tests.e2e import content
-from tests.e2e.snapshot import Node, Tree
+from conformance.machines import content
+from conformance.machines.snapshot import Node, Tree
 
 MARKER: Final = ".cvmfscatalog"
 NAMES: Final = ("a", "b", "c", "d", "a-b", "a.b", "with space", "ä", "\udcff\udcfe", ".hidden", "'quoted\"")
@@ -102,6 +97,8 @@ class Maker:
     """All file contents that were ever made, by SHA-1."""
     whole_seconds: bool = False
     """Times without nanoseconds, which archives do not keep."""
+    plain: bool = False
+    """Only what the merge of release 2.12 passes on."""
 
     # -- entries
 
@@ -145,6 +142,8 @@ class Maker:
         return replace(self.node(kind | self.random.choice((0o644, 0o600))), device=device)
 
     def leaf(self) -> Node:
+        if self.plain:
+            return self.random.choice((self.file, self.file, self.symlink))()
         return self.random.choice((self.file, self.file, self.file, self.symlink, self.special))()
 
     # -- changes
@@ -174,7 +173,8 @@ class Maker:
             actions.append((8, lambda: self._plant(tree, spot)))
             actions.append((4, lambda: self._mark(tree, self.random.choice(places))))
             actions.append((2, lambda: self._copy(tree, self.random.choice(known or [""]), spot)))
-            actions.append((1, lambda: self._twin(tree, spot)))
+            if not self.plain:
+                actions.append((1, lambda: self._twin(tree, spot)))
         weights = [weight for weight, _ in actions]
         self.random.choices(actions, weights)[0][1]()
 
@@ -188,6 +188,9 @@ class Maker:
 
     def _plant(self, tree: Tree, path: str) -> None:
         """Something new at *path*, in place of what is there."""
+        if self.plain and path in tree:
+            self._touch(tree, path)
+            return
         self._remove(tree, path)
         if self.random.random() < 0.5 or path.count("/") >= DEEPEST:
             tree[path] = self.leaf()
@@ -212,7 +215,7 @@ class Maker:
     def _touch(self, tree: Tree, path: str) -> None:
         """Other attributes, or other content."""
         node = tree[path]
-        what = self.random.randrange(5)
+        what = self.random.choice((0, 1, 4)) if self.plain else self.random.randrange(5)
         if what == 0 and node.sha1 is not None and path.rpartition("/")[2] != MARKER:
             tree[path] = self.file()
         elif what == 1 and not stat.S_ISLNK(node.mode):
@@ -235,7 +238,7 @@ class Maker:
 
     def _copy(self, tree: Tree, old: str, new: str) -> None:
         """Copy or move what is at *old*, all of it, to *new*."""
-        if not old or inside(new, old) or inside(old, new):
+        if not old or inside(new, old) or inside(old, new) or (self.plain and new in tree):
             return
         taken = {path: tree[path] for path in [old, *below(tree, old)]}
         if max(path.count("/") for path in taken) - old.count("/") + new.count("/") > DEEPEST:
@@ -315,58 +318,3 @@ def _dress(place: Path, node: Node) -> None:
         for name, value in node.xattrs:
             os.setxattr(place, name, value)
     os.utime(place, ns=(node.mtime, node.mtime), follow_symlinks=False)
-
-
-class CatalogReader:
-    """Reads whole trees from the catalogs and objects of a storage, as a client would show them."""
-
-    def __init__(self, store: CatalogStore) -> None:
-        self._store = store
-        self._hashes: dict[tuple[ContentHash, ...], str] = {}
-
-    def read(self, root: ContentHash) -> tuple[Tree, set[str]]:
-        """The tree, and where its nested catalogs are."""
-        tree: Tree = {}
-        mountpoints: set[str] = set()
-        self._read(root, "", tree, mountpoints)
-        top = tree[""]
-        tree[""] = replace(empty()[""], mode=stat.S_IFMT(top.mode) | 0o755)
-        return tree, mountpoints
-
-    def _read(self, ref: ContentHash, top: str, tree: Tree, mountpoints: set[str]) -> None:
-        with self._store.load(ref) as catalog:
-            root = catalog.get(top)
-            assert root is not None, f"no root in the catalog of {top}"
-            node = self._node(catalog, top, root)
-            assert tree.setdefault(top[1:], node) == node, f"the two rows of {top} differ"
-            for path, entry in catalog.walk(top):
-                assert path[1:] not in tree, f"{path} is in two catalogs"
-                tree[path[1:]] = self._node(catalog, path, entry)
-            for path, nested in catalog.nested().items():
-                mountpoints.add(path[1:])
-                self._read(nested.hash, path, tree, mountpoints)
-
-    def _node(self, catalog: Catalog, path: str, entry: Entry) -> Node:
-        mtime = entry.mtime * 10**9 + max(entry.mtimens or 0, 0)
-        node = Node(entry.mode, entry.uid, entry.gid, mtime)
-        if entry.kind is Kind.SYMLINK:
-            return replace(node, target=entry.symlink)
-        xattrs = {name: value for name, value in unpack_xattrs(entry.xattr).items() if name.startswith("user.")}
-        node = replace(node, xattrs=tuple(sorted(xattrs.items())))
-        if entry.kind is Kind.FILE:
-            names = [entry.chunk_hash(chunk) for chunk in catalog.chunks(path)]
-            if not names:
-                assert entry.content_hash is not None, f"{path} has no content"
-                names.append(entry.content_hash)
-            return replace(node, size=entry.size, sha1=self._sha1(tuple(names), Compression(entry.compression)))
-        return node if entry.is_directory else replace(node, device=entry.size)
-
-    def _sha1(self, names: tuple[ContentHash, ...], compression: Compression) -> str:
-        """The SHA-1 of what the objects hold one after the other."""
-        found = self._hashes.get(names)
-        if found is None:
-            hasher = hashlib.sha1(usedforsecurity=False)
-            for name in names:
-                hasher.update(self._store.objects.get_plain(name, compression=compression))
-            found = self._hashes[names] = hasher.hexdigest()
-        return found

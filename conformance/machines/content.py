@@ -1,4 +1,4 @@
-"""Changes that tests make to a repository: functions of its top directory, all reproducible."""
+"""Changes that scenarios make to a repository: functions of a directory in it, all reproducible."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def patchwork(path: Path, size: int, seed: int = 0) -> None:
     stamp(path, seed)
 
 
-# -- one maker for each kind of entry: the tests replace every kind by every other
+# -- one maker for each kind of entry: scenarios replace every kind by every other
 
 
 def _file(path: Path) -> None:
@@ -131,8 +131,8 @@ KINDS: Final[dict[str, Callable[[Path], None]]] = {
 }
 
 
-def varied(top: Path) -> None:
-    """A tree with a bit of everything."""
+def ordinary(top: Path) -> None:
+    """Files, directories and links of many kinds."""
     for number in range(40):
         put(top / f"many/d{number % 5}/f{number}", noise(number, 50 * number), moment=number)
     put(top / "bin/run", "#!/bin/sh\n", mode=0o755, moment=50)
@@ -171,17 +171,22 @@ def varied(top: Path) -> None:
     os.setxattr(top / "attributes/file", "user.colour", b"green")
     os.setxattr(top / "attributes/file", "user.binary", bytes(range(200)))
     os.setxattr(top / "attributes", "user.of-a-directory", b"yes")
+    put(top / "twins/one", "hard", moment=65)
+    os.link(top / "twins/one", top / "twins/two")
+
+
+def varied(top: Path) -> None:
+    """A tree with a bit of everything."""
+    ordinary(top)
     for name in ("fifo", "device"):
         (top / "special").mkdir(exist_ok=True)
         KINDS[name](top / "special" / name)
     os.mknod(top / "special/block", 0o660 | stat.S_IFBLK, os.makedev(7, 300))
     os.mknod(top / "special/socket", 0o666 | stat.S_IFSOCK)
-    put(top / "twins/one", "hard", moment=65)
-    os.link(top / "twins/one", top / "twins/two")
 
 
-def varied_again(top: Path) -> None:
-    """Changes of nearly all that :func:`varied` made."""
+def ordinary_again(top: Path) -> None:
+    """Changes of nearly all that :func:`ordinary` made, other than of owners and attributes alone."""
     put(top / "many/d0/f0", "longer than it was", moment=100)
     put(top / "many/d1/f1", b"", moment=101)
     (top / "many/d2/f2").unlink()
@@ -190,12 +195,21 @@ def varied_again(top: Path) -> None:
     put(top / "many/new/file", "new", moment=102)
     (top / "bin/run").chmod(0o700)
     stamp(top / "bin/setuid", 103)
-    os.chown(top / "owned/by-others", 4444, 5555)
-    os.chown(top / "owned", 0, 0)
     put(top / "same/one", "no longer the same", moment=104)
     (top / "links/relative").unlink()
     (top / "links/relative").symlink_to("bin/setuid")
     stamp(top / "links/dangling", 105)
+    (top / "sticky").chmod(0o755)
+    (top / "empty").rename(top / "sticky/empty")
+    shutil.rmtree(top / "deep/deep/deep")
+    (top / "secret").chmod(0o755)
+
+
+def varied_again(top: Path) -> None:
+    """Changes of nearly all that :func:`varied` made."""
+    ordinary_again(top)
+    os.chown(top / "owned/by-others", 4444, 5555)
+    os.chown(top / "owned", 0, 0)
     os.setxattr(top / "attributes/file", "user.colour", b"blue!")
     os.removexattr(top / "attributes/file", "user.binary")
     os.setxattr(top / "attributes", "user.of-a-directory", b"no")
@@ -203,7 +217,3 @@ def varied_again(top: Path) -> None:
     (top / "special/block").unlink()
     (top / "special/device").unlink()
     os.mknod(top / "special/device", 0o600 | stat.S_IFCHR, os.makedev(1, 5))
-    (top / "sticky").chmod(0o755)
-    (top / "empty").rename(top / "sticky/empty")
-    shutil.rmtree(top / "deep/deep/deep")
-    (top / "secret").chmod(0o755)
