@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from tests.e2e import content
-from tests.e2e.machines import missing
+from conformance.machines import content
+from conformance.machines.machine import missing
+from conformance.machines.publisher import BUSY
+from conformance.machines.snapshot import grafted, snapshot
 from tests.e2e.network import private_network
-from tests.e2e.snapshot import grafted, snapshot
-from tests.e2e.test_leases import BUSY
 from tests.e2e.world import Repository, World, unprivileged, wait_for
 
 FQRN = "swap.example.org"
