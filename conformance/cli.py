@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -36,7 +37,7 @@ from conformance.report.page import page
 from conformance.report.terminal import Terminal
 from conformance.repository import Repository
 from conformance.runner import run
-from conformance.servers import own
+from conformance.servers import ALONE, may_be_alone, own
 from conformance.session import Session
 from conformance.target import Target
 from conformance.wire import Key
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given.insert(0, "run")
     parser = _parser()
     parsed = parser.parse_args(given)
+    parsed.given = given
     try:
         result: int = parsed.run(parsed)
     except (Failed, ValueError, OSError) as error:
@@ -76,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--only-reference", action="store_true", help="the reference and nothing else")
     command.add_argument("--sessions", metavar="DIR", type=Path, help="recorded sessions to replay")
     command.add_argument("--inside", help=argparse.SUPPRESS)
+    command.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     _add_run(command)
     command.set_defaults(run=_local)
 
@@ -169,9 +172,12 @@ def read_reports(path: Path) -> list[Report]:
 def _local(arguments: argparse.Namespace) -> int:
     if arguments.inside:
         return _finish(arguments, [_run(arguments, options.load(Path(arguments.inside).read_text()))])
+    if not arguments.alone and may_be_alone():
+        # In a mount namespace of its own it may have small disks, to fill them.
+        os.execvp(ALONE[0], [*ALONE, sys.executable, "-m", "conformance", *arguments.given, "--alone"])
     reports = []
     if not arguments.only_reference:
-        with own(arguments.sessions) as target:
+        with own(arguments.sessions, small=arguments.alone) as target:
             # Nothing kills a gateway that was started for this.
             reports.append(_run(argparse.Namespace(**{**vars(arguments), "destructive": True}), target))
     if arguments.reference or arguments.only_reference:
@@ -187,7 +193,7 @@ def _reference(arguments: argparse.Namespace) -> list[Report]:
 
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="conformance-")))
-        target, enter = stack.enter_context(reference(arguments.sessions))
+        target, enter = stack.enter_context(reference(arguments.sessions, small=arguments.alone))
         given = ["local", "--known", "reference-2.12", "--json", str(folder / "json"), *arguments.only]
         given += [flag for flag in ("--destructive", "--quiet") if getattr(arguments, flag.strip("-"))]
         _inside(target, enter, given)

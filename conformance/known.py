@@ -82,6 +82,7 @@ REFERENCE_2_12: Final[Mapping[str, str]] = {
     "faults.payload.slow": _WORKERS,
     "faults.commit": _AGAIN,
     "faults.whole": _AGAIN,
+    "faults.disk.commit": _RETRY,
     "timing.during.commit": _LOCK,
     "replay.new-tree": _MERGE,
     "replay.changes": _MERGE,
@@ -98,6 +99,7 @@ REFERENCE_2_12: Final[Mapping[str, str]] = {
     "restart.payload.commit": _RESTART,
     "restart.commit.again": _AGAIN,
     "restart.during.commit": _RESTART,
+    "restart.during.payload": _RESTART,
     "restart.notification": "messages are kept in memory only: no issue known",
 }
 

@@ -14,13 +14,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from conformance.model import Failed
-from conformance.servers import FQRN, OTHER, access_file, described, memory
+from conformance.servers import FQRN, OTHER, access_file, described, room
 from conformance.session import install, load_all
 from conformance.target import Target
 
@@ -87,12 +86,11 @@ def missing() -> str:
 
 
 @contextlib.contextmanager
-def reference(sessions: Path | None = None) -> Iterator[tuple[Target, list[str]]]:
-    """The reference, running, and what to put before a command that is to reach it."""
+def reference(sessions: Path | None = None, *, small: bool = False) -> Iterator[tuple[Target, list[str]]]:
+    """The reference, running, and what to put before a command that is to reach it; see :func:`servers.room`."""
     # Who enters a mount namespace leaves the working directory behind.
     sessions = sessions.resolve() if sessions is not None else None
-    with tempfile.TemporaryDirectory(prefix="conformance-reference-", dir=memory()) as name:
-        root = Path(name)
+    with room("conformance-reference-", small=small) as root:
         root.chmod(0o755)
         _lay_out(root)
         (root / "start").write_text(_START)

@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -37,6 +38,9 @@ KEYS: Final = {
     for name in ("main", "second", "narrow", "foreign", "boss")
 }
 _START_S: Final = 60.0
+ALONE: Final = ("unshare", "--mount", "--propagation", "private")
+"""What to put before a command that is to have a mount namespace of its own."""
+_SMALL: Final = 1 << 30
 
 
 def access_file(sessions: Sequence[str] = ()) -> dict[str, Any]:
@@ -149,10 +153,35 @@ def memory() -> str | None:
 
 
 @contextlib.contextmanager
-def own(sessions: Path | None = None) -> Iterator[Target]:
-    """This product's gateway with its web server, running; in memory where there is such a file system."""
-    with tempfile.TemporaryDirectory(prefix="conformance-", dir=memory()) as folder:
-        server = Own(Path(folder))
+def room(prefix: str, *, small: bool) -> Iterator[Path]:
+    """A new folder in memory, if there is such a file system; *small*: one of its own, which cases may fill.
+
+    Mounting takes a mount namespace that nobody else is in.
+    """
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=memory()) as folder:
+        if not small:
+            yield Path(folder)
+            return
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"mode=755,size={_SMALL}", "tmpfs", folder], check=True)
+        try:
+            yield Path(folder)
+        finally:
+            subprocess.run(["umount", "-l", folder], check=False)
+
+
+def may_be_alone() -> bool:
+    """Whether this user may have a mount namespace."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        return False
+    tried = subprocess.run([*ALONE, "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False)
+    return not tried.returncode
+
+
+@contextlib.contextmanager
+def own(sessions: Path | None = None, *, small: bool = False) -> Iterator[Target]:
+    """This product's gateway with its web server, running; see :func:`room`."""
+    with room("conformance-", small=small) as folder:
+        server = Own(folder)
         server.prepare(sessions)
         server.start()
         try:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
+from conformance.cases import faults_disk
 from conformance.chaos import ChaosProxy, Fault, chaos
 from conformance.consistency import check
 from conformance.gateway import Gateway
 from conformance.model import Failed, equal, expect
 from conformance.pack import Pack
-from conformance.probe import Probe, accepted
+from conformance.probe import Probe, accepted, refused
 from conformance.registry import SAFETY, case, each, issue
 from conformance.tree import Built, Tree
 from conformance.wire import Reply
+
+__all__ = ["faults_disk"]
 
 
 @contextlib.contextmanager
@@ -78,6 +81,17 @@ def payload_reply_lost(probe: Probe) -> None:
     expect(probe.repository.has(made.name), "the object is missing")
 
 
+@case("faults.payload.reply.cut", "a payload whose reply is cut in the middle can be sent again", SAFETY)
+def payload_reply_cut(probe: Probe) -> None:
+    token, made = probe.acquire(), probe.new_object(10_000)
+    pack = Pack.of([made])
+    with network(probe) as (proxy, gateway):
+        proxy.next(Fault("truncate", 40))
+        _lost(lambda: gateway.payload(token, pack).json)
+        accepted(gateway.payload(token, pack), "payload sent again")
+    expect(probe.repository.has(made.name), "the object is missing")
+
+
 @case("faults.payload.duplicate", "a payload that arrives twice is stored once, and both are ok", SAFETY)
 def payload_duplicate(probe: Probe) -> None:
     token, made = probe.acquire(), probe.new_object(10_000)
@@ -134,6 +148,26 @@ def commit_reply_cut(probe: Probe) -> None:
     check(probe.repository).need(top)
 
 
+@each(
+    "faults.commit",
+    SAFETY,
+    {
+        "delay": ("a commit whose reply comes late is one revision", Fault("delay", seconds=1.5)),
+        "slow": ("a commit whose request trickles in is one revision", Fault("trickle", 40, 0.05)),
+    },
+)
+def commit_late(probe: Probe, fault: Fault) -> None:
+    top = probe.path()
+    before = probe.repository.manifest().revision
+    token, built = _ready(probe, top)
+    probe.send(token, built)
+    with network(probe) as (proxy, gateway):
+        proxy.next(fault)
+        reply = accepted(gateway.commit(token, built.base, built.root), "commit")
+    equal(reply.get("final_revision"), before + 1, "final_revision")
+    check(probe.repository).need(top)
+
+
 @case(
     "faults.commit.duplicate",
     "a commit that arrives twice is one revision, and the publisher learns of success",
@@ -175,6 +209,42 @@ def lease_reply_lost(probe: Probe) -> None:
         _lost(lambda: gateway.acquire(probe.fqrn + path))
     expect(probe.fqrn + path in probe.listing(), "it is not listed")
     accepted(probe.gateway.cancel_by_path(probe.fqrn + path, key=probe.admin), "cancel")
+    probe.acquire(path)
+
+
+@case("faults.lease.cut", "a request for a lease that is cut leases nothing", SAFETY)
+def lease_cut(probe: Probe) -> None:
+    path = probe.path()
+    with network(probe) as (proxy, gateway):
+        proxy.next(Fault("cut_request", 230))
+        _lost(lambda: gateway.acquire(probe.fqrn + path))
+    expect(probe.fqrn + path not in probe.listing(), "it is listed")
+    probe.acquire(path)
+
+
+@case(
+    "faults.lease.duplicate",
+    "a request for a lease that arrives twice is one lease, and the second finds it busy",
+    SAFETY,
+)
+def lease_duplicate(probe: Probe) -> None:
+    path = probe.path()
+    with network(probe) as (proxy, gateway):
+        proxy.next(Fault("duplicate"))
+        reply = gateway.acquire(probe.fqrn + path)
+    equal(reply.json.get("status"), "path_busy", "status")
+    expect(probe.fqrn + path in probe.listing(), "it is not listed")
+    accepted(probe.gateway.cancel_by_path(probe.fqrn + path, key=probe.admin), "cancel")
+
+
+@case("faults.drop.reply.lost", "a drop whose reply is lost leaves the path free, and the next drop says so", SAFETY)
+def drop_reply_lost(probe: Probe) -> None:
+    path = probe.path()
+    token = probe.acquire(path)
+    with network(probe) as (proxy, gateway):
+        proxy.next(Fault("cut_reply"))
+        _lost(lambda: gateway.drop(token))
+        refused(gateway.drop(token), "a second drop")
     probe.acquire(path)
 
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from typing import Final
+
 from conformance.cases.notifications import hear, news, server, tell
 from conformance.consistency import check
-from conformance.model import equal, expect
+from conformance.model import Failed, equal, expect
+from conformance.pack import Pack
 from conformance.probe import Probe, accepted
 from conformance.registry import SAFETY, case, issue
+
+_KILLS: Final = 5
 
 
 @case("restart.lease.listed", "a lease is there after a restart, on its path and with its end", issue(3128))
@@ -108,6 +115,80 @@ def during_commit(probe: Probe) -> None:
     equal(done.revision, before.revision + 1, "final_revision")
     equal(len(check(probe.repository).children(top)), 10_001, "files")
     probe.publish(top, lambda tree: tree.clear(top))
+
+
+@case(
+    "restart.during.payload",
+    "killed in the middle of a payload: no half object is visible, it can be sent again",
+    SAFETY,
+)
+def during_payload(probe: Probe) -> None:
+    top = probe.path()
+    content = probe.fresh(30_000_000)
+    built = probe.build(lambda tree: tree.put_file(top, content))
+    token = probe.acquire(top)
+    pack = Pack.of(built.objects)
+
+    def send() -> None:
+        with contextlib.suppress(OSError):
+            probe.gateway.payload(token, pack)
+
+    probe.together(send, probe.restart)
+    for made in built.objects:
+        reply = probe.repository.ask(made.path)
+        expect(reply.status == 404 or reply.body == made.data, f"{len(reply.body)} of {len(made.data)} bytes are there")
+    probe.send(token, built)
+    probe.commit(token, built)
+    equal(probe.repository.content(check(probe.repository).need(top)), content, "content")
+
+
+@case("restart.during.leases", "killed while leases are granted: each that was granted is there afterwards", SAFETY)
+def during_leases(probe: Probe) -> None:
+    found: list[str] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        with contextlib.suppress(OSError):
+            while not stop.is_set():
+                path = probe.path()
+                if probe.ask(path).json.get("status") == "ok":
+                    found.append(probe.fqrn + path)
+
+    def kill() -> None:
+        probe.until("some leases are granted", lambda: len(found) >= 20)
+        probe.restart()
+        stop.set()
+
+    probe.together(ask, kill)
+    missing = [path for path in found if path not in probe.listing()]
+    expect(not missing, f"{len(missing)} of {len(found)} granted leases are lost")
+
+
+@case("restart.during.commits", "killed five times in a stream of commits: each that was acknowledged is there", SAFETY)
+def during_commits(probe: Probe) -> None:
+    kept: list[str] = []
+    for _ in range(_KILLS):
+        killed = threading.Event()
+
+        def publish(killed: threading.Event = killed) -> None:
+            while not killed.is_set():
+                top = probe.path()
+                try:
+                    probe.publish(top, lambda tree, top=top: tree.make_directories(top))  # type: ignore[misc]
+                except (OSError, Failed):
+                    return
+                kept.append(top)
+
+        def kill(killed: threading.Event = killed, wanted: int = len(kept) + 2) -> None:
+            probe.until("some commits are acknowledged", lambda: len(kept) >= wanted)
+            probe.restart()
+            killed.set()
+
+        probe.together(publish, kill)
+    tree = check(probe.repository)
+    missing = [top for top in kept if tree.get(top) is None]
+    expect(not missing, f"{len(missing)} of {len(kept)} acknowledged commits are lost")
+    probe.plant(probe.path())
 
 
 @case("restart.notification", "a new subscriber gets the last message that came before a restart", SAFETY)
