@@ -83,6 +83,7 @@ REFERENCE_2_12: Final[Mapping[str, str]] = {
     "faults.commit": _AGAIN,
     "faults.whole": _AGAIN,
     "faults.disk.commit": _RETRY,
+    "faults.disk.payload": "an object that finds no room is there, with nothing in it: no issue known",
     "timing.during.commit": _LOCK,
     "replay.new-tree": _MERGE,
     "replay.changes": _MERGE,
