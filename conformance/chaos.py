@@ -80,8 +80,8 @@ class ChaosProxy:
             with contextlib.closing(self._url.connect(self._timeout)) as server:
                 if fault.kind == "cut_request":
                     server.sendall(request[: fault.size])
-                    _reset(server)
-                    _reset(client)
+                    reset(server)
+                    reset(client)
                     return
                 if fault.kind == "trickle":
                     for at in range(0, len(request), fault.size):
@@ -91,7 +91,7 @@ class ChaosProxy:
                     server.sendall(request)
                 reply = _drain(server)
             if fault.kind == "cut_reply":
-                _reset(client)
+                reset(client)
                 return
             if fault.kind == "delay":
                 time.sleep(fault.seconds)
@@ -135,6 +135,7 @@ def _drain(server: socket.socket) -> bytes:
     return bytes(data)
 
 
-def _reset(connection: socket.socket) -> None:
+def reset(connection: socket.socket) -> None:
+    """End a connection as a crash does."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     connection.close()

@@ -6,7 +6,7 @@
     python -m conformance local [--reference]                                        try one that is started for it
     python -m conformance bench ... [--against FILE]                                 measure one, or two in turns
     python -m conformance compare A.json B.json --html PAGE                          put reports side by side
-    python -m conformance record --listen PORT --upstream URL --key FILE -o FILE     record publishers
+    python -m conformance record --listen PORT --upstream URL --key FILE -o FILE     record publishers and subscribers
     python -m conformance replay SESSION.zip --gateway URL --key FILE                replay what was recorded
     python -m conformance list                                                       say which cases there are
 """
@@ -16,9 +16,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,6 +30,7 @@ from conformance.bench.jobs import JOBS
 from conformance.bench.measure import Row, measure, render
 from conformance.gateway import Gateway
 from conformance.model import Failed, Report
+from conformance.preflight import look
 from conformance.probe import Probe
 from conformance.recorder import record
 from conformance.reference import missing, reference
@@ -46,7 +49,7 @@ COMMANDS = ("run", "local", "bench", "compare", "record", "replay", "list")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0: no failure but known ones; 1: others; 2: the command makes no sense."""
+    """0: no failure but known ones; 1: others; 2: the command makes no sense; 130: interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     # Without a command it is run, as in the first line of the table above.
     if not given or (given[0] not in COMMANDS and given[0] not in ("-h", "--help")):
@@ -56,7 +59,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed.given = given
     try:
         result: int = parsed.run(parsed)
-    except (Failed, ValueError, OSError) as error:
+    except BrokenPipeError:
+        # Whoever read the output has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        print("conformance: interrupted", file=sys.stderr)
+        return 130
+    except (Failed, ValueError, OSError, zipfile.BadZipFile) as error:
         print(f"conformance: {error}", file=sys.stderr)
         return 2
     return result
@@ -65,13 +75,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     description = (__doc__ or "").replace("::\n", "")
     form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="python -m conformance", description=description, formatter_class=form)
+    parser = argparse.ArgumentParser(prog=_program(), description=description, formatter_class=form)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("run", help="try a gateway (the default)")
     options.add_target(command)
     _add_run(command)
-    command.set_defaults(run=lambda a: _finish(a, [_run(a, options.target(a))]))
+    command.add_argument("--force", action="store_true", help="whatever the repository holds")
+    command.set_defaults(run=_remote)
 
     command = commands.add_parser("local", help="try a gateway that is started for it")
     command.add_argument("--reference", action="store_true", help="also the reference, where it is installed (root)")
@@ -84,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("bench", help="measure one gateway, or two in turns")
     options.add_target(command)
-    command.add_argument("--against", metavar="FILE", help="another target: a file with its options, one a line")
+    command.add_argument("--against", metavar="FILE", help="another target: a file with its options")
     command.add_argument("--local", action="store_true", help="measure one that is started for it")
     command.add_argument("--reference", action="store_true", help="and the reference, where it is installed (root)")
     command.add_argument("--inside", help=argparse.SUPPRESS)
@@ -92,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", metavar="FILE", type=Path)
     command.add_argument("--html", metavar="FILE", type=Path, help="the same as a page with a chart")
     command.add_argument("jobs", nargs="*", help="measure only what has one of these words in its name")
+    command.add_argument("--force", action="store_true", help="whatever the repository holds")
     command.set_defaults(run=_bench)
 
     command = commands.add_parser("compare", help="put reports side by side")
@@ -99,9 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--html", metavar="FILE", type=Path, required=True)
     command.set_defaults(run=_compare)
 
-    command = commands.add_parser("record", help="record publishers, as a proxy in front of a gateway")
+    command = commands.add_parser("record", help="record publishers and subscribers, as a proxy in front")
     command.add_argument("--listen", type=int, required=True, metavar="PORT")
-    command.add_argument("--upstream", required=True, metavar="URL", help="the gateway")
+    command.add_argument("--upstream", required=True, metavar="URL", help="the gateway, or notification server")
     command.add_argument("--key", required=True, metavar="FILE", help="to find out what is signed; it is not recorded")
     command.add_argument("--about", default="", help="what the session is")
     command.add_argument("-o", "--output", required=True, type=Path, metavar="FILE")
@@ -112,6 +124,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--gateway", required=True, metavar="URL")
     command.add_argument("--key", metavar="FILE", help="needed unless the session has one")
     command.add_argument("--stratum0", metavar="URL", help="to name present heads in place of recorded ones")
+    command.add_argument("--notify", metavar="URL", default="", help="where subscribers go, if not to the gateway")
+    command.add_argument("--websocket", metavar="URL", default="", help="where those go that speak WebSocket")
     command.add_argument("--ahead", type=int, default=0, help="how many revisions the repository is ahead")
     command.set_defaults(run=_replay)
 
@@ -119,6 +133,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("only", nargs="*", metavar="CASE")
     command.set_defaults(run=_list)
     return parser
+
+
+def _program() -> str:
+    return "cvmfs-conformance" if Path(sys.argv[0]).name == "cvmfs-conformance" else "python -m conformance"
 
 
 def _add_run(command: argparse.ArgumentParser) -> None:
@@ -144,6 +162,13 @@ def _run(arguments: argparse.Namespace, target: Target) -> Report:
     )
     terminal.summary(report)
     return report
+
+
+def _remote(arguments: argparse.Namespace) -> int:
+    target = options.target(arguments)
+    registry.select(arguments.only)
+    look(target, force=arguments.force)
+    return _finish(arguments, [_run(arguments, target)])
 
 
 def _finish(arguments: argparse.Namespace, reports: list[Report]) -> int:
@@ -225,9 +250,13 @@ def _bench(arguments: argparse.Namespace) -> int:
         if arguments.against:
             parser = argparse.ArgumentParser(prog=arguments.against)
             options.add_target(parser)
-            targets.append(options.target(parser.parse_args(Path(arguments.against).read_text().split("\n")[:-1])))
+            given = shlex.split(Path(arguments.against).read_text(), comments=True)
+            targets.append(options.target(parser.parse_args(given)))
         if arguments.inside:
             targets.append(options.load(Path(arguments.inside).read_text()))
+        if not arguments.local:
+            for target in targets:
+                look(target, force=arguments.force)
         rows: list[Row] = []
         for job in chosen:
             rows.append(measure(job, [next(Probe.sequence(target)) for target in targets], arguments.rounds))
@@ -253,12 +282,12 @@ def _replay(arguments: argparse.Namespace) -> int:
     key = Key.read(arguments.key) if arguments.key else session.key
     if key is None:
         raise ValueError("the session has no key: --key")
-    head = None
-    if arguments.stratum0:
-        repository = Repository(arguments.stratum0, session.fqrn)
-        head = lambda: repository.manifest().root  # noqa: E731
-    Player(Gateway(arguments.gateway, key), session, key, head).play(arguments.ahead)
-    print(f"{len(session.exchanges)} requests, answered as recorded")
+    repository = Repository(arguments.stratum0, session.fqrn) if arguments.stratum0 else None
+    gateway = Gateway(arguments.gateway, key)
+    player = Player(gateway, session, key, repository, notify=arguments.notify, websocket=arguments.websocket)
+    player.play(arguments.ahead)
+    told = f", {len(session.streams)} subscribers told as recorded" if session.streams else ""
+    print(f"{len(session.exchanges)} requests answered as recorded{told}")
     return 0
 
 

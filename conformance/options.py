@@ -28,6 +28,7 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     add("--restricted-path", metavar="PATH", default="", help="as in /a/b")
     add("--foreign-key", metavar="FILE", help="a key for another repository of the gateway")
     add("--notify", metavar="URL", default="", help="the notification server, if it is not the gateway")
+    add("--websocket", metavar="URL", default="", help="a stand-alone notification server: http://host:4930")
     add("--public-key", metavar="FILE", help="the repository's public master key")
     add("--store", metavar="DIR", type=Path, help="the repository's storage on disk")
     add("--sessions", metavar="DIR", type=Path, help="recorded sessions, whose repositories are on the target")
@@ -59,6 +60,7 @@ def target(arguments: argparse.Namespace) -> Target:
         restricted_path=arguments.restricted_path,
         foreign_key=key(arguments.foreign_key),
         notify=arguments.notify,
+        websocket=arguments.websocket,
         public_key=Path(arguments.public_key).read_bytes() if arguments.public_key else b"",
         store=arguments.store,
         sessions=arguments.sessions,

@@ -1,26 +1,44 @@
-"""A proxy in front of a gateway that records what publishers and gateway say, for sites to send us.
+"""A proxy in front of a gateway or a notification server that records what is said, for sites to send us.
 
+Requests are noted with their replies when these are complete, subscribers' streams message by message.
 Tokens are numbered and signatures left out. Paths, host names and object packs are kept: look at a recording before it
 is handed on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import select
 import signal
 import sys
 import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
-from conformance.session import Exchange, Session
+from conformance.chaos import reset
+from conformance.session import Exchange, Session, Stream
+from conformance.stream import Chunks
+from conformance.websocket import BINARY, TEXT, take_frame
 from conformance.wire import Key, Reply, Url, request
 
 _KEPT: Final = ("Content-Type", "Expect", "User-Agent")
 _SENT: Final = ("Authorization", "Message-Size", "Content-Type", "User-Agent")
 _MAX_BODY: Final = 1 << 30
+_PIECE: Final = 1 << 16
+_STREAM_S: Final = 7200.0
+
+
+@dataclass
+class Listener:
+    """A subscriber: the first members of its :class:`Stream`, and what it was told."""
+
+    asked: tuple[str, str, Mapping[str, str], str, int]
+    messages: list[Mapping[str, Any]] = field(default_factory=list)
 
 
 class Recorder(ThreadingHTTPServer):
@@ -32,6 +50,7 @@ class Recorder(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Handler)
         self.upstream, self.key = Url(upstream.rstrip("/").removesuffix("/api/v1")), key
         self.exchanges: list[Exchange] = []
+        self.streams: list[Listener] = []
         self._tokens: list[str] = []
         self._lock = threading.Lock()
 
@@ -42,7 +61,45 @@ class Recorder(ThreadingHTTPServer):
         agents = {each.headers.get("User-Agent", "") for each in exchanges}
         paths = [json.loads(each.text).get("path", "") for each in exchanges if each.signed == "body"]
         fqrn = next((str(path).partition("/")[0] for path in paths if path), "")
-        return Session(about, ", ".join(sorted(agents)), fqrn, 0, [], {}, exchanges)
+        streams = self.told()
+        fqrn = fqrn or next((json.loads(each.text).get("repository", "") for each in streams if each.text), "")
+        agents |= {each.headers.get("User-Agent", "") for each in streams}
+        return Session(about, ", ".join(sorted(agents - {""})), fqrn, 0, [], {}, exchanges, {}, streams)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def restart(self) -> None:
+        """Forget what was recorded up to now."""
+        with self._lock:
+            self.exchanges.clear()
+            self.streams.clear()
+            self._tokens.clear()
+
+    def told(self) -> list[Stream]:
+        """The streams up to now."""
+        with self._lock:
+            return [Stream(*each.asked, list(each.messages)) for each in self.streams]
+
+    def listen(self, kind: str, handler: BaseHTTPRequestHandler, text: str) -> Listener:
+        """There is a new subscriber."""
+        headers = {name: handler.headers[name] for name in _KEPT if name in handler.headers}
+        with self._lock:
+            made = Listener((kind, handler.path, headers, text, len(self.exchanges)))
+            self.streams.append(made)
+        return made
+
+    def hear(self, listener: Listener, data: bytes) -> None:
+        """A subscriber was told something."""
+        try:
+            content = json.loads(data)
+        except ValueError:
+            return
+        if isinstance(content, dict):
+            with self._lock:
+                listener.messages.append(content)
 
     def note(self, handler: BaseHTTPRequestHandler, body: bytes, reply: Reply) -> None:
         """Record a request and its reply, if it is JSON."""
@@ -86,16 +143,80 @@ class Recorder(ThreadingHTTPServer):
         return text
 
 
+class Events:
+    """What is told in an event stream."""
+
+    def __init__(self, recorder: Recorder, handler: BaseHTTPRequestHandler, text: str) -> None:
+        self._recorder, self._listener = recorder, recorder.listen("events", handler, text)
+        self._reply = Chunks()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the stream ended cleanly."""
+        return self._reply.is_complete
+
+    def seen(self, data: bytes, *, from_server: bool) -> None:
+        if not from_server:
+            return
+        self._reply.feed(data)
+        while (chunk := self._reply.take()) is not None:
+            for line in chunk.splitlines():
+                if line.startswith(b"data: "):
+                    self._recorder.hear(self._listener, line[6:])
+
+
+class Frames:
+    """What is asked for and told in a WebSocket. Each subscription is a stream of its own."""
+
+    is_complete = True
+
+    def __init__(self, recorder: Recorder, handler: BaseHTTPRequestHandler) -> None:
+        self._recorder, self._handler = recorder, handler
+        self._asked: dict[str, Listener] = {}
+        self._data = {True: b"", False: b""}
+        self._is_open = False
+
+    def seen(self, data: bytes, *, from_server: bool) -> None:
+        self._data[from_server] += data
+        if from_server and not self._is_open:
+            _, mark, rest = self._data[True].partition(b"\r\n\r\n")
+            if not mark:
+                return
+            self._is_open, self._data[True] = True, rest
+        while (frame := take_frame(self._data[from_server])) is not None:
+            kind, content, self._data[from_server] = frame
+            if kind in (TEXT, BINARY):
+                (self._told if from_server else self._asks)(content)
+
+    def _asks(self, content: bytes) -> None:
+        listener = self._recorder.listen("websocket", self._handler, content.decode("utf-8", "replace"))
+        with contextlib.suppress(ValueError, AttributeError):
+            self._asked[str(json.loads(content).get("repository"))] = listener
+
+    def _told(self, content: bytes) -> None:
+        with contextlib.suppress(ValueError, AttributeError):
+            name = str(json.loads(content).get("repository"))
+            listener = self._asked.get(name) or next(reversed(self._asked.values()), None)
+            if listener is not None:
+                self._recorder.hear(listener, content)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Recorder
 
     def _pass_on(self) -> None:
+        if self.headers.get("Upgrade", "").lower() == "websocket":
+            self._relay("websocket", b"")
+            return
         length = int(self.headers.get("Content-Length", "0"))
         if length > _MAX_BODY:
             self.send_error(413)
             return
         body = self.rfile.read(length)
+        if self.command == "GET" and self.path.endswith("/notifications/subscribe"):
+            self._relay("events", body)
+            return
         headers = {name: self.headers[name] for name in _SENT if name in self.headers}
         reply = request(self.server.upstream, self.command, self.path, body, headers, timeout=3600.0)
         self.server.note(self, body, reply)
@@ -104,6 +225,32 @@ class _Handler(BaseHTTPRequestHandler):
         head += f"Content-Type: {kind}\r\nContent-Length: {len(reply.body)}\r\n\r\n"
         # In one piece: that is what publishers can read.
         self.wfile.write(head.encode() + reply.body)
+
+    def _relay(self, kind: str, body: bytes) -> None:
+        """Hand bytes on in both directions until one side ends it, in the way in which it does."""
+        self.close_connection = True
+        url = self.server.upstream
+        # Without extensions, so that frames can be read.
+        headers = {n: v for n, v in self.headers.items() if n.lower() not in ("host", "sec-websocket-extensions")}
+        lines = [f"{self.command} {self.path} HTTP/1.1", f"Host: {url.netloc}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        text = body.decode("utf-8", "replace")
+        tap = Frames(self.server, self) if kind == "websocket" else Events(self.server, self, text)
+        with url.connect(_STREAM_S) as upstream:
+            upstream.sendall(("\r\n".join(lines) + "\r\n\r\n").encode() + body)
+            while True:
+                ready, _, _ = select.select([upstream, self.connection], [], [])
+                for source in ready:
+                    try:
+                        data = source.recv(_PIECE)
+                    except OSError:
+                        data = b""
+                    if not data:
+                        if source is upstream and not tap.is_complete:
+                            reset(self.connection)
+                        return
+                    (self.connection if source is upstream else upstream).sendall(data)
+                    tap.seen(data, from_server=source is upstream)
 
     do_GET = do_POST = do_DELETE = do_PATCH = do_PUT = _pass_on
 

@@ -1,12 +1,17 @@
-"""All cases, in the order in which they are run; modules of :mod:`conformance.cases` fill it when they are imported."""
+"""All cases, in the order in which they are run; modules of :mod:`conformance.cases` fill it when they are imported.
+
+A group's cases are in the module of its name and in those whose names begin with it, as in ``leases_paths``.
+"""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from conformance import cases
 from conformance.model import Case, Function
 
 if TYPE_CHECKING:
@@ -85,8 +90,11 @@ def _add(case: Case) -> None:
 
 def all_cases() -> list[Case]:
     """Every case that there is, group by group."""
+    names = sorted(found.name for found in pkgutil.iter_modules(cases.__path__))
     for group in GROUPS:
-        importlib.import_module(f"conformance.cases.{group}")
+        for name in names:
+            if name == group or name.startswith(f"{group}_"):
+                importlib.import_module(f"{cases.__name__}.{name}")
     return sorted(_cases.values(), key=lambda case: GROUPS.index(case.group))
 
 

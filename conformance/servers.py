@@ -93,7 +93,9 @@ class Own:
     root: Path
     port: int = field(default_factory=free_port)
     web_port: int = field(default_factory=free_port)
+    notify_port: int = field(default_factory=free_port)
     _process: subprocess.Popen[bytes] | None = None
+    _notify: subprocess.Popen[bytes] | None = None
 
     def prepare(self, sessions: Path | None) -> None:
         """Make the repositories."""
@@ -116,8 +118,24 @@ class Own:
         (self.root / "pid").write_text(str(self._process.pid))
         _wait_for(self.port, self.web_port)
 
+    def start_notify(self) -> None:
+        """Start the stand-alone notification server behind it."""
+        command = [sys.executable, "-m", "cvmfs_notify", "serve", "--config", str(self.root / "none"), "--in-process"]
+        command += ["--host", "127.0.0.1", "--port", str(self.notify_port), "--state", str(self.root / "notify.db")]
+        command += ["--relay", f"http://127.0.0.1:{self.port}/api/v1"]
+        with (self.root / "log").open("ab") as log:
+            self._notify = subprocess.Popen(command, stdout=log, stderr=log)
+        _wait_for(self.notify_port)
+
     def stop(self) -> None:
-        """End it, and whatever :func:`restart_own` has put in its place."""
+        """End both, and whatever :func:`restart_own` has put in the gateway's place."""
+        if self._notify is not None:
+            self._notify.terminate()
+            try:
+                self._notify.wait(30)
+            except subprocess.TimeoutExpired:
+                self._notify.kill()
+                self._notify.wait()
         pid = int((self.root / "pid").read_text())
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
@@ -137,6 +155,7 @@ class Own:
             f"http://127.0.0.1:{self.web_port}/cvmfs",
             self.root,
             sessions=sessions,
+            websocket=f"http://127.0.0.1:{self.notify_port}",
             restart_command=shlex.join(again),
         )
 
@@ -184,6 +203,7 @@ def own(sessions: Path | None = None, *, small: bool = False) -> Iterator[Target
         server = Own(folder)
         server.prepare(sessions)
         server.start()
+        server.start_notify()
         try:
             yield server.target(sessions)
         except BaseException:

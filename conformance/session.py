@@ -17,9 +17,11 @@ import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from conformance.trust import renewed
 from conformance.wire import Key
 
 ROOT: Final = "@root@"
@@ -45,6 +47,21 @@ class Exchange:
 
 
 @dataclass(frozen=True, slots=True)
+class Stream:
+    """What one subscriber was told. ``kind`` is ``events`` or ``websocket``, ``text`` what it has asked for.
+
+    ``opened`` is how many requests of the session had been answered before; ``messages`` are those that came.
+    """
+
+    kind: str
+    path: str
+    headers: Mapping[str, str]
+    text: str
+    opened: int
+    messages: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
 class Session:
     """A whole session. ``revision``, ``tree`` and ``catalogs`` (nested ones) are what must come of it."""
 
@@ -56,6 +73,7 @@ class Session:
     tree: Mapping[str, Mapping[str, Any]]
     exchanges: Sequence[Exchange]
     initial: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    streams: Sequence[Stream] = ()
 
     @property
     def key(self) -> Key | None:
@@ -78,7 +96,8 @@ class Session:
             names = [name for name in archive.namelist() if name.startswith("initial/")]
             initial = {name.removeprefix("initial/"): archive.read(name) for name in names}
         known = {name: content[name] for name in ("about", "recorded_with", "fqrn", "revision", "catalogs", "tree")}
-        return cls(**known, exchanges=exchanges, initial=initial)
+        streams = tuple(Stream(**each) for each in content.get("streams", ()))
+        return cls(**known, exchanges=exchanges, initial=initial, streams=streams)
 
     def save(self, path: Path) -> None:
         """Write the file; the same session gives the same bytes."""
@@ -90,6 +109,8 @@ class Session:
             content = {name: getattr(self, name) for name in ("about", "recorded_with", "fqrn", "revision")}
             content |= {"catalogs": list(self.catalogs), "tree": dict(self.tree)}
             content["exchanges"] = [asdict(each) | {"pack": each.pack is not None} for each in self.exchanges]
+            if self.streams:
+                content["streams"] = [asdict(each) for each in self.streams]
             add("session.json", json.dumps(content, indent=1, ensure_ascii=True).encode())
             for number, exchange in enumerate(self.exchanges):
                 if exchange.pack is not None:
@@ -98,7 +119,7 @@ class Session:
                 add(f"initial/{name}", data)
 
     def unpack(self, root: Path) -> None:
-        """Put the repository onto a server that is not running, below *root*."""
+        """Put the repository onto a server that is not running, below *root*, with a whitelist that is good today."""
         for name, data in self.initial.items():
             if name == "etc/cvmfs/gateway/repo.json":
                 continue
@@ -108,6 +129,11 @@ class Session:
             path.write_bytes(data.replace(ROOT.encode(), here.encode()) if name.startswith("etc/") else data)
             if path.suffix in (".key", ".masterkey", ".gw"):
                 path.chmod(0o600)
+        whitelist = root / f"srv/cvmfs/{self.fqrn}/.cvmfswhitelist"
+        master_key = root / f"etc/cvmfs/keys/{self.fqrn}.masterkey"
+        if whitelist.exists() and master_key.exists():
+            now = datetime.now(UTC)
+            whitelist.write_bytes(renewed(whitelist.read_bytes(), master_key.read_bytes(), now))
         for number in range(256):
             (root / f"srv/cvmfs/{self.fqrn}/data/{number:02x}").mkdir(parents=True, exist_ok=True)
         (root / f"srv/cvmfs/{self.fqrn}/data/txn").mkdir(exist_ok=True)

@@ -7,7 +7,7 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from conformance.gateway import AGENT, API_ROOT
@@ -59,6 +59,42 @@ class Notifications:
         )
 
 
+class Chunks:
+    """A reply as it comes in, cut into its chunks."""
+
+    def __init__(self) -> None:
+        self._data = b""
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.is_complete = False
+        """Whether the terminating chunk has come."""
+
+    def feed(self, data: bytes) -> None:
+        """More of it."""
+        self._data += data
+
+    def take(self) -> bytes | None:
+        """The next chunk; None if more is needed first."""
+        if not self.status:
+            if b"\r\n\r\n" not in self._data:
+                return None
+            self.status, self.headers, self._data = parse_head(self._data)
+        if self.headers.get("transfer-encoding", "").lower() != "chunked":
+            chunk, self._data = self._data, b""
+            return chunk or None
+        line, mark, rest = self._data.partition(b"\r\n")
+        if not mark:
+            return None
+        size = int(line.split(b";")[0], 16)
+        if len(rest) < size + 2:
+            return None
+        self._data = rest[size + 2 :]
+        if not size:
+            self.is_complete = True
+            return None
+        return rest[:size]
+
+
 class Subscription:
     """An open stream; a context manager. Times are in seconds."""
 
@@ -67,12 +103,19 @@ class Subscription:
         route = f"{server.root}/notifications/subscribe"
         headers = {"User-Agent": agent, "Content-Type": "application/json"}
         self._socket.sendall(head("GET", route, server.url.netloc, headers, len(body), close=False) + body)
-        self._data = b""
-        self.status = 0
-        self.headers: dict[str, str] = {}
+        self._reply = Chunks()
         self.chunks: list[bytes] = []
         self.ended = ""
         """How the stream ended: ``""`` while it is open, ``clean`` or ``broken``."""
+
+    @property
+    def status(self) -> int:
+        """Of the reply; 0 while it has not come."""
+        return self._reply.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._reply.headers
 
     def __enter__(self) -> Subscription:
         return self
@@ -92,10 +135,13 @@ class Subscription:
         """The next chunk; None if nothing comes for so long or the stream has ended."""
         deadline = time.monotonic() + seconds
         while not self.ended:
-            chunk = self._take()
+            chunk = self._reply.take()
             if chunk is not None:
                 self.chunks.append(chunk)
                 return chunk
+            if self._reply.is_complete:
+                self.ended = "clean"
+                return None
             left = deadline - time.monotonic()
             if left <= 0:
                 return None
@@ -107,9 +153,9 @@ class Subscription:
             except OSError:
                 data = b""
             if not data:
-                self.ended = self.ended or "broken"
+                self.ended = "broken"
                 return None
-            self._data += data
+            self._reply.feed(data)
         return None
 
     def message(self, seconds: float) -> dict[str, Any]:
@@ -125,26 +171,6 @@ class Subscription:
         while (chunk := self.next(seconds)) is not None:
             found.append(parse_event(chunk))
         return found
-
-    def _take(self) -> bytes | None:
-        if not self.status:
-            if b"\r\n\r\n" not in self._data:
-                return None
-            self.status, self.headers, self._data = parse_head(self._data)
-        if self.headers.get("transfer-encoding", "").lower() != "chunked":
-            chunk, self._data = self._data, b""
-            return chunk or None
-        line, mark, rest = self._data.partition(b"\r\n")
-        if not mark:
-            return None
-        size = int(line.split(b";")[0], 16)
-        if len(rest) < size + 2:
-            return None
-        self._data = rest[size + 2 :]
-        if not size:
-            self.ended = "clean"
-            return None
-        return rest[:size]
 
 
 def parse_event(chunk: bytes) -> dict[str, Any]:

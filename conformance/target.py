@@ -30,6 +30,8 @@ class Target:
     """A key that the gateway knows, for another repository."""
     notify: str = ""
     """Where notifications are; the gateway itself if empty."""
+    websocket: str = ""
+    """The older stand-alone notification server, or one that speaks like it."""
     public_key: bytes = b""
     """The repository's public master key or keys, PEM."""
     store: Path | None = None

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import NoDigestInfo
 
 from conformance.model import Failed
 from conformance.objects import algorithm_of, hash_name
@@ -113,6 +114,20 @@ class Whitelist:
             if isinstance(key, rsa.RSAPublicKey) and _recover(key, self.letter.signature) == self.letter.hash.encode():
                 return
         raise Failed("the whitelist is not signed by a master key")
+
+
+def renewed(whitelist: bytes, master_key: bytes, now: datetime) -> bytes:
+    """The same whitelist, good for 30 days from *now*, signed by the master key (PEM)."""
+    old = Whitelist.parse(whitelist)
+    lines = old.letter.text.decode().splitlines()[3:]
+    dates = [f"{now:%Y%m%d%H%M%S}", f"E{now + timedelta(days=30):%Y%m%d%H%M%S}", f"N{old.fqrn}"]
+    text = "\n".join([*dates, *lines, ""]).encode()
+    name = hash_name(text, algorithm_of(old.letter.hash))
+    key = serialization.load_pem_private_key(master_key, None)
+    if not isinstance(key, rsa.RSAPrivateKey):
+        raise Failed("a master key that is no RSA key")
+    signature = key.sign(name.encode(), padding.PKCS1v15(), NoDigestInfo())
+    return text + b"--\n" + name.encode() + b"\n" + signature
 
 
 def fingerprint(certificate: bytes) -> str:

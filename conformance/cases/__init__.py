@@ -1,1 +1,1 @@
-"""The cases, one module for each group; some have more than one file, which their group's module imports."""
+"""The cases: those of a group are in the module of its name, and in others whose names begin with that."""

@@ -5,14 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from conformance.cases import commits_changes, commits_merge, commits_refused
 from conformance.consistency import check
 from conformance.model import Deviates, equal, expect
 from conformance.probe import Probe
 from conformance.registry import API, FORMAT, SAFETY, case
 from conformance.tree import Tree
-
-__all__ = ["commits_changes", "commits_merge", "commits_refused"]
 
 
 @case("commits.reply", "a commit answers ok and the new revision as final_revision", API)

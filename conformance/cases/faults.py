@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
-from conformance.cases import faults_disk
 from conformance.chaos import ChaosProxy, Fault, chaos
 from conformance.consistency import check
 from conformance.gateway import Gateway
@@ -15,8 +14,6 @@ from conformance.probe import Probe, accepted, refused
 from conformance.registry import SAFETY, case, each, issue
 from conformance.tree import Built, Tree
 from conformance.wire import Reply
-
-__all__ = ["faults_disk"]
 
 
 @contextlib.contextmanager

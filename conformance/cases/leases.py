@@ -6,13 +6,10 @@ import base64
 import re
 from typing import Final
 
-from conformance.cases import leases_paths, leases_renewal
 from conformance.model import Deviates, Failed, NotApplicable, equal, expect
 from conformance.pack import Pack
 from conformance.probe import Probe, accepted, granted, refused
 from conformance.registry import API, PUBLISHER, case, each
-
-__all__ = ["leases_paths", "leases_renewal"]
 
 DURATION: Final = re.compile(r"(\d+h)?(\d+m)?\d+(\.\d+)?(s|ms|µs)")
 EXPIRES: Final = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)? [+-]\d{4} \S+")

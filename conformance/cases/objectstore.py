@@ -8,7 +8,6 @@ import zlib
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from conformance.cases import objectstore_http
 from conformance.consistency import check
 from conformance.entry import FILE
 from conformance.model import NotApplicable, equal, expect
@@ -16,8 +15,6 @@ from conformance.objects import algorithm_of, hash_name
 from conformance.probe import Probe
 from conformance.registry import CLIENT, FORMAT, case, each
 from conformance.trust import fingerprint
-
-__all__ = ["objectstore_http"]
 
 _OBJECT: Final = re.compile(r"[0-9a-f]{38}(-rmd160|-shake128)?[A-Z]?")
 

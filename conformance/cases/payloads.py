@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from conformance.cases import payloads_wrong
 from conformance.model import equal, expect
 from conformance.objects import NO_HASH, StoredObject, raw_object, stored
 from conformance.pack import Pack
 from conformance.probe import Probe, accepted, refused
 from conformance.registry import API, FORMAT, PUBLISHER, SAFETY, case, each
 from conformance.wire import Reply
-
-__all__ = ["payloads_wrong"]
 
 
 def check_stored(probe: Probe, objects: Sequence[StoredObject]) -> None:

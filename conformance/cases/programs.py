@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conformance.cases import programs_history, programs_ingest, programs_leases, programs_publish
 from conformance.machines import content
 from conformance.machines.site import same
 from conformance.machines.snapshot import snapshot
@@ -16,8 +15,6 @@ from conformance.machines.stage import machines
 from conformance.model import equal, expect
 from conformance.probe import Probe
 from conformance.registry import PROGRAMS, case
-
-__all__ = ["programs_history", "programs_ingest", "programs_leases", "programs_publish"]
 
 
 def _few(number: int) -> content.Change:

@@ -1,4 +1,7 @@
-"""Recorded sessions of deployed publishers, replayed: the same replies, and the same tree in the end."""
+"""Recorded sessions of deployed publishers and subscribers, replayed.
+
+The same replies, the same messages, and the same tree in the end.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,7 @@ SESSIONS = {
     "aborted": "a transaction that is given up",
     "busy": "publishers in each other's way",
     "side-by-side": "two publishers on the same base",
+    "subscriber": "cvmfs_swissknife notify -s, told by publishers with notify -p",
 }
 
 
@@ -61,7 +65,8 @@ def replayed(probe: Probe, name: str) -> None:
     if repository.manifest().revision != session.revision - commits:
         raise NotApplicable("it was played on this target before")
     gateway = Gateway(probe.gateway.url.text, session.key, probe.target.timeout)
-    Player(gateway, session, session.key, lambda: repository.manifest().root).play()
+    where = {"notify": probe.target.notify, "websocket": probe.target.websocket}
+    Player(gateway, session, session.key, repository, **where).play()
     equal(repository.manifest().revision, session.revision, "revision")
     tree = check(repository)
     nested = sorted(prefix.lstrip("/") for prefix in tree.prefixes()[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from conformance.model import Failed
 from conformance.objects import hash_name, object_path, raw_object
 from conformance.pack import Pack
 from conformance.session import Session
-from conformance.trust import Letter, Manifest, Whitelist
+from conformance.trust import Letter, Manifest, Whitelist, renewed
+from conformance.websocket import BINARY, TEXT, take_frame
 from conformance.wire import Key, Url, parse_head
 
 FIXTURES = Path(__file__).parents[1] / "traffic/fixtures"
@@ -57,6 +59,25 @@ def test_recorded_repositories(path: Path, tmp_path: Path) -> None:
     )
     session.save(tmp_path / "again.zip")
     assert Session.load(tmp_path / "again.zip") == session
+
+
+def test_a_whitelist_is_renewed() -> None:
+    session = Session.load(FIXTURES / "aborted.zip")
+    old = session.initial[f"srv/cvmfs/{session.fqrn}/.cvmfswhitelist"]
+    moment = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
+    new = Whitelist.parse(renewed(old, session.initial[f"etc/cvmfs/keys/{session.fqrn}.masterkey"], moment))
+    new.check_signature(session.initial[f"etc/cvmfs/keys/{session.fqrn}.pub"])
+    assert (new.issued, new.expires) == (moment, moment + timedelta(days=30))
+    assert (new.fqrn, new.fingerprints) == (session.fqrn, Whitelist.parse(old).fingerprints)
+
+
+def test_frames() -> None:
+    # Section 5.7 of RFC 6455: "Hello", not masked and masked.
+    assert take_frame(bytes.fromhex("810548656c6c6f") + b"rest") == (TEXT, b"Hello", b"rest")
+    assert take_frame(bytes.fromhex("818537fa213d7f9f4d5158")) == (TEXT, b"Hello", b"")
+    assert take_frame(bytes.fromhex("827e0100") + bytes(256)) == (BINARY, bytes(256), b"")
+    assert take_frame(bytes.fromhex("810548656c")) is None
+    assert take_frame(b"\x82") is None
 
 
 def test_forged_letters() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
@@ -24,8 +26,10 @@ from conformance.report.junit import junit
 from conformance.report.page import page
 from conformance.runner import run
 from conformance.servers import KEYS, own
-from conformance.session import Session
+from conformance.session import Exchange, Session
+from conformance.stream import Notifications
 from conformance.target import Target
+from conformance.websocket import WebSocketSubscriber
 from conformance.wire import Key
 
 
@@ -159,22 +163,29 @@ def test_chaos_that_does_not(target: Target, kind: str) -> None:
         assert Gateway(proxy.url, target.key).get("/repos").status == 200
 
 
-def test_recorded_and_replayed(target: Target, tmp_path: Path) -> None:
-    recorder = Recorder(0, target.gateway, target.key)
+@contextlib.contextmanager
+def recording(upstream: str, key: Key) -> Iterator[Recorder]:
+    """A recorder that runs."""
+    recorder = Recorder(0, upstream, key)
     thread = threading.Thread(target=recorder.serve_forever, args=(0.05,))
     thread.start()
     try:
-        recorded = Target(f"http://127.0.0.1:{recorder.server_address[1]}", target.stratum0, target.fqrn, target.key)
+        yield recorder
+    finally:
+        recorder.shutdown()
+        thread.join()
+        recorder.server_close()
+
+
+def test_recorded_and_replayed(target: Target, tmp_path: Path) -> None:
+    with recording(target.gateway, target.key) as recorder:
+        recorded = Target(recorder.url, target.stratum0, target.fqrn, target.key)
         probe = next(Probe.sequence(recorded))
         top = probe.path()
         probe.publish(top, lambda tree: tree.put_file(top, b"x"))
         busy = probe.acquire(top)
         probe.ask(top)
         probe.gateway.drop(busy)
-    finally:
-        recorder.shutdown()
-        thread.join()
-        recorder.server_close()
     path = tmp_path / "session.zip"
     recorder.session("a publish").save(path)
     session = Session.load(path)
@@ -185,6 +196,44 @@ def test_recorded_and_replayed(target: Target, tmp_path: Path) -> None:
     assert [exchange.signed for exchange in session.exchanges] == ["body", "head", "token", "body", "body", "token"]
     # What is committed is the head already, so that it is the same revision.
     Player(Gateway(target.gateway, target.key), session, target.key).play()
+
+
+def test_subscribers_recorded_and_replayed(target: Target, tmp_path: Path) -> None:
+    probe = next(Probe.sequence(target))
+    fqrn = target.fqrn
+    with recording(target.gateway, target.key) as events, recording(target.websocket, target.key) as frames:
+        with (
+            Notifications(events.url, 10.0).subscribe(fqrn) as subscription,
+            WebSocketSubscriber(frames.url, 10.0) as socket,
+        ):
+            socket.subscribe(fqrn)
+            top = probe.path()
+            probe.publish(top, lambda tree: tree.make_directories(top))
+            manifest = base64.b64encode(probe.repository.read(".cvmfspublished")).decode()
+            for message in (subscription.message, socket.message):
+                while message(10.0)["manifest"] != manifest:
+                    pass
+        streams = [*events.told(), *frames.told()]
+    assert [(stream.kind, stream.opened) for stream in streams] == [("events", 0), ("websocket", 0)]
+    assert all(stream.messages[-1]["manifest"] == manifest for stream in streams)
+    revision = probe.repository.manifest().revision
+    session = Session("", "", fqrn, revision, [], {}, [_question()], {}, streams)
+    session.save(tmp_path / "session.zip")
+    session = Session.load(tmp_path / "session.zip")
+
+    def player(session: Session) -> Player:
+        gateway = Gateway(target.gateway, target.key)
+        return Player(gateway, session, target.key, probe.repository, websocket=target.websocket)
+
+    player(session).play()
+    # Nobody will ever be told of a revision that is not there.
+    with pytest.raises(Failed, match=r"no message|no frame|told of revisions"):
+        player(session).play(ahead=1)
+
+
+def _question() -> Exchange:
+    """A request that changes nothing."""
+    return Exchange("GET", "/api/v1/repos", "", {}, "", None, 200, {"status": "ok"})
 
 
 def test_measuring(target: Target) -> None:

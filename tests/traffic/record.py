@@ -1,4 +1,4 @@
-"""Record what the deployed publishers say to a gateway, for :mod:`tests.traffic.test_replay`.
+"""Record what the deployed publishers say to a gateway, for :mod:`tests.traffic.test_replay` and the conformance suite.
 
 ::
 
@@ -18,110 +18,25 @@ another hash whenever it is made. Keep contents small: a fixture should stay bel
 from __future__ import annotations
 
 import argparse
-import asyncio
+import base64
 import dataclasses
-import json
+import subprocess
 import sys
 import tarfile
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final
-from urllib.parse import quote, unquote
-
-import aiohttp
-from aiohttp import web
+from typing import Final
 
 from conformance.machines import content
 from conformance.machines.machine import missing
 from conformance.machines.publisher import Publisher
 from conformance.machines.snapshot import Node, Tree, grafted, loosened, snapshot
-from cvmfs_gw.gateway.authorization import Key, sign
-from tests.e2e.world import Repository, World
-from tests.traffic.session import FIXTURES, ROOT, Exchange, Session, Signed, read_initial
-
-_KEPT_HEADERS: Final = ("Content-Type", "Expect", "User-Agent")
-_SENT_HEADERS: Final = ("Authorization", "Message-Size", "Content-Type", "User-Agent")
-
-
-class Recorder:
-    """A reverse proxy in front of the gateway at *upstream* (``http://host:port``), in a thread of its own."""
-
-    def __init__(self, upstream: str, key: Key) -> None:
-        self.recording = False
-        self.exchanges: list[Exchange] = []
-        self._upstream, self._key = upstream, key
-        self._tokens: list[str] = []
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="recorder")
-        self._thread.start()
-        if not self._ready.wait(30):
-            raise TimeoutError("the proxy did not start")
-
-    def close(self) -> None:
-        """Stop the proxy."""
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
-
-    async def _serve(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        app = web.Application(client_max_size=1 << 30)
-        app.router.add_route("*", "/{path:.*}", self._pass_on)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        async with aiohttp.ClientSession(auto_decompress=False) as self._session:
-            self._ready.set()
-            await self._stop.wait()
-            await runner.cleanup()
-
-    async def _pass_on(self, request: web.Request) -> web.Response:
-        body = await request.read()
-        headers = {name: request.headers[name] for name in _SENT_HEADERS if name in request.headers}
-        url = self._upstream + request.raw_path
-        async with self._session.request(request.method, url, data=body, headers=headers) as reply:
-            raw = await reply.read()
-            if self.recording:
-                self._note(request, body, reply.status, json.loads(raw))
-            return web.Response(status=reply.status, body=raw, content_type=reply.content_type)
-
-    def _note(self, request: web.Request, body: bytes, status: int, reply: dict[str, Any]) -> None:
-        token = reply.get("session_token")
-        if isinstance(token, str) and token not in self._tokens:
-            self._tokens.append(token)
-        head, pack = body, None
-        if "Message-Size" in request.headers:
-            size = int(request.headers["Message-Size"])
-            head, pack = body[:size], body[size:]
-        exchange = Exchange(
-            method=request.method,
-            path=self._anonymous(request.raw_path),
-            signed=self._signed(request, body, head),
-            headers={name: request.headers[name] for name in _KEPT_HEADERS if name in request.headers},
-            text=self._anonymous(head.decode()),
-            pack=pack,
-            status=status,
-            reply=json.loads(self._anonymous(json.dumps(reply))),
-        )
-        self.exchanges.append(exchange)
-
-    def _signed(self, request: web.Request, body: bytes, head: bytes) -> Signed:
-        claimed = request.headers.get("Authorization")
-        if claimed is None:
-            return ""
-        token = unquote(request.raw_path.rpartition("/")[2]).encode()
-        candidates: list[tuple[Signed, bytes]] = [("token", token), ("head", head), ("body", body)]
-        for what, message in candidates:
-            if sign(self._key, message) == claimed:
-                return "body" if what == "head" and head == body else what
-        raise AssertionError(f"{request.method} {request.path}: signed in a way that nobody knows")
-
-    def _anonymous(self, text: str) -> str:
-        for number, token in enumerate(self._tokens, 1):
-            text = text.replace(token, f"<token {number}>").replace(quote(token, safe=""), f"<token {number}>")
-        return text
+from conformance.recorder import Recorder
+from tests.e2e.world import Repository, World, wait_for
+from tests.traffic.session import FIXTURES, ROOT, Session, read_initial
 
 
 class Stage:
@@ -140,7 +55,7 @@ class Stage:
         """Here the session begins. Nobody may hold a lease."""
         replacing = {str(self.world.root): ROOT, f"http://127.0.0.1:{self.world.web_port}": "http://localhost"}
         self.initial = read_initial(self.world.root, self.repository.fqrn, replacing)
-        self.recorder.recording = True
+        self.recorder.restart()
 
     def archive(self, fill: content.Change) -> Path:
         """A tar archive of what *fill* puts into an empty directory."""
@@ -369,6 +284,32 @@ def side_by_side(stage: Stage) -> Tree:
     return grafted(grafted(tree, "left", left), "right", right)
 
 
+def subscriber(stage: Stage) -> Tree:
+    """``cvmfs_swissknife notify -s`` and a mounted client, told of a commit by the publisher with ``notify -p``."""
+    alpha = stage.publisher("alpha")
+    fqrn, notify = stage.repository.fqrn, ("cvmfs_swissknife", "notify", "-u", f"{stage.recorder.url}/api/v1")
+    stage.record()
+
+    def told(revision: int) -> bool:
+        last = [stream.messages[-1:] for stream in stage.recorder.told()]
+        manifests = [base64.b64decode(messages[0]["manifest"]) for messages in last if messages]
+        return sum(b"\nS%d\n" % revision in manifest for manifest in manifests) == 2
+
+    with ExitStack() as stack:
+        waiting = subprocess.Popen(
+            alpha.machine.command(*notify, "-s", "-c", "-t", fqrn), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        stack.callback(waiting.wait)
+        stack.callback(waiting.kill)
+        more = {"CVMFS_NOTIFICATION_SERVER": f"{stage.recorder.url}/api/v1", "CVMFS_NFILES": "20000"}
+        stack.enter_context(stage.world.client.mount(stage.repository.target, more))
+        wait_for("both are told of what is there", lambda: told(1))
+        tree = alpha.publish(_few)
+        alpha.machine.run(*notify, "-p", "-r", stage.repository.web)
+        wait_for("both are told of the commit", lambda: told(2))
+    return tree
+
+
 SCENES: Final[dict[str, Scene]] = {
     scene.__name__.replace("_", "-"): scene
     for scene in (
@@ -388,6 +329,7 @@ SCENES: Final[dict[str, Scene]] = {
         aborted,
         busy,
         side_by_side,
+        subscriber,
     )
 }
 
@@ -398,13 +340,16 @@ def record(name: str) -> Session:
     with World() as world, tempfile.TemporaryDirectory() as folder:
         repository = world.mkfs(fqrn)
         world.serve()
-        _, key, secret = repository.key("gw").split()
-        recorder = Recorder(world.gateway.removesuffix("/api/v1"), Key(key.decode(), secret))
+        recorder = Recorder(0, world.gateway, repository.target.key)
+        thread = threading.Thread(target=recorder.serve_forever, args=(0.05,))
+        thread.start()
         try:
             stage = Stage(world, repository, recorder, Path(folder))
             tree = SCENES[name](stage)
         finally:
-            recorder.close()
+            recorder.shutdown()
+            thread.join()
+            recorder.server_close()
         world.verify(repository, tree)
         return Session(
             about=" ".join((SCENES[name].__doc__ or "").split()),
@@ -415,6 +360,7 @@ def record(name: str) -> Session:
             tree=tree,
             exchanges=recorder.exchanges,
             initial=stage.initial,
+            streams=recorder.told(),
         )
 
 

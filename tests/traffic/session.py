@@ -17,9 +17,10 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from conformance.machines.snapshot import Node, Tree
+from conformance.session import Exchange, Stream
 from cvmfs_gw.gateway.authorization import Key
 from cvmfs_objstore.local import LocalStorage
 
@@ -27,23 +28,6 @@ FIXTURES: Final = Path(__file__).parent / "fixtures"
 ROOT: Final = "@root@"
 """Stands for the server's root directory in recorded text files."""
 _MOMENT: Final = (2020, 1, 1, 0, 0, 0)
-
-Signed = Literal["", "body", "head", "token"]
-"""What the authorization vouched for: nothing, the body, the JSON in front of the pack, or the token in the path."""
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """A request and its reply. ``text`` is the body or, with a pack, what is in front of it."""
-
-    method: str
-    path: str
-    signed: Signed
-    headers: Mapping[str, str]
-    text: str
-    pack: bytes | None
-    status: int
-    reply: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -58,6 +42,7 @@ class Session:
     tree: Tree
     exchanges: Sequence[Exchange]
     initial: Mapping[str, bytes] = field(repr=False)
+    streams: Sequence[Stream] = ()
 
     @property
     def key(self) -> Key:
@@ -83,6 +68,8 @@ class Session:
                 "exchanges": exchanges,
                 "tree": {entry: _dump(node) for entry, node in sorted(self.tree.items())},
             }
+            if self.streams:
+                content["streams"] = [asdict(stream) for stream in self.streams]
             add("session.json", json.dumps(content, indent=1).encode())
             for number, exchange in enumerate(self.exchanges):
                 if exchange.pack is not None:
@@ -103,7 +90,8 @@ class Session:
             initial = {name.removeprefix("initial/"): archive.read(name) for name in names}
         tree = {entry: _parse(values) for entry, values in content["tree"].items()}
         known = {name: content[name] for name in ("about", "recorded_with", "fqrn", "revision", "catalogs")}
-        return cls(**known, exchanges=exchanges, tree=tree, initial=initial)
+        streams = tuple(Stream(**recorded) for recorded in content.get("streams", ()))
+        return cls(**known, exchanges=exchanges, tree=tree, initial=initial, streams=streams)
 
     def unpack(self, root: Path) -> None:
         """Lay out the server's files as they were before the session."""
