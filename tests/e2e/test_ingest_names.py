@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+from conformance.machines import content
 from cvmfs_gw.engine.catalogs import CatalogStore
 from cvmfs_gw.engine.transaction import Transaction
 from cvmfs_gw.engine.tree import CatalogTree
@@ -25,7 +26,6 @@ from cvmfs_objstore.formats.manifest import SignedManifest
 from cvmfs_objstore.hashes import Algorithm, ContentHash
 from cvmfs_objstore.local import LocalStorage
 from cvmfs_objstore.objects import ObjectStore
-from tests.e2e import content
 from tests.e2e.world import Repository, World
 from tests.objstore.large_files import LARGE_FILES
 
@@ -163,8 +163,7 @@ def test_ingest(world: World, tmp_path: Path) -> None:
     content.patchwork(source / "large", 20 << 20)
     os.link(source / "bin/run", source / "bin/also")
     archive = _archive(tmp_path / "source.tar", source)
-    publisher.machine.write("/srv/archive.tar", archive.read_bytes())
-    publisher.ingest("-t", "/srv/archive.tar", "-b", "soft")
+    publisher.ingest(archive.read_bytes(), "soft")
     theirs = _theirs(repository, "/soft")
     with archive.open("rb") as file:
         ours = _ours(
