@@ -36,6 +36,7 @@ from conformance.recorder import record
 from conformance.reference import missing, reference
 from conformance.replay import Player
 from conformance.report.junit import junit
+from conformance.report.markdown import markdown
 from conformance.report.page import page
 from conformance.report.terminal import Terminal
 from conformance.repository import Repository
@@ -108,16 +109,18 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("compare", help="put reports side by side")
     command.add_argument("reports", nargs="+", type=Path)
-    command.add_argument("--html", metavar="FILE", type=Path, required=True)
+    command.add_argument("--html", metavar="FILE", type=Path)
+    command.add_argument("--markdown", metavar="FILE", type=Path, help="tables of totals and of what fails")
     command.set_defaults(run=_compare)
 
     command = commands.add_parser("record", help="record publishers and subscribers, as a proxy in front")
-    command.add_argument("--listen", type=int, required=True, metavar="PORT")
+    command.add_argument("--listen", type=int, required=True, metavar="PORT", help="0: any that is free")
+    command.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="to listen on (default: %(default)s)")
     command.add_argument("--upstream", required=True, metavar="URL", help="the gateway, or notification server")
     command.add_argument("--key", required=True, metavar="FILE", help="to find out what is signed; it is not recorded")
     command.add_argument("--about", default="", help="what the session is")
     command.add_argument("-o", "--output", required=True, type=Path, metavar="FILE")
-    command.set_defaults(run=lambda a: record(a.listen, a.upstream, Key.read(a.key), a.output, a.about))
+    command.set_defaults(run=lambda a: record(a.host, a.listen, a.upstream, Key.read(a.key), a.output, a.about))
 
     command = commands.add_parser("replay", help="replay a recorded session")
     command.add_argument("session", type=Path)
@@ -273,7 +276,12 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 def _compare(arguments: argparse.Namespace) -> int:
     reports = [report for path in arguments.reports for report in read_reports(path)]
-    arguments.html.write_text(page(reports))
+    if not arguments.html and not arguments.markdown:
+        raise ValueError("needs --html or --markdown")
+    if arguments.html:
+        arguments.html.write_text(page(reports))
+    if arguments.markdown:
+        arguments.markdown.write_text(markdown(reports))
     return 0
 
 

@@ -29,6 +29,8 @@ from conformance.wire import Key, Reply, Url, request
 _KEPT: Final = ("Content-Type", "Expect", "User-Agent")
 _SENT: Final = ("Authorization", "Message-Size", "Content-Type", "User-Agent")
 _MAX_BODY: Final = 1 << 30
+_MAX_RECORDED: Final = 2 << 30
+"""What is recorded is kept in memory until it is written."""
 _PIECE: Final = 1 << 16
 _STREAM_S: Final = 7200.0
 
@@ -46,12 +48,13 @@ class Recorder(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, port: int, upstream: str, key: Key) -> None:
-        super().__init__(("127.0.0.1", port), _Handler)
+    def __init__(self, port: int, upstream: str, key: Key, host: str = "127.0.0.1") -> None:
+        super().__init__((host, port), _Handler)
         self.upstream, self.key = Url(upstream.rstrip("/").removesuffix("/api/v1")), key
         self.exchanges: list[Exchange] = []
         self.streams: list[Listener] = []
         self._tokens: list[str] = []
+        self._room = _MAX_RECORDED
         self._lock = threading.Lock()
 
     def session(self, about: str) -> Session:
@@ -114,6 +117,12 @@ class Recorder(ThreadingHTTPServer):
         text, pack = (body[: int(size)], body[int(size) :]) if has_pack else (body, None)
         signed = self._signed(handler, text, has_pack)
         with self._lock:
+            if self._room < 0:
+                return
+            self._room -= len(body)
+            if self._room < 0:
+                print("the recording is full: what follows is handed on and not recorded", file=sys.stderr)
+                return
             token = content.get("session_token")
             if isinstance(token, str) and token not in self._tokens:
                 self._tokens.append(token)
@@ -258,11 +267,12 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing: URLs hold tokens."""
 
 
-def record(port: int, upstream: str, key: Key, output: Path, about: str) -> int:
+def record(host: str, port: int, upstream: str, key: Key, output: Path, about: str) -> int:
     """Run the proxy until it is interrupted; writes the file then."""
-    server = Recorder(port, upstream, key)
+    server = Recorder(port, upstream, key, host)
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
-    print(f"publishers: http://127.0.0.1:{server.server_address[1]}/api/v1    end with Ctrl-C", file=sys.stderr)
+    where = f"http://{host}:{server.server_address[1]}/api/v1"
+    print(f"publishers and subscribers: {where}    end with Ctrl-C", file=sys.stderr, flush=True)
     try:
         server.serve_forever()
     except KeyboardInterrupt:

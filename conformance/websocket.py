@@ -45,15 +45,15 @@ class WebSocketSubscriber:
         where = Url(url.rstrip("/").removesuffix(API_ROOT))
         scheme = "wss" if where.secure else "ws"
         self._stack = ExitStack()
-        opening = connect(
-            f"{scheme}://{where.netloc}{where.path}{API_ROOT}/subscribe",
-            subprotocols=[Subprotocol(name) for name in offered] or None,
-            open_timeout=timeout,
-            close_timeout=1.0,
-            compression=None,
-            proxy=None,
-        )
         try:
+            opening = connect(
+                f"{scheme}://{where.netloc}{where.path}{API_ROOT}/subscribe",
+                subprotocols=[Subprotocol(name) for name in offered] or None,
+                open_timeout=timeout,
+                close_timeout=1.0,
+                compression=None,
+                proxy=None,
+            )
             self._connection = self._stack.enter_context(opening)
         except (WebSocketException, TimeoutError) as error:
             raise Failed(f"no WebSocket at {url}: {error}") from None

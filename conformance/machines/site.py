@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from contextlib import ExitStack
 
+from conformance.gateway import Gateway
 from conformance.machines.client import STORE, Client
 from conformance.machines.machine import Machine
 from conformance.machines.publisher import Publisher
@@ -28,11 +30,17 @@ class Site:
         self.repository = Repository(target.stratum0, target.fqrn, target.timeout)
         self._stack = ExitStack()
         self._client: Client | None = None
+        self._publishers: list[Publisher] = []
 
     def __enter__(self) -> Site:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # Nobody will end the transactions that are still open.
+        gateway = Gateway(self.target.gateway, self.target.key, self.target.timeout)
+        for publisher in self._publishers:
+            with contextlib.suppress(OSError, Failed):
+                gateway.drop(publisher.token_file.read_text().strip())
         self._stack.close()
 
     def machine(self, name: str, binds: Mapping[str, str] | None = None) -> Machine:
@@ -41,7 +49,9 @@ class Site:
 
     def publisher(self, name: str, *options: str, settings: str = "") -> Publisher:
         """A machine that publishes; *options* are those of ``cvmfs_server mkfs``."""
-        return Publisher(self.machine(name), self.target, options, settings, self.base)
+        made = Publisher(self.machine(name), self.target, options, settings, self.base)
+        self._publishers.append(made)
+        return made
 
     def replica(self) -> Replica:
         """A machine that is a Stratum 1."""

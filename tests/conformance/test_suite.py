@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,8 +112,13 @@ def test_reports(tmp_path: Path) -> None:
     text = page([report, report])
     assert "bad &lt;b&gt;" in text
     assert "http" not in text.replace(TARGET.gateway, "")
-    main(["compare", str(path), str(path), "--html", str(tmp_path / "page.html")])
+    main(["compare", str(path), str(path), "--html", str(tmp_path / "page.html"), "--markdown", str(tmp_path / "md")])
     assert (tmp_path / "page.html").read_text() == text
+    tables = (tmp_path / "md").read_text()
+    assert "| cases | 6 | 6 |" in tables
+    assert "| [#1](https://github.com/cvmfs/cvmfs/issues/1) | `leases.Failed` |" in tables
+    assert "| not known before | `leases.OSError`, `leases.ZeroDivisionError` |" in tables
+    assert main(["compare", str(path)]) == 2
 
 
 def test_destructive_cases_are_off() -> None:
@@ -196,6 +204,22 @@ def test_recorded_and_replayed(target: Target, tmp_path: Path) -> None:
     assert [exchange.signed for exchange in session.exchanges] == ["body", "head", "token", "body", "body", "token"]
     # What is committed is the head already, so that it is the same revision.
     Player(Gateway(target.gateway, target.key), session, target.key).play()
+
+
+def test_recorded_from_the_command_line(target: Target, tmp_path: Path) -> None:
+    key, output = tmp_path / "key", tmp_path / "session.zip"
+    key.write_text(f"plain_text {target.key.id} {target.key.secret.decode()}\n")
+    command = [sys.executable, "-m", "conformance", "record", "--listen", "0", "--upstream", target.gateway]
+    command += ["--key", str(key), "-o", str(output), "--about", "a question"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        url = process.stderr.readline().split()[3]
+        assert Gateway(url, target.key).get("/repos").status == 200
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0, process.stderr.read()
+    session = Session.load(output)
+    assert (session.about, len(session.exchanges)) == ("a question", 1)
+    assert main(["replay", str(output), "--gateway", target.gateway, "--key", str(key)]) == 0
 
 
 def test_subscribers_recorded_and_replayed(target: Target, tmp_path: Path) -> None:
