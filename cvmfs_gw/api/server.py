@@ -102,7 +102,7 @@ async def serve(
         paths,
         engine=engine,
         stores=lambda fqrn: engine.repository(fqrn).objects,
-        head=lambda fqrn: _head(engine, fqrn),
+        head=lambda fqrn: head_of(engine, fqrn),
     )
     uploads = UploadService(service, engine, paths.upload_config, SteadyClock(os.path.join(config.work_dir, CLOCK)))
     await asyncio.to_thread(_recover, engine, list(service.access.config.repositories))
@@ -196,7 +196,8 @@ async def _reload(service: GatewayService, uploads: UploadService, tls: TlsFiles
         log.error("keys and repositories stay as they were: %s", error)
 
 
-def _head(engine: Engine, fqrn: str) -> Head | None:
+def head_of(engine: Engine, fqrn: str) -> Head | None:
+    """The repository's present head, None if it cannot be read."""
     try:
         head = engine.repository(fqrn).head()
     except (EngineError, ObjectStoreError, OSError):

@@ -15,6 +15,7 @@ from typing import Self
 from aiohttp import web
 
 from cvmfs_gw.api.app import make_app, make_runner
+from cvmfs_gw.api.server import head_of
 from cvmfs_gw.client.gateway import GatewayClient, read_key_file
 from cvmfs_gw.client.publish import PublishReport, PublishRequest, publish
 from cvmfs_gw.client.reader import RepositoryReader
@@ -73,7 +74,11 @@ class Server:
         config = Config.load(self.paths)
         os.makedirs(config.work_dir)
         service = GatewayService.open(
-            config, self.paths, engine=engine, stores=lambda fqrn: engine.repository(fqrn).objects
+            config,
+            self.paths,
+            engine=engine,
+            stores=lambda fqrn: engine.repository(fqrn).objects,
+            head=lambda fqrn: head_of(engine, fqrn),
         )
         runners = [make_runner(make_app(service), 1), web.AppRunner(web_app(self.paths.storage), access_log=None)]
         await service.start()

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import http.server
 import queue
-import shutil
 import subprocess
 import threading
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-import pytest
-
+from tests.browser import browser_command
 from tests.notify.real import FQRN, need, running_gateway
 
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _PAGE = """<!doctype html><title>revisions</title><script>
 const stream = new EventSource("%s/notifications/subscribe?repository=%s");
 stream.onmessage = event => {
@@ -56,19 +53,12 @@ class Site:
 
 
 def test_event_source(tmp_path: Path) -> None:
-    browser = next((path for name in _BROWSERS if (path := shutil.which(name))), None)
-    if browser is None:
-        pytest.skip(f"not installed: none of {', '.join(_BROWSERS)}")
+    command = browser_command(tmp_path / "browser", "--remote-debugging-port=0")
     need()
     with running_gateway(tmp_path) as (gateway, stack):
         site = Site(_PAGE % (gateway.url, FQRN))
         stack.callback(site.close)
-        options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={tmp_path / 'b'}"]
-        process = subprocess.Popen(
-            [browser, *options, "--remote-debugging-port=0", site.url],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        process = subprocess.Popen([*command, site.url], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         stack.callback(process.wait)
         stack.callback(process.kill)
         assert site.heard.get(timeout=60) == 1
