@@ -75,7 +75,9 @@ class Payloads:
         self._metrics = metrics
         self._clock = clock
         self._max_size = max_size
-        self._threads = ThreadPoolExecutor(max(4, os.cpu_count() or 1), "gw-upload")
+        cores = os.cpu_count() or 1
+        self._threads = ThreadPoolExecutor(max(4, cores), "gw-upload")
+        self._helpers = ThreadPoolExecutor(cores, "gw-store")
         self._receivers: dict[str, list[PackReceiver]] = {}
         self._slots = asyncio.Semaphore(MAX_UPLOADS)
         self._uploaded = RecentUploads()
@@ -98,8 +100,14 @@ class Payloads:
             loop = asyncio.get_running_loop()
             await slot.enter_async_context(self._slots)
             store = await loop.run_in_executor(self._threads, self._store, lease.path.fqrn)
-            note = self._uploaded.begin(token).add
-            receiver = PackReceiver(store, digest, header_size, max_size=self._max_size, note=note)
+            receiver = PackReceiver(
+                store,
+                digest,
+                header_size,
+                max_size=self._max_size,
+                note=self._uploaded.begin(token).add,
+                helpers=self._helpers,
+            )
             self._receivers.setdefault(token, []).append(receiver)
             brought = await receive(chunks, receiver, self._threads)
             outcome = "ok"
@@ -143,6 +151,7 @@ class Payloads:
     def close(self) -> None:
         """Wait for what is being stored, and end the threads."""
         self._threads.shutdown()
+        self._helpers.shutdown()
 
     def _forget(self, token: str, receiver: PackReceiver) -> None:
         self._metrics.add("payload_bytes_total", receiver.received)

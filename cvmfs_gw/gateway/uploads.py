@@ -4,13 +4,14 @@
 
     event loop      chunks of a body ──▶ batch of about BATCH bytes ──┐ (reading goes on)
     upload thread                        parse, hash, write  ◀────────┘
+    helper                                      hash, write: every other object of a batch, if it is idle
 
 A few batches are in memory for each upload: one that is read, one that waits and one that is stored. Whoever sends
 faster than the disk writes is slowed down by the network's own flow control. What crosses threads is a batch and never
 a single object: a hop costs more than a small object.
 
 Each object is hashed before it gets its name in the store, so that nothing wrong is ever stored. When a pack turns
-out to be bad, the objects before the bad one stay: they are what their names say, nothing refers to them, and a
+out to be bad, the good objects of it stay: they are what their names say, nothing refers to them, and a
 publisher that tries again finds them there. They are durable once the commit has synchronised the store.
 """
 
@@ -21,7 +22,7 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, wait
 from typing import Final
 
 from cvmfs_gw.engine.commit_api import UploadStatistics
@@ -46,6 +47,11 @@ BATCH: Final = 1 << 20
 """About how much of a body is handed to a thread at once, in bytes."""
 UNFINISHED: Final = 2
 """Batches that a thread has been given, the one that it works on among them, while reading goes on."""
+SHARED: Final = 128 << 10
+"""From how many bytes on a batch is worth a second thread."""
+
+Stored = tuple[ContentHash, int, bool]
+"""An object, its size in bytes, and whether it is new."""
 
 
 class PackReceiver:
@@ -62,10 +68,12 @@ class PackReceiver:
         *,
         max_size: int = MAX_PAYLOAD,
         note: Callable[[ContentHash], object] = lambda name: None,
+        helpers: Executor | None = None,
     ) -> None:
         """*digest* and *header_size* are what the publisher says of the pack's header, *max_size* is in bytes.
 
-        *note* is told of every object, whether it was new or not, once it is there.
+        *note* is told of every object, whether it was new or not, once it is there. *helpers* are threads that do a
+        part of the work when they have nothing else to do.
         """
         self._note = note
         try:
@@ -74,6 +82,7 @@ class PackReceiver:
             raise BadPack(str(error)) from error
         self._storage = store.storage
         self._max_size = max_size
+        self._helpers = helpers
         self._staged: Staged | None = None  # the large object that is being written
         self.catalogs: list[ContentHash] = []
         """The catalogs that the pack brought, whether they were new or not."""
@@ -116,8 +125,8 @@ class PackReceiver:
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Batch):
-            for name, data in event.verified():
-                self._count(name, len(data), self._storage.put(name.path, data))
+            for name, size, added in self._store_shared(event):
+                self._count(name, size, added)
         elif isinstance(event, ObjectSlice):
             if self._staged is not None:
                 self._staged.write(event.data)
@@ -131,6 +140,25 @@ class PackReceiver:
             self._count(event.item.name, event.item.size, staged is not None)
         elif isinstance(event, PackHeader) and event.size > self._max_size:
             raise PackTooLarge(f"a pack of {event.size} bytes: at most {self._max_size} are accepted")
+
+    def _store_shared(self, batch: Batch) -> list[Stored]:
+        """Store a batch, half of it in another thread if one is idle. Neither is at work any more when this returns."""
+        objects = batch.objects
+        if self._helpers is None or len(objects) < 2 or sum(len(data) for _, data in objects) < SHARED:
+            return self._store(batch)
+        rest = Batch(objects[1::2])
+        help = self._helpers.submit(self._store, rest)
+        try:
+            stored = self._store(Batch(objects[::2]))
+        except BaseException:
+            if not help.cancel():
+                wait([help])
+            raise
+        return stored + (self._store(rest) if help.cancel() else help.result())
+
+    def _store(self, batch: Batch) -> list[Stored]:
+        put = self._storage.put
+        return [(name, len(data), put(name.path, data)) for name, data in batch.verified()]
 
     def _has(self, item: PackItem) -> bool:
         # one of another length was cut off by a power failure, and is written again

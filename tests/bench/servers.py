@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
@@ -106,19 +106,22 @@ def reference_missing() -> str:
 
 
 @contextlib.contextmanager
-def folder(*, memory: bool) -> Iterator[Path]:
-    """A folder with a fresh repository in it; in memory, if it shall be and there is such a file system."""
+def folder(*, memory: bool, repositories: Sequence[str] = (FQRN,)) -> Iterator[Path]:
+    """A folder with fresh repositories in it; in memory, if it shall be and there is such a file system."""
     base = MEMORY if memory and os.path.isdir(MEMORY) else None
     with tempfile.TemporaryDirectory(prefix="cvmfs-bench-", dir=base) as name:
-        make = [sys.executable, "-m", "cvmfs_gw", "--root", name, "mkfs", FQRN]
-        subprocess.run(make, check=True, stdout=subprocess.DEVNULL)
+        for fqrn in repositories:
+            make = [sys.executable, "-m", "cvmfs_gw", "--root", name, "mkfs", fqrn]
+            subprocess.run(make, check=True, stdout=subprocess.DEVNULL)
         yield Path(name)
 
 
 @contextlib.contextmanager
-def ours(*options: str, memory: bool = True, web: bool = False) -> Iterator[Server]:
+def ours(
+    *options: str, memory: bool = True, web: bool = False, repositories: Sequence[str] = (FQRN,)
+) -> Iterator[Server]:
     """This gateway, in one process."""
-    with folder(memory=memory) as root:
+    with folder(memory=memory, repositories=repositories) as root:
         port, web_port = _free_port(), _free_port() if web else 0
         command = [sys.executable, "-m", "cvmfs_gw", "--root", str(root), "serve", "--host", "127.0.0.1"]
         command += ["--port", str(port), "--in-process", *options]

@@ -1,61 +1,168 @@
-"""Nobody waits: how long small requests take while a payload of 2 GiB and commits are under way (99th percentile)."""
+"""Nobody waits: how long others take while a commit of 10 s and payloads of 2 GiB are under way (99th percentile).
+
+The commit is a real one: a catalog with so many new entries is merged that it takes that long; the table says how long
+it took. Meanwhile packs of one object of 2 GiB come in, one after the other. What others do is asked by a client with
+one connection: list leases, list repositories, take, renew and drop a lease; and a publisher commits one small file
+after the other to another repository. First all of that is measured on a server that does nothing else.
+"""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import itertools
+import statistics
 import threading
-from pathlib import Path
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
 from typing import Final
 
+from cvmfs_gw.client.gateway import GatewayClient, read_key_file
+from cvmfs_gw.client.publish import new_packs
+from cvmfs_gw.client.remote import RemoteStorage
+from cvmfs_gw.engine.catalogs import CatalogStore
+from cvmfs_gw.engine.tree import CatalogTree
+from cvmfs_objstore.compression import deflate
+from cvmfs_objstore.formats.manifest import SignedManifest
+from cvmfs_objstore.formats.objectpack import PackBuilder
+from cvmfs_objstore.hashes import Algorithm, ContentHash
+from cvmfs_objstore.local import LocalStorage
+from cvmfs_objstore.objects import ObjectStore
+from tests.bench.commit import directory_entry, file_entry
 from tests.bench.servers import FQRN, Server, ours
 from tests.bench.table import Row
 
+OTHER: Final = "other.example.org"
 _SIZE: Final = 2 << 30
-_FILES: Final = 4000
+_ENTRIES: Final = 700_000
+"""New entries of the long commit."""
+_QUIET_S: Final = 5.0
+_TARGET: Final = "50"
+_serial = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """What a publisher has ready: its base, its result, and the packs of what is new in it."""
+
+    base: ContentHash
+    result: ContentHash
+    packs: list[PackBuilder]
+
+
+@dataclass
+class Times:
+    """Seconds of each kind of request."""
+
+    of: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, other: dict[str, list[float]]) -> None:
+        for name, times in other.items():
+            self.of.setdefault(name, []).extend(times)
 
 
 def rows(rounds: int) -> list[Row]:
-    """Quiet first, then with a payload after the other and a publish after the other, *rounds* times."""
-    with ours(web=True) as server:
-        quiet = _probe(server, lambda: threading.Event().wait(3.0))
-        busy = _probe(server, lambda: _work(server, rounds))
-    result = []
-    for name, times in busy.items():
-        result.append(Row(f"{name}, quiet", _percentile(quiet[name]), None, "ms"))
-        result.append(Row(f"{name}, busy ({len(times)})", _percentile(times), None, "ms", "50"))
+    """Quiet first, then *rounds* times beside a long commit."""
+    quiet, busy = Times(), Times()
+    took: list[float] = []
+    with ours(web=True, repositories=(FQRN, OTHER)) as server:
+        _measure(server, quiet, lambda: threading.Event().wait(_QUIET_S))
+        for number in range(rounds):
+            revision = prepare(server, FQRN, f"long{number}", _ENTRIES)
+            _measure(server, busy, lambda revision=revision: took.append(_work(server, revision)))  # type: ignore[misc]
+    result = [Row("the long commit (median)", statistics.median(took), None, "s", "10")]
+    for name, times in busy.of.items():
+        result.append(Row(f"{name}, quiet", _percentile(quiet.of[name]), None, "ms"))
+        result.append(Row(f"{name}, busy ({len(times)})", _percentile(times), None, "ms", _TARGET))
     return result
 
 
-def _probe(server: Server, work: object) -> dict[str, list[float]]:
+def _measure(server: Server, times: Times, work: Callable[[], object]) -> None:
+    """Ask for this and that for as long as *work* takes."""
     probe = server.client("probe", "probe", pause=0.01, renew=True).go()
-    assert callable(work)
-    work()
-    times = probe.result()["times"]
-    assert isinstance(times, dict)
-    return times
+    publisher = _Publisher(server)
+    publisher.start()
+    try:
+        work()
+    finally:
+        publisher.stop.set()
+        publisher.join()
+        times.add(probe.result()["times"])
+        times.add({"commit to another repository": publisher.times})
 
 
-def _work(server: Server, rounds: int) -> None:
-    for number in range(rounds):
-        payload = server.client("payload", f"big{number}", count=1, size=_SIZE).go()
-        publishing = threading.Thread(target=_publish, args=(server, number))
-        publishing.start()
-        payload.result()
-        publishing.join()
+def _work(server: Server, revision: Revision) -> float:
+    """One long commit with payloads beside it for as long as it takes; returns its seconds."""
+    done = threading.Event()
+
+    def send() -> None:
+        while not done.is_set():
+            server.client("payload", f"big{next(_serial)}", count=1, size=_SIZE).go().result()
+
+    sender = threading.Thread(target=send)
+    with closing(_gateway(server, FQRN)) as gateway:
+        token = gateway.acquire(f"{FQRN}/long")
+        for pack in revision.packs:
+            gateway.upload(token, pack)
+        sender.start()
+        try:
+            return _commit(gateway, token, revision)
+        finally:
+            done.set()
+            sender.join()
 
 
-def _publish(server: Server, number: int) -> None:
-    source = server.root / f"source{number}"
-    for index in range(_FILES):
-        path = source / str(index % 50) / f"{index}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{number} {index}")
-    url = f"http://127.0.0.1:{server.port}/api/v1"
-    web = f"http://127.0.0.1:{server.web}/cvmfs/{FQRN}"
-    command = [sys.executable, "-m", "cvmfs_gw", "--root", str(server.root), "publish", "-q"]
-    command += ["--gateway", url, "--stratum0", web, f"{FQRN}/tree{number}", str(source)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=Path(__file__).parents[2])
+class _Publisher(threading.Thread):
+    """Commits a small file after the other."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(name="publisher")
+        self._server = server
+        self.times: list[float] = []
+        self.stop = threading.Event()
+
+    def run(self) -> None:
+        with closing(_gateway(self._server, OTHER)) as gateway:
+            while not self.stop.wait(0.05):
+                revision = prepare(self._server, OTHER, f"small{next(_serial)}", 1)
+                token = gateway.acquire(f"{OTHER}/small")
+                for pack in revision.packs:
+                    gateway.upload(token, pack)
+                self.times.append(_commit(gateway, token, revision))
+
+
+def _gateway(server: Server, fqrn: str) -> GatewayClient:
+    return GatewayClient(
+        f"http://127.0.0.1:{server.port}/api/v1", read_key_file(str(server.root / f"etc/cvmfs/keys/{fqrn}.gw"))
+    )
+
+
+def _commit(gateway: GatewayClient, token: str, revision: Revision) -> float:
+    started = time.perf_counter()
+    gateway.commit(token, revision.base, revision.result, "")
+    return time.perf_counter() - started
+
+
+def prepare(server: Server, fqrn: str, name: str, entries: int) -> Revision:
+    """A result with that many new files of one content in a new directory ``/long`` or ``/small``."""
+    top = "/" + name.rstrip("0123456789")
+    web = f"http://127.0.0.1:{server.web}/cvmfs/{fqrn}"
+    folder = server.root / "publisher" / fqrn / name
+    folder.mkdir(parents=True)
+    with closing(LocalStorage(str(server.root / "srv/cvmfs" / fqrn), durable=False)) as storage:
+        base = SignedManifest.parse(storage.read(".cvmfspublished")).manifest.root_hash
+    local = LocalStorage.create(str(folder), durable=False)
+    objects = ObjectStore(RemoteStorage(web, local))
+    content = objects.add(name.encode(), Algorithm.SHA1, deflate=deflate)
+    with closing(CatalogTree(CatalogStore(objects), base)) as tree:
+        if tree.get(top) is None:
+            tree.put(top, directory_entry(top[1:]), (), None)
+        entry = file_entry("", content)._replace(size=len(name))
+        for number in range(entries):
+            new = f"{name}-{number}"
+            tree.put(f"{top}/{new}", entry._replace(name=new), (), None)
+        root, _ = tree.store(int(time.time()), Algorithm.SHA1)
+    return Revision(base, root.hash, list(new_packs(local)))
 
 
 def _percentile(times: list[float]) -> float:

@@ -100,6 +100,38 @@ def test_a_bad_object_is_not_stored_and_leaves_nothing(store: ObjectStore) -> No
     assert not staged(store)
 
 
+MIDDLE = [random.Random(n).randbytes(20_000 + n) for n in range(50)]
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_a_batch_that_two_threads_share(store: ObjectStore, idle: bool) -> None:
+    gate = threading.Event()
+    with ThreadPoolExecutor(1) as helpers:
+        if not idle:
+            helpers.submit(gate.wait, 20)
+        header, body = pack(MIDDLE)
+        for added in (len(MIDDLE), 0):
+            taking = receiver(store, header, helpers=helpers)
+            taking.feed([header, body])
+            assert taking.finish().objects_added == added
+        gate.set()
+    assert set(store.list()) == {ContentHash.of(data) for data in MIDDLE}
+
+
+@pytest.mark.parametrize("bad", [10, 11])
+def test_a_bad_object_in_either_half(store: ObjectStore, bad: int) -> None:
+    header, body = pack(MIDDLE)
+    broken = bytearray(body)
+    broken[sum(map(len, MIDDLE[:bad]))] ^= 1
+    with ThreadPoolExecutor(1) as helpers:
+        taking = receiver(store, header, helpers=helpers)
+        with pytest.raises(BadPack):
+            taking.feed([header, bytes(broken)])
+        taking.abort()
+    assert set(store.list()) < {ContentHash.of(data) for data in MIDDLE} - {ContentHash.of(MIDDLE[bad])}
+    assert not staged(store)
+
+
 def test_an_abort_in_the_middle(store: ObjectStore) -> None:
     header, body = pack([LARGE[0]])
     taking = receiver(store, header)
