@@ -15,6 +15,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -23,6 +24,7 @@ from cvmfs_gw.api import meta
 from cvmfs_gw.api.app import make_app, make_runner
 from cvmfs_gw.api.meta import Meta
 from cvmfs_gw.api.notifications import Announcer, RepositoryAnchors
+from cvmfs_gw.api.reload import Reloader
 from cvmfs_gw.api.tls import TlsFiles
 from cvmfs_gw.engine.commit import Engine
 from cvmfs_gw.engine.errors import EngineError
@@ -49,6 +51,8 @@ SHUTDOWN_S = 60.0
 """How long requests in flight may take when the process is asked to stop, in seconds."""
 SWITCH_S = 0.001
 """For how long a thread that commits or stores may keep the interpreter from the event loop, in seconds."""
+LOOKERS = 32
+"""Threads that look at repositories for whoever asks: some that wait for a slow disk leave others for the rest."""
 GATEWAY = "gateway"
 WEB = "web"
 """What inherited sockets are called; also in ``FileDescriptorName=`` of a systemd socket unit."""
@@ -93,6 +97,7 @@ async def serve(
 
     Raises :exc:`~cvmfs_gw.gateway.errors.ConfigError` and ``OSError``.
     """
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(LOOKERS, "gw-look"))
     notify_config = _notify_config(paths)
     tls = TlsFiles(config.tls_certificate, config.tls_key) if config.tls_certificate else None
     engine = Engine(paths, environment, durable=durable and config.fsync, strict_objects=config.strict_objects)
@@ -112,7 +117,10 @@ async def serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(_reload(service, uploads, tls)))
+    parts = {"keys and repositories": service.reload, "settings of uploads": uploads.reload}
+    if tls is not None:
+        parts["TLS certificate"] = lambda: asyncio.to_thread(tls.reload)
+    loop.add_signal_handler(signal.SIGHUP, Reloader(parts).begin)
     parent = worker.parent if worker is not None else None
     if parent is not None:
         loop.add_reader(parent.socket, stop.set)
@@ -183,17 +191,6 @@ def _sites(
     if sockets:
         return [web.SockSite(runner, s, ssl_context=tls, backlog=BACKLOG) for s in sockets]
     return [web.TCPSite(runner, host, port, ssl_context=tls, reuse_address=True, backlog=BACKLOG)]
-
-
-async def _reload(service: GatewayService, uploads: UploadService, tls: TlsFiles | None) -> None:
-    try:
-        if tls is not None:
-            await asyncio.to_thread(tls.reload)
-        await service.reload()
-        await uploads.reload()
-        log.info("keys and repositories read again")
-    except ConfigError as error:
-        log.error("keys and repositories stay as they were: %s", error)
 
 
 def head_of(engine: Engine, fqrn: str) -> Head | None:

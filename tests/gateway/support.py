@@ -6,9 +6,11 @@ import asyncio
 import io
 import json
 import os
+import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -149,6 +151,26 @@ def pack(objects: Sequence[bytes], suffix: Suffix = Suffix.NONE) -> tuple[bytes,
 
 def digest_of(header: bytes) -> str:
     return str(header_digest(header))
+
+
+def make_certificate(folder: Path, name: str) -> tuple[str, str]:
+    """Files with a certificate for loopback and its key."""
+    certificate, key = str(folder / f"{name}.crt"), str(folder / f"{name}.key")
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "1",
+    ]
+    command += ["-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-out", certificate, "-keyout", key]
+    subprocess.run(command, check=True, capture_output=True)
+    return certificate, key
 
 
 @dataclass

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,34 +17,14 @@ from cvmfs_gw.api import bodies
 from cvmfs_gw.api.app import make_app, make_runner
 from cvmfs_gw.api.tls import TlsFiles
 from cvmfs_gw.gateway.authorization import sign
-from cvmfs_gw.gateway.errors import ConfigError
 from cvmfs_gw.gateway.protocol import API_ROOT
 from cvmfs_gw.gateway.service import GatewayService
 from cvmfs_objstore.hashes import ContentHash
 from cvmfs_objstore.objects import ObjectStore
-from tests.gateway.support import FQRN, KEY, Api, digest_of, pack, until
+from tests.gateway.support import FQRN, KEY, Api, digest_of, make_certificate, pack, until
 
 MIB = 1 << 20
 LARGE = [bytes([n]) * size for n, size in enumerate((5 * MIB + 17, 100, 0, 3 * MIB, MIB, 700_000, 700_001))]
-
-
-def make_certificate(folder: Path, name: str) -> tuple[str, str]:
-    certificate, key = str(folder / f"{name}.crt"), str(folder / f"{name}.key")
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-days",
-        "1",
-    ]
-    command += ["-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-out", certificate, "-keyout", key]
-    subprocess.run(command, check=True, capture_output=True)
-    return certificate, key
 
 
 @dataclass
@@ -181,17 +160,3 @@ async def test_who_stops_sending(api: Api, monkeypatch: pytest.MonkeyPatch) -> N
     assert b"Connection: close" in reply
     assert b"the publisher stopped sending" in reply
     connection.writer.close()
-
-
-def test_certificates_are_reloaded(tmp_path: Path) -> None:
-    first, second = make_certificate(tmp_path, "first"), make_certificate(tmp_path, "second")
-    files = TlsFiles(*first)
-    assert not files.reload_if_changed()
-    for old, new in zip(first, second, strict=True):
-        Path(new).rename(old)
-    assert files.reload_if_changed()
-    assert not files.reload_if_changed()
-    Path(first[1]).write_text("nonsense")
-    with pytest.raises(ConfigError, match="cannot use"):
-        files.reload_if_changed()
-    assert not files.reload_if_changed()
