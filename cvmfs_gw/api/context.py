@@ -37,7 +37,9 @@ async def json_body(request: web.Request) -> bytes:
     """The whole body, whatever its content type claims; raises :exc:`BodyTooLarge`, :exc:`InvalidBody`."""
     if (request.content_length or 0) > MAX_JSON_BODY:
         raise BodyTooLarge
-    body = bytearray()
+    body = bytearray(request.content.read_nowait())
+    if request.content.is_eof() and len(body) <= MAX_JSON_BODY:
+        return bytes(body)  # most come together with their head
     try:
         async with asyncio.timeout(BODY_S):
             async for chunk in request.content.iter_any():

@@ -120,8 +120,9 @@ def folder(*, memory: bool, repositories: Sequence[str] = (FQRN,)) -> Iterator[P
 def ours(
     *options: str, memory: bool = True, web: bool = False, repositories: Sequence[str] = (FQRN,)
 ) -> Iterator[Server]:
-    """This gateway, in one process."""
+    """This gateway, in one process, and as silent as the reference."""
     with folder(memory=memory, repositories=repositories) as root:
+        (root / "etc/cvmfs/gateway/user.json").write_text('{"log_level": "error"}')
         port, web_port = _free_port(), _free_port() if web else 0
         command = [sys.executable, "-m", "cvmfs_gw", "--root", str(root), "serve", "--host", "127.0.0.1"]
         command += ["--port", str(port), "--in-process", *options]
