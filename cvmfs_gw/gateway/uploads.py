@@ -147,14 +147,14 @@ class PackReceiver:
         if self._helpers is None or len(objects) < 2 or sum(len(data) for _, data in objects) < SHARED:
             return self._store(batch)
         rest = Batch(objects[1::2])
-        help = self._helpers.submit(self._store, rest)
+        helper = self._helpers.submit(self._store, rest)
         try:
             stored = self._store(Batch(objects[::2]))
         except BaseException:
-            if not help.cancel():
-                wait([help])
+            if not helper.cancel():
+                wait([helper])
             raise
-        return stored + (self._store(rest) if help.cancel() else help.result())
+        return stored + (self._store(rest) if helper.cancel() else helper.result())
 
     def _store(self, batch: Batch) -> list[Stored]:
         put = self._storage.put
