@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 
 SHUTDOWN_S = 60.0
 """How long requests in flight may take when the process is asked to stop, in seconds."""
-SWITCH_S = 0.001
+SWITCH_S = 0.0002
 """For how long a thread that commits or stores may keep the interpreter from the event loop, in seconds."""
 LOOKERS = 32
 """Threads that look at repositories for whoever asks: some that wait for a slow disk leave others for the rest."""
