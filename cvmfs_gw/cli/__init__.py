@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cvmfs_gw.cli import admin, check, demo, doctor, gc, inspect, mkfs, publish, resign, serve, tag, token
+from cvmfs_gw.cli import admin, check, demo, diff, doctor, gc, inspect, mkfs, publish, read, resign, serve, tag, token
 from cvmfs_gw.client.errors import ClientError
 from cvmfs_gw.engine.errors import EngineError
 from cvmfs_gw.gateway.errors import GatewayError
@@ -30,16 +30,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="prefix of every system path (default: $CVMFS_GW_ROOT or /)",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (mkfs, serve, publish, admin, check, gc, tag, resign, inspect, doctor, token, demo):
+    for module in (mkfs, serve, publish, read, diff, admin, check, gc, tag, resign, inspect, doctor, token, demo):
         module.add_parser(commands)
     arguments = parser.parse_args(argv)
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     paths = SystemPaths(os.path.abspath(arguments.root))
     try:
         code: int = arguments.run(arguments, paths)
+        sys.stdout.flush()
     except ClientError as error:
         print(f"cvmfs-gw: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        # whoever read our output has seen enough, as in `cvmfs-gw ls ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (EngineError, GatewayError, ObjectStoreError, OSError) as error:
         print(f"cvmfs-gw: {error}", file=sys.stderr)
         return 1

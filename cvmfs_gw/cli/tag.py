@@ -1,4 +1,4 @@
-"""``cvmfs-gw tag list|add|remove|move``, ``rollback`` and ``diff``: revisions by name.
+"""``cvmfs-gw tag list|add|remove|move`` and ``rollback``: revisions by name.
 
 A revision is said as a tag, as ``@NUMBER`` of a tagged one, or as the hash of its root catalog; nothing is the head.
 """
@@ -9,16 +9,12 @@ import argparse
 import json
 import os
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cvmfs_gw.engine.changelist import PathChange, list_changes
+from cvmfs_gw.cli.text import tag_as_json, tag_as_line
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.engine.tags import add_tag, find_root, list_tags, move_tag, remove_tags, rollback
 from cvmfs_gw.paths import SystemPaths
-from cvmfs_gw.text import printable
-from cvmfs_objstore.formats.entry import Entry
-from cvmfs_objstore.formats.history import TRUNK, TRUNK_PREVIOUS, Tag
 
 if TYPE_CHECKING:
     from cvmfs_gw.cli.types import Subparsers
@@ -49,12 +45,6 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("-t", "--tag", default="", metavar="NAME", help="default: undo the last publish")
     parser.add_argument("-f", "--force", action="store_true", help="taken and ignored: nothing is asked")
     parser.set_defaults(run=_rollback)
-    parser = commands.add_parser("diff", help="what changed between two revisions", description=__doc__)
-    parser.add_argument("fqrn")
-    parser.add_argument("old", nargs="?", default=TRUNK_PREVIOUS, help="default: trunk-previous")
-    parser.add_argument("new", nargs="?", default=TRUNK, help="default: trunk, the head")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.set_defaults(run=_diff)
 
 
 def _open(arguments: argparse.Namespace, paths: SystemPaths) -> Repository:
@@ -64,30 +54,11 @@ def _open(arguments: argparse.Namespace, paths: SystemPaths) -> Repository:
 def _list(arguments: argparse.Namespace, paths: SystemPaths) -> int:
     tags = list_tags(_open(arguments, paths))
     if arguments.json:
-        print(json.dumps([_tag_as_json(tag) for tag in tags], indent=2))
+        print(json.dumps([tag_as_json(tag) for tag in tags], indent=2))
         return 0
     for tag in tags:
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(tag.timestamp))
-        branch = f" [{tag.branch}]" if tag.branch else ""
-        print(
-            printable(
-                f"{tag.revision:>8}  {when}  {tag.root_hash.bare}  {tag.name}{branch}  {tag.description}".rstrip()
-            )
-        )
+        print(tag_as_line(tag))
     return 0
-
-
-def _tag_as_json(tag: Tag) -> dict[str, Any]:
-    return {
-        "name": printable(tag.name),
-        "revision": tag.revision,
-        "hash": tag.root_hash.bare,
-        "timestamp": tag.timestamp,
-        "size": tag.size,
-        "channel": tag.channel,
-        "branch": printable(tag.branch),
-        "description": printable(tag.description),
-    }
 
 
 def _add(arguments: argparse.Namespace, paths: SystemPaths) -> int:
@@ -118,43 +89,3 @@ def _rollback(arguments: argparse.Namespace, paths: SystemPaths) -> int:
     for tag in done.removed:
         print(f"removed {tag.name} (revision {tag.revision}, {tag.root_hash})")
     return 0
-
-
-@dataclass(slots=True)
-class _Sum:
-    added: int = 0
-    removed: int = 0
-    modified: int = 0
-
-
-def _diff(arguments: argparse.Namespace, paths: SystemPaths) -> int:
-    repository = _open(arguments, paths)
-    old, new = find_root(repository, arguments.old), find_root(repository, arguments.new)
-    total = _Sum()
-    for change in list_changes(repository.catalogs, old, new):
-        setattr(total, change.difference.value, getattr(total, change.difference.value) + 1)
-        print(json.dumps(_change_as_json(change)) if arguments.json else printable(str(change)))
-    if not arguments.json:
-        print(f"{total.added} added, {total.removed} removed, {total.modified} modified")
-    return 0
-
-
-def _change_as_json(change: PathChange) -> dict[str, Any]:
-    return {
-        "path": printable(change.path or "/"),
-        "change": change.difference.value,
-        "properties": list(change.properties),
-        "old": _entry_as_json(change.old),
-        "new": _entry_as_json(change.new),
-    }
-
-
-def _entry_as_json(entry: Entry | None) -> dict[str, Any] | None:
-    if entry is None:
-        return None
-    found: dict[str, Any] = {"kind": entry.kind.value, "size": entry.size, "mode": entry.mode, "mtime": entry.mtime}
-    if entry.content_hash is not None:
-        found["hash"] = str(entry.content_hash)
-    if entry.symlink:
-        found["target"] = printable(entry.symlink)
-    return found

@@ -3,6 +3,7 @@
 ::
 
     ClientError                1
+    ├── NotThere               1   no such path, tag or revision in the repository
     ├── PathBusy               2   somebody else holds a lease that overlaps
     ├── GatewayRefused         1   the gateway answered with an error
     ├── GatewayUnreachable     3   no (sensible) answer from the gateway or the Stratum 0
@@ -18,6 +19,10 @@ class ClientError(Exception):
     """Base of everything that this package raises on purpose."""
 
     exit_code: ClassVar[int] = 1
+
+
+class NotThere(ClientError):
+    """No such path, tag or revision in the repository."""
 
 
 class PathBusy(ClientError):

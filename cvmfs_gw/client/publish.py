@@ -11,11 +11,11 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
-from cvmfs_gw.client.errors import ClientError, GatewayUnreachable, UntrustedRepository
+from cvmfs_gw.client.errors import ClientError
 from cvmfs_gw.client.gateway import GatewayClient
 from cvmfs_gw.client.remote import RemoteStorage
+from cvmfs_gw.client.trust import read_head
 from cvmfs_gw.engine.catalogs import CatalogStore
 from cvmfs_gw.engine.errors import EngineError
 from cvmfs_gw.engine.transaction import Transaction
@@ -29,11 +29,8 @@ from cvmfs_gw.ingest.overlay import Replace
 from cvmfs_gw.ingest.plan import ExistingBelow, PlanOptions, plan
 from cvmfs_objstore.chunking import DEFAULT_SIZES, ChunkSizes
 from cvmfs_objstore.compression import Compression
-from cvmfs_objstore.errors import ObjectNotFound, ObjectStoreError
-from cvmfs_objstore.formats.chain import verify_chain
+from cvmfs_objstore.errors import ObjectStoreError
 from cvmfs_objstore.formats.entry import Entry
-from cvmfs_objstore.formats.keychain import PublicKey
-from cvmfs_objstore.formats.manifest import Manifest, SignedManifest
 from cvmfs_objstore.formats.objectpack import PackBuilder
 from cvmfs_objstore.hashes import ContentHash
 from cvmfs_objstore.local import LocalStorage
@@ -74,27 +71,6 @@ class Progress:
 
     def sent(self, objects: int, size: int) -> None:
         """A pack of that many objects and bytes was taken by the gateway."""
-
-
-def read_head(storage: RemoteStorage, fqrn: str, public_keys: bytes, now: float) -> Manifest:
-    """The repository's manifest, every signature on the way to it verified.
-
-    Raises :exc:`UntrustedRepository`, and :exc:`GatewayUnreachable` where there is no repository.
-    """
-    try:
-        raw = storage.read(".cvmfspublished")
-    except ObjectNotFound as error:
-        raise GatewayUnreachable(f"no repository {fqrn} there: {error}") from error
-    try:
-        manifest = SignedManifest.parse(raw).manifest
-        if manifest.certificate is None:
-            raise UntrustedRepository(f"the manifest of {fqrn} names no certificate")
-        certificate = ObjectStore(storage).get_plain(manifest.certificate, max_size=1 << 20)
-        whitelist = storage.read(".cvmfswhitelist")
-        moment = datetime.fromtimestamp(now, UTC)
-        return verify_chain(whitelist, certificate, raw, PublicKey.parse_all(public_keys), moment, fqrn)
-    except ObjectStoreError as error:
-        raise UntrustedRepository(f"{fqrn}: {error}") from error
 
 
 def publish(request: PublishRequest, progress: Progress | None = None) -> PublishReport:

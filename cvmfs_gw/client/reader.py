@@ -1,45 +1,74 @@
-"""Reading a repository over HTTP, every signature and hash verified."""
+"""Reading a repository over HTTP or from this machine's storage, every signature and hash verified.
+
+Catalogs are fetched when a path in them is asked for. Contents leave this module verified only: an object is held back
+until its last byte has been hashed, in memory or, if it is large, in a temporary file.
+"""
 
 from __future__ import annotations
 
-import os
+import contextlib
 import tempfile
 import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Final
+from typing import IO, Final
 
-from cvmfs_gw.client.errors import ClientError, UntrustedRepository
-from cvmfs_gw.client.publish import read_head
+from cvmfs_gw.client.errors import ClientError, NotThere, UntrustedRepository
 from cvmfs_gw.client.remote import RemoteStorage
+from cvmfs_gw.client.trust import read_head
 from cvmfs_gw.engine.catalogs import CatalogStore
+from cvmfs_gw.engine.changelist import compare_trees
 from cvmfs_gw.engine.errors import EngineError
+from cvmfs_gw.engine.tags import choose_root, root_at
 from cvmfs_gw.engine.tree import CatalogTree
-from cvmfs_objstore.compression import Compression
+from cvmfs_objstore.compression import PIECE, Compression
 from cvmfs_objstore.errors import ObjectStoreError
 from cvmfs_objstore.formats.entry import Entry, Kind
-from cvmfs_objstore.local import LocalStorage
-from cvmfs_objstore.objects import ObjectStore
+from cvmfs_objstore.formats.history import History, Tag
+from cvmfs_objstore.hashes import ContentHash
+from cvmfs_objstore.objects import ObjectStore, Sink
+from cvmfs_objstore.storage import Storage
 
-_MAX_CHUNK: Final = 1 << 30
+THREADS: Final = 4
+"""How many objects are fetched at once."""
+HELD: Final = 32 << 20
+"""Up to this many bytes an object is held in memory until it is verified; a larger one in a temporary file."""
+_MAX_HISTORY: Final = 1 << 30
+_MAX_OBJECT: Final = 1 << 40
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One object of a file's content: its name, and where its *size* plain bytes begin."""
+
+    name: ContentHash
+    offset: int
+    size: int
+    compression: Compression
 
 
 class RepositoryReader:
-    """The head of a repository as it was when this was made. Raises :exc:`ClientError`."""
+    """One revision of a repository: the head as it was when this was made, or what :meth:`select` chose.
 
-    def __init__(self, fqrn: str, url: str, public_keys: bytes) -> None:
+    *where* is a URL (``http://host/cvmfs/<fqrn>``) or a storage; *public_keys* the PEM text of its master keys. Raises
+    :exc:`ClientError`. To be used by one thread, but for :meth:`fetch`.
+    """
+
+    def __init__(self, fqrn: str, where: str | Storage, public_keys: bytes) -> None:
+        self.fqrn = fqrn
         with ExitStack() as stack:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cvmfs-read-"))
-            local = LocalStorage.create(os.path.join(folder, "none"), durable=False)
-            stack.enter_context(closing(local))
-            remote = stack.enter_context(closing(RemoteStorage(url, local)))
-            self.head = read_head(remote, fqrn, public_keys, time.time())
-            self._objects = ObjectStore(remote)
-            try:
-                tree = CatalogTree(CatalogStore(self._objects), self.head.root_hash)
-            except EngineError as error:
-                raise UntrustedRepository(str(error)) from error
-            self._tree = stack.enter_context(closing(tree))
+            if isinstance(where, str):
+                where = stack.enter_context(closing(RemoteStorage(where)))
+            self.head = read_head(where, fqrn, public_keys, time.time())
+            self.root = self.head.root_hash
+            self._objects = ObjectStore(where)
+            self._catalogs = CatalogStore(self._objects)
+            self._open: CatalogTree | None = None
+            stack.callback(self._close_tree)
             self._stack = stack.pop_all()
 
     def __enter__(self) -> RepositoryReader:
@@ -50,29 +79,155 @@ class RepositoryReader:
     ) -> None:
         self._stack.close()
 
+    # -- revisions
+
+    def tags(self) -> list[Tag]:
+        """All tags of the head, newest revision first."""
+        if self.head.history is None:
+            return []
+        with _trusted("tag database"):
+            data = self._objects.get_plain(self.head.history, max_size=_MAX_HISTORY)
+            with History.load(data) as history:
+                return list(history.tags())
+
+    def select(self, what: str | float) -> None:
+        """Read another revision: a tag, ``@NUMBER`` of a tagged revision, the hash of a root catalog, or a time.
+
+        A time, in seconds since the epoch, is the newest tagged revision of then. Raises :exc:`ClientError`.
+        """
+        try:
+            self.root = choose_root(self.tags(), what) if isinstance(what, str) else root_at(self.tags(), what)
+        except EngineError as error:
+            raise NotThere(f"{self.fqrn}: {error}") from error
+        self._close_tree()
+
+    def changes_of(self, path: str, tags: Sequence[Tag]) -> Iterator[Tag]:
+        """Those of *tags*, newest revision first, that differ at or below *path* from the revision before."""
+        for index, tag in enumerate(tags):
+            older = next((other for other in tags[index + 1 :] if other.root_hash != tag.root_hash), None)
+            with _trusted(path), closing(CatalogTree(self._catalogs, tag.root_hash)) as after:
+                if older is None:
+                    changed = after.get(path) is not None
+                else:
+                    with closing(CatalogTree(self._catalogs, older.root_hash)) as before:
+                        changed = any(True for _ in compare_trees(before, after, path))
+            if changed:
+                yield tag
+
+    @property
+    def tree(self) -> CatalogTree:
+        """The tree of this revision."""
+        if self._open is None:
+            with _trusted("root catalog"):
+                self._open = CatalogTree(self._catalogs, self.root)
+        return self._open
+
+    def _close_tree(self) -> None:
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+    # -- entries
+
+    def find(self, path: str) -> Entry | None:
+        """The entry at *path* (``""`` or ``/a/b``), or None."""
+        with _trusted(path):
+            return self.tree.get(path)
+
     def entry(self, path: str) -> Entry:
-        """The entry at *path* (``/a/b``)."""
-        entry = self._tree.get(path)
+        """The same; raises :exc:`NotThere`."""
+        entry = self.find(path)
         if entry is None:
-            raise ClientError(f"{path} is not in the repository")
+            raise NotThere(f"{path or '/'} is not in the repository")
         return entry
 
     def entries(self, path: str) -> list[Entry]:
-        """What is in the directory at *path*."""
-        return self._tree.entries(path)
+        """What is in the directory at *path*, by name."""
+        with _trusted(path):
+            return sorted(self.tree.entries(path), key=lambda entry: entry.name)
+
+    def walk(self, path: str) -> Iterator[tuple[str, Entry]]:
+        """Everything below the directory at *path*, directories before what is in them."""
+        for entry in self.entries(path):
+            below = f"{path}/{entry.name}"
+            yield below, entry
+            if entry.is_directory:
+                yield from self.walk(below)
+
+    # -- contents
+
+    def parts(self, path: str, entry: Entry) -> list[Part]:
+        """The objects of the file *entry* at *path*, in order. Raises :exc:`ClientError` if it is none."""
+        if entry.kind is not Kind.FILE or entry.is_external:
+            raise ClientError(f"{path or '/'} is no file of the repository's storage")
+        with _trusted(path):
+            compression = Compression(entry.compression)
+            if entry.is_chunked:
+                chunks = self.tree.chunks(path)
+                return [Part(entry.chunk_hash(chunk), chunk.offset, chunk.size, compression) for chunk in chunks]
+            if entry.content_hash is None:
+                raise UntrustedRepository(f"{path}: a file without content")
+            return [Part(entry.content_hash, 0, entry.size, compression)]
+
+    def fetch(self, part: Part, file: Sink) -> None:
+        """Write the plain bytes of *part* to *file*. Thread-safe.
+
+        What is wrong is known at the end only: when this raises :exc:`ClientError`, throw *file* away.
+        """
+        with _trusted(str(part.name)):
+            size = self._objects.get_plain_to(part.name, file, max_size=_MAX_OBJECT, compression=part.compression)
+        if size != part.size:
+            raise UntrustedRepository(f"{part.name} has {size} bytes, and its catalog says {part.size}")
+
+    def copy(self, path: str, file: Sink) -> None:
+        """Write the content of the file at *path* to *file*, verified bytes only, in bounded memory."""
+        entry = self.entry(path)
+        with ThreadPoolExecutor(THREADS) as threads:
+            coming: deque[Future[IO[bytes]]] = deque()
+            try:
+                for part in self.parts(path, entry):
+                    coming.append(threads.submit(self._hold, part))
+                    if len(coming) == THREADS:
+                        _pour(coming.popleft().result(), file)
+                while coming:
+                    _pour(coming.popleft().result(), file)
+            finally:
+                for future in coming:
+                    if not future.cancel() and future.exception() is None:
+                        future.result().close()
 
     def read(self, path: str) -> bytes:
         """The content of the file at *path*."""
-        entry = self.entry(path)
-        if entry.kind is not Kind.FILE or entry.is_external:
-            raise ClientError(f"{path} is no file of the repository's storage")
-        compression = Compression(entry.compression)
-        chunks = self._tree.chunks(path)
-        names = [entry.chunk_hash(chunk) for chunk in chunks]
-        if not names and entry.content_hash is not None:
-            names.append(entry.content_hash)
+        pieces: list[bytes] = []
+        self.copy(path, _Pieces(pieces))
+        return b"".join(pieces)
+
+    def _hold(self, part: Part) -> IO[bytes]:
+        held: IO[bytes] = tempfile.SpooledTemporaryFile(HELD)  # noqa: SIM115 (whoever gets it closes it)
         try:
-            parts = [self._objects.get_plain(name, max_size=_MAX_CHUNK, compression=compression) for name in names]
-        except ObjectStoreError as error:
-            raise UntrustedRepository(f"{path}: {error}") from error
-        return b"".join(parts)
+            self.fetch(part, held)
+            held.seek(0)
+        except BaseException:
+            held.close()
+            raise
+        return held
+
+
+class _Pieces:
+    def __init__(self, pieces: list[bytes]) -> None:
+        self.write = pieces.append
+
+
+def _pour(held: IO[bytes], file: Sink) -> None:
+    with held:
+        while piece := held.read(PIECE):
+            file.write(piece)
+
+
+@contextlib.contextmanager
+def _trusted(what: str) -> Iterator[None]:
+    """What the store and its formats complain about is what the server gave us."""
+    try:
+        yield
+    except (EngineError, ObjectStoreError, ValueError) as error:
+        raise UntrustedRepository(f"{what or '/'}: {error}") from error

@@ -3,46 +3,63 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import BinaryIO, Final
 
 import urllib3
 
 from cvmfs_gw.client.errors import GatewayUnreachable
+from cvmfs_gw.client.net import connections
+from cvmfs_objstore.compression import PIECE
 from cvmfs_objstore.errors import ObjectNotFound
 from cvmfs_objstore.local import LocalStorage
 from cvmfs_objstore.storage import Staged
 
-_TIMEOUT: Final = urllib3.Timeout(connect=30, read=300)
-_MAX_FILE: Final = 2 << 30
+_READ_S: Final = 120.0
+_TRIES: Final = 4
+_PAUSE_S: Final = 0.2
 
 
 class RemoteStorage:
-    """The storage protocol: reads from *url* what is not in *local*, writes to *local* only."""
+    """The storage protocol: reads from *url* what is not in *local*, writes to *local* only.
 
-    def __init__(self, url: str, local: LocalStorage) -> None:
+    Files are streamed. A connection that breaks is made again, and the file read on where it was. Without *local*
+    there is nothing to write to. Raises :exc:`GatewayUnreachable` where the server is.
+    """
+
+    def __init__(self, url: str, local: LocalStorage | None = None) -> None:
         self._url = url.rstrip("/")
-        self._local = local
-        self._pool = urllib3.PoolManager(retries=urllib3.Retry(3, backoff_factor=0.2), timeout=_TIMEOUT)
+        self._there = local
+        self._pool = connections(url, read_s=_READ_S, tries=_TRIES)
 
     def close(self) -> None:
         """Drop all connections."""
         self._pool.clear()
 
+    @property
+    def _local(self) -> LocalStorage:
+        if self._there is None:
+            raise io.UnsupportedOperation("a server's files are only read")
+        return self._there
+
+    def _has(self, path: str) -> bool:
+        return self._there is not None and self._there.exists(path)
+
     def open(self, path: str) -> BinaryIO:
-        if self._local.exists(path):
+        if self._has(path):
             return self._local.open(path)
-        return io.BytesIO(self._fetch("GET", path).data)
+        return io.BufferedReader(_Body(self, path), PIECE)
 
     def read(self, path: str) -> bytes:
         with self.open(path) as file:
             return file.read()
 
     def exists(self, path: str) -> bool:
-        if self._local.exists(path):
+        if self._has(path):
             return True
         try:
-            self._fetch("HEAD", path)
+            self.fetch("HEAD", path).release_conn()
         except ObjectNotFound:
             return False
         return True
@@ -51,9 +68,11 @@ class RemoteStorage:
         return {path for path in paths if not self.exists(path)}
 
     def size(self, path: str) -> int:
-        if self._local.exists(path):
+        if self._has(path):
             return self._local.size(path)
-        return int(self._fetch("HEAD", path).headers.get("Content-Length", "0"))
+        reply = self.fetch("HEAD", path)
+        reply.release_conn()
+        return int(reply.headers.get("Content-Length", "0"))
 
     def modified(self, path: str) -> float:
         return self._local.modified(path)
@@ -94,14 +113,68 @@ class RemoteStorage:
     def clean(self) -> int:
         return self._local.clean()
 
-    def _fetch(self, method: str, path: str) -> urllib3.BaseHTTPResponse:
+    def fetch(self, method: str, path: str, start: int = 0) -> urllib3.BaseHTTPResponse:
+        """The reply to a request for the file from byte *start* on, its body not yet read.
+
+        Raises :exc:`ObjectNotFound` and :exc:`GatewayUnreachable`.
+        """
         url = f"{self._url}/{path}"
+        headers = {"Range": f"bytes={start}-"} if start else None
         try:
-            reply = self._pool.request(method, url)
+            reply = self._pool.request(method, url, headers=headers, preload_content=False)
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise GatewayUnreachable(f"cannot read {url}: {error}") from error
+            raise GatewayUnreachable(f"cannot read {url}: {type(error).__name__}") from error
+        if reply.status in (200, 206):
+            return reply
+        reply.drain_conn()
+        reply.release_conn()
         if reply.status == 404:
             raise ObjectNotFound(url)
-        if reply.status != 200:
-            raise GatewayUnreachable(f"cannot read {url}: HTTP {reply.status}")
+        raise GatewayUnreachable(f"cannot read {url}: HTTP {reply.status}")
+
+
+class _Body(io.RawIOBase):
+    """The body of a reply as a file."""
+
+    def __init__(self, storage: RemoteStorage, path: str) -> None:
+        self._storage, self._path = storage, path
+        self._position = 0
+        self._reply: urllib3.BaseHTTPResponse | None = storage.fetch("GET", path)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
+        for pause in (*(_PAUSE_S * 2**n for n in range(_TRIES - 1)), None):
+            try:
+                self._reply = self._reply or self._again()
+                data = self._reply.read(len(buffer), decode_content=False)
+                break
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                if pause is None:
+                    raise GatewayUnreachable(f"cannot read {self._path} to its end: {type(error).__name__}") from error
+                self._drop()
+                time.sleep(pause)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def _again(self) -> urllib3.BaseHTTPResponse:
+        """The same body from where this one was cut off."""
+        reply = self._storage.fetch("GET", self._path, self._position)
+        left = self._position if reply.status == 200 else 0  # the server knows no ranges
+        while left and (skipped := reply.read(min(left, PIECE), decode_content=False)):
+            left -= len(skipped)
         return reply
+
+    def _drop(self) -> None:
+        if self._reply is not None:
+            # A connection with a body half read is of no use for the next request.
+            if self._reply.length_remaining:
+                self._reply.close()
+            self._reply.release_conn()
+            self._reply = None
+
+    def close(self) -> None:
+        self._drop()
+        super().close()

@@ -47,29 +47,41 @@ class PathChange:
         return f"{_LETTERS[self.difference]} {self.path or '/'}{detail}"
 
 
-def list_changes(catalogs: CatalogStore, old: ContentHash, new: ContentHash) -> Iterator[PathChange]:
-    """What is different in the tree of root catalog *new*, parents first. Raises :exc:`MergeError` and its kin."""
+def list_changes(catalogs: CatalogStore, old: ContentHash, new: ContentHash, top: str = "") -> Iterator[PathChange]:
+    """What is different in the tree of root catalog *new* at and below *top*, parents first.
+
+    Raises :exc:`MergeError` and its kin.
+    """
     with closing(CatalogTree(catalogs, old)) as before, closing(CatalogTree(catalogs, new)) as after:
-        yield from _entry("", before.get(""), after.get(""), False)
-        yield from _compare(before, after, "")
+        yield from compare_trees(before, after, top)
+
+
+def compare_trees(before: CatalogTree, after: CatalogTree, top: str = "") -> Iterator[PathChange]:
+    """The same for two open trees, which may be of two repositories."""
+    yield from _path(before, after, top, before.get(top), after.get(top))
 
 
 def _compare(before: CatalogTree, after: CatalogTree, top: str) -> Iterator[PathChange]:
     old = {entry.name: entry for entry in before.entries(top)}
     new = {entry.name: entry for entry in after.entries(top)}
     for name in sorted(old.keys() | new.keys()):
-        path, was, now = f"{top}/{name}", old.get(name), new.get(name)
-        chunks_differ = bool(was and now and was.is_chunked and before.chunks(path) != after.chunks(path))
-        yield from _entry(path, was, now, chunks_differ)
-        was_directory, is_directory = (entry is not None and entry.is_directory for entry in (was, now))
-        if was_directory and is_directory:
-            here, there = before.nested_at(path), after.nested_at(path)
-            if here is None or there is None or here.hash != there.hash:
-                yield from _compare(before, after, path)
-        elif was_directory:
-            yield from _all(before, path, Difference.REMOVED)
-        elif is_directory:
-            yield from _all(after, path, Difference.ADDED)
+        yield from _path(before, after, f"{top}/{name}", old.get(name), new.get(name))
+
+
+def _path(
+    before: CatalogTree, after: CatalogTree, path: str, was: Entry | None, now: Entry | None
+) -> Iterator[PathChange]:
+    chunks_differ = bool(was and now and was.is_chunked and before.chunks(path) != after.chunks(path))
+    yield from _entry(path, was, now, chunks_differ)
+    was_directory, is_directory = (entry is not None and entry.is_directory for entry in (was, now))
+    if was_directory and is_directory:
+        here, there = before.nested_at(path), after.nested_at(path)
+        if here is None or there is None or here.hash != there.hash:
+            yield from _compare(before, after, path)
+    elif was_directory:
+        yield from _all(before, path, Difference.REMOVED)
+    elif is_directory:
+        yield from _all(after, path, Difference.ADDED)
 
 
 def _entry(path: str, old: Entry | None, new: Entry | None, chunks_differ: bool) -> Iterator[PathChange]:

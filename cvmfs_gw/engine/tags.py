@@ -8,7 +8,7 @@ names it too, and there is no ``trunk-previous`` until somebody publishes: so on
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -49,19 +49,30 @@ def list_tags(repository: Repository) -> list[Tag]:
 
 
 def find_root(repository: Repository, what: str) -> ContentHash:
-    """The root catalog that *what* names: a tag, a hash, ``@revision`` of a tag, or ``""`` for the head.
+    """The root catalog that *what* names: see :func:`choose_root`, or ``""`` for the head. Raises :exc:`TagError`."""
+    return choose_root(list_tags(repository), what) if what else repository.head().root_hash
 
-    Raises :exc:`TagError`.
-    """
-    if not what:
-        return repository.head().root_hash
-    for tag in list_tags(repository):
+
+def choose_root(tags: Iterable[Tag], what: str) -> ContentHash:
+    """The root catalog that *what* names: a tag, a hash, or ``@revision`` of a tag. Raises :exc:`TagError`."""
+    for tag in tags:
         if what in (tag.name, tag.root_hash.bare, str(tag.root_hash), f"@{tag.revision}"):
             return tag.root_hash
     try:
         return ContentHash.parse(what.removesuffix("C") + "C")
     except ValueError:
         raise TagError(f"neither a tag nor a root catalog: {what[:80]!r}") from None
+
+
+def root_at(tags: Iterable[Tag], moment: float) -> ContentHash:
+    """The root catalog of the newest tag that is not newer than *moment*, in seconds since the epoch.
+
+    Raises :exc:`TagError`.
+    """
+    newest = max((tag for tag in tags if tag.timestamp <= moment), key=lambda tag: tag.revision, default=None)
+    if newest is None:
+        raise TagError("no tag is as old as that")
+    return newest.root_hash
 
 
 def add_tag(repository: Repository, name: str, description: str, now: float, root: ContentHash | None = None) -> Tag:

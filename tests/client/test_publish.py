@@ -337,7 +337,7 @@ def test_damaged_objects(server: Server, folder: Path) -> None:
         with pytest.raises(ClientError):
             server.publish(folder)
         with pytest.raises(UntrustedRepository):
-            server.reader()
+            server.read()
         path.write_bytes(good)
     with server.reader() as reader:
         content_hash = reader.entry("/t/hello").content_hash

@@ -1,0 +1,30 @@
+"""Connections to servers: how long is waited, what is tried again, and through which proxy.
+
+Source: ``http_proxy``, ``https_proxy`` and ``no_proxy`` of the environment, as every other HTTP client reads them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import urllib3
+
+CONNECT_S: Final = 30.0
+"""How long a connection may take to be made, in seconds."""
+_AGAIN: Final = (502, 503, 504)
+
+
+def connections(url: str, *, read_s: float, tries: int = 1, most: int = 8) -> urllib3.PoolManager:
+    """Connections to the server of *url*, of which *most* are kept; what is idempotent is tried *tries* times.
+
+    *read_s* is how long the server may say nothing, in seconds.
+    """
+    retries = urllib3.Retry(tries - 1, backoff_factor=0.2, status_forcelist=_AGAIN, raise_on_status=False)
+    timeout = urllib3.Timeout(connect=CONNECT_S, read=read_s)
+    parts = urlsplit(url)
+    proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+    if proxy:
+        return urllib3.ProxyManager(proxy, retries=retries, timeout=timeout, maxsize=most)
+    return urllib3.PoolManager(retries=retries, timeout=timeout, maxsize=most)
