@@ -23,7 +23,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 
 _SHOWN: Final = 4
-_TOKEN_URL: Final = re.compile(r"(/(?:leases|payloads)/)([^/?\s]+)")
+_TOKEN_URL: Final = re.compile(r"(/(?:leases|payloads|objects)/)([^/?\s]+)")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")

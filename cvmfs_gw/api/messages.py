@@ -18,6 +18,7 @@ from aiohttp import web
 
 from cvmfs_gw.gateway.committer import CommitBody
 from cvmfs_gw.gateway.errors import InvalidBody
+from cvmfs_gw.gateway.protocol import MAX_ASKED
 from cvmfs_objstore.errors import InvalidHash
 from cvmfs_objstore.hashes import ContentHash, Suffix
 
@@ -68,6 +69,23 @@ class PayloadHead(msgspec.Struct, frozen=True):
     payload_digest: str
     header_size: str | int
     session_token: str | None = None
+
+
+class ObjectsRequest(msgspec.Struct, frozen=True):
+    """``POST /objects/<token>``: stored sizes in bytes by name."""
+
+    objects: dict[str, int]
+
+    def named(self) -> dict[ContentHash, int]:
+        """Raises :exc:`InvalidBody`."""
+        if len(self.objects) > MAX_ASKED:
+            raise InvalidBody(f"more than {MAX_ASKED} objects")
+        if any(size < 0 for size in self.objects.values()):
+            raise InvalidBody("a size is negative")
+        try:
+            return {ContentHash.parse(name): size for name, size in self.objects.items()}
+        except InvalidHash as error:
+            raise InvalidBody(str(error)) from None
 
 
 class EnableRequest(msgspec.Struct, frozen=True):

@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import Final
@@ -18,7 +18,7 @@ from cvmfs_gw.gateway.changes import Changes
 from cvmfs_gw.gateway.leases import LeaseBook
 from cvmfs_gw.gateway.metrics import Metrics
 from cvmfs_gw.gateway.protocol import MAX_PAYLOAD
-from cvmfs_gw.gateway.uploads import PackReceiver, receive
+from cvmfs_gw.gateway.uploads import PackReceiver, keep, receive
 from cvmfs_objstore.hashes import ContentHash
 from cvmfs_objstore.objects import ObjectStore
 
@@ -125,6 +125,20 @@ class Payloads:
             # shielded, so that a connection that breaks does not leave the lease pinned for ever
             await asyncio.shield(self._changes(lambda: self._book.end_upload(token, self._clock(), brought)))
         return brought
+
+    async def missing(self, token: str, key: Key, objects: Mapping[ContentHash, int]) -> list[ContentHash]:
+        """Those of *objects*, by stored size in bytes, that the lease's repository does not have.
+
+        The others are made young, so that no collector takes them before the commit. Raises :exc:`GatewayError`.
+        """
+        lease = self._book.get(token, self._clock())
+        self._access.check_owner(key, lease.key_id, lease.path)
+
+        def look() -> list[ContentHash]:
+            storage = self._store(lease.path.fqrn).storage
+            return [name for name, size in objects.items() if not keep(storage, name, size)]
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, look)
 
     @property
     def running(self) -> int:

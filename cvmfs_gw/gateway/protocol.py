@@ -22,6 +22,8 @@ MAX_PAYLOAD_HEAD: Final = 64 << 10
 """Longest JSON head of a payload (``Message-Size``), in bytes."""
 MAX_PAYLOAD: Final = 1 << 40
 """Most bytes of objects in a pack."""
+MAX_ASKED: Final = 10_000
+"""Objects that one question for what is missing may name."""
 MAX_DRAIN_UNSIGNED: Final = 1 << 30
 """How much of a body nobody vouches for is read and thrown away, so that its sender gets to see the reply, in bytes."""
 MAX_HOSTNAME: Final = 255

@@ -28,7 +28,7 @@ from typing import Final
 from cvmfs_gw.engine.commit_api import UploadStatistics
 from cvmfs_gw.gateway.errors import BadPack, PackTooLarge, StoreFailure
 from cvmfs_gw.gateway.protocol import MAX_PAYLOAD
-from cvmfs_objstore.errors import InvalidHash, ObjectPackError
+from cvmfs_objstore.errors import InvalidHash, ObjectNotFound, ObjectPackError
 from cvmfs_objstore.formats.objectpack import (
     Batch,
     Event,
@@ -36,12 +36,11 @@ from cvmfs_objstore.formats.objectpack import (
     ObjectEnd,
     ObjectSlice,
     PackHeader,
-    PackItem,
     PackParser,
 )
 from cvmfs_objstore.hashes import ContentHash, Suffix
 from cvmfs_objstore.objects import ObjectStore
-from cvmfs_objstore.storage import Staged
+from cvmfs_objstore.storage import Staged, Storage
 
 BATCH: Final = 1 << 20
 """About how much of a body is handed to a thread at once, in bytes."""
@@ -131,7 +130,7 @@ class PackReceiver:
             if self._staged is not None:
                 self._staged.write(event.data)
         elif isinstance(event, ObjectBegin):
-            if not self._has(event.item):
+            if not keep(self._storage, event.item.name, event.item.size):
                 self._staged = self._storage.stage()
         elif isinstance(event, ObjectEnd):
             staged, self._staged = self._staged, None
@@ -160,11 +159,6 @@ class PackReceiver:
         put = self._storage.put
         return [(name, len(data), put(name.path, data)) for name, data in batch.verified()]
 
-    def _has(self, item: PackItem) -> bool:
-        # one of another length was cut off by a power failure, and is written again
-        path = item.name.path
-        return self._storage.exists(path) and self._storage.size(path) == item.size and self._storage.touch(path)
-
     def _count(self, name: ContentHash, size: int, added: bool) -> None:
         self._note(name)
         if name.suffix is Suffix.CATALOG:
@@ -177,6 +171,15 @@ class PackReceiver:
         if name.suffix is Suffix.CATALOG:
             self._catalogs += 1
             self._catalog_bytes += size
+
+
+def keep(storage: Storage, name: ContentHash, size: int) -> bool:
+    """Whether an object of that name and stored size is there, and made young. Raises ``OSError``."""
+    # one of another length was cut off by a power failure, and is written again
+    try:
+        return storage.size(name.path) == size and storage.touch(name.path)
+    except ObjectNotFound:
+        return False
 
 
 async def receive(

@@ -139,6 +139,7 @@ def test_masking() -> None:
     assert mask_token("ABCD") == "..."
     assert mask_url(f"/api/v1/leases/{token}?x=1") == "/api/v1/leases/ABCD...?x=1"
     assert mask_url(f"/api/v1/payloads/{token}") == "/api/v1/payloads/ABCD..."
+    assert mask_url(f"/api/v1/objects/{token}") == "/api/v1/objects/ABCD..."
     assert mask_url(f"/api/v1/leases-by-path/{FQRN}/a") == f"/api/v1/leases-by-path/{FQRN}/a"
 
 

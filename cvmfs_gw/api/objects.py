@@ -1,0 +1,40 @@
+"""``/objects``: which objects need not be sent, as the repository has them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aiohttp import web
+
+from cvmfs_gw.api.context import authorization, json_body, service, token
+from cvmfs_gw.api.describe import COUNT, TEXT, Paths, in_path, json_request, operation, table
+from cvmfs_gw.api.messages import ObjectsRequest, decode, reply
+from cvmfs_gw.gateway.protocol import MAX_ASKED
+
+
+async def missing(request: web.Request) -> web.Response:
+    """``POST /objects/<token>``: of the objects in the body, the names of those that are not there."""
+    body = await json_body(request)
+    key = service(request).access.authorize(authorization(request), body)
+    wanted = decode(body, ObjectsRequest).named()
+    found = await service(request).payloads.missing(token(request), key, wanted)
+    return reply({"status": "ok", "missing": [str(name) for name in found]})
+
+
+_OBJECTS: Final = {**table(COUNT), "maxProperties": MAX_ASKED, "description": "stored sizes in bytes by name"}
+
+PATHS: Final[Paths] = {
+    "/objects/{token}": {
+        "post": operation(
+            "Ask which objects a lease's repository does not have; the others stay for the commit",
+            in_path("token"),
+            body=json_request({"objects": _OBJECTS}, ["objects"]),
+            answer={"missing": {"type": "array", "items": TEXT}},
+            signed="the body",
+        )
+    }
+}
+
+
+def routes(root: str) -> list[web.RouteDef]:
+    return [web.post(f"{root}/objects/{{token}}", missing)]
