@@ -31,6 +31,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "cvmfs_gw.cli",
         "cvmfs_gw.doctor",
         "cvmfs_gw.client",
+        "cvmfs_gw.ingest",
         *(name for name in _API if name != "cvmfs_notify"),
     ),
     "cvmfs_gw.api": _API,

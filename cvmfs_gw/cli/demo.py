@@ -15,10 +15,12 @@ from cvmfs_gw.api.server import Listen, serve
 from cvmfs_gw.cli.serve import set_up_logging
 from cvmfs_gw.client.errors import ClientError
 from cvmfs_gw.client.gateway import read_key_file
-from cvmfs_gw.client.publish import PublishRequest, publish
+from cvmfs_gw.client.publish import publish
 from cvmfs_gw.client.reader import RepositoryReader
+from cvmfs_gw.client.request import Destination, PublishRequest, Step
 from cvmfs_gw.engine.create import RepositoryOptions, check_fqrn, create_repository
 from cvmfs_gw.gateway.config import Config
+from cvmfs_gw.ingest.directory import DirectorySource
 from cvmfs_gw.paths import SystemPaths
 
 if TYPE_CHECKING:
@@ -102,7 +104,8 @@ def _publish_and_read(fqrn: str, paths: SystemPaths, gateway: str, web: str) -> 
         os.chmod(os.path.join(folder, "bin/greet"), 0o755)  # noqa: S103 (a program of the demonstration)
         key = read_key_file(paths.key_file(fqrn, "gw"))
         started = time.monotonic()
-        report = publish(PublishRequest(fqrn, "/demo", folder, gateway, web, key, public_keys))
+        destination = Destination(fqrn, gateway, web, key, public_keys)
+        report = publish(PublishRequest(destination, (Step("/demo", DirectorySource(folder)),)))
         milliseconds = (time.monotonic() - started) * 1000
     print(f"Published /demo through the gateway: revision {report.revision}, {milliseconds:.0f} ms", flush=True)
     with RepositoryReader(fqrn, web, public_keys) as reader:

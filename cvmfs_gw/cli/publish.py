@@ -1,86 +1,235 @@
-"""``cvmfs-gw publish FQRN[/SUBPATH] SOURCE_DIR``: make a part of a repository equal to a directory."""
+"""``cvmfs-gw publish FQRN[/SUBPATH] [SOURCE]``: change a part of a repository, through any gateway, as any user.
+
+SOURCE is a directory; what is at SUBPATH becomes equal to it, or with --add, it is put over what is there. Further
+operations, in the order in which they are given, become visible together with it: --replace, --add-at and --delete with
+paths below SUBPATH.
+
+Exit codes: 0 published, or nothing to be changed; 1 refused, or an error; 2 the path is busy; 3 a server cannot be
+reached; 4 a signature is wrong; 5 nobody says whether the commit was done; 130 interrupted (the lease is given back).
+"""
 
 from __future__ import annotations
 
 import argparse
-import os
+import json
+import signal
 import sys
-from typing import TYPE_CHECKING
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
-from cvmfs_gw.client.errors import ClientError
+from cvmfs_gw.cli.progress import PublishEvents, PublishLine, summary
+from cvmfs_gw.cli.repo import add_trust, public_keys
+from cvmfs_gw.cli.text import change_as_json, shown
 from cvmfs_gw.client.gateway import read_key_file
-from cvmfs_gw.client.publish import Progress, PublishRequest, publish
+from cvmfs_gw.client.location import Location, repository_path
+from cvmfs_gw.client.publish import preview, publish
+from cvmfs_gw.client.request import Action, Destination, PublishOptions, PublishReport, PublishRequest, Step
+from cvmfs_gw.client.sources import open_source
 from cvmfs_gw.gateway.leasepath import LeasePath
+from cvmfs_gw.ingest.errors import IngestError
+from cvmfs_gw.ingest.gather import Devices, GatherOptions
+from cvmfs_gw.ingest.ownership import SAME, IdMap
 from cvmfs_gw.paths import SystemPaths
+from cvmfs_objstore.chunking import DEFAULT_SIZES, ChunkSizes
 from cvmfs_objstore.compression import Compression
+from cvmfs_objstore.errors import FormatError
 
 if TYPE_CHECKING:
     from cvmfs_gw.cli.types import Subparsers
 
 
+class _Operation(argparse.Action):
+    """Keeps operations of several kinds in the order in which they are given."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        words = [values] if isinstance(values, str) else list(values or ())
+        namespace.operations = [*(namespace.operations or ()), (self.const, *words)]
+
+
 def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
     parser = commands.add_parser("publish", help="publish a directory", description=__doc__)
-    parser.add_argument("target", metavar="FQRN[/SUBPATH]", help="what becomes equal to the directory")
-    parser.add_argument("source", metavar="SOURCE_DIR")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("target", metavar="FQRN[/SUBPATH]", help="where to publish")
+    parser.add_argument("source", metavar="SOURCE", nargs="?", help="what to publish")
+    parser.add_argument("--add", action="store_true", help="put SOURCE over what is there, and remove nothing")
+    for name, words, text in (
+        ("--replace", ("SOURCE", "PATH"), "let PATH become equal to SOURCE"),
+        ("--add-at", ("SOURCE", "PATH"), "put SOURCE over what is at PATH"),
+        ("--delete", ("PATH",), "remove PATH with all that is below"),
+    ):
+        parser.add_argument(
+            name, nargs=len(words), metavar=words, action=_Operation, dest="operations", const=name, help=text
+        )
+    _add_servers(parser)
+    _add_contents(parser)
+    parser.add_argument("--tag", default="", metavar="NAME", help="name the new revision")
+    parser.add_argument("--description", default="", metavar="TEXT", help="of the tag")
+    parser.add_argument("--dry-run", action="store_true", help="say what would change, path by path, and do nothing")
+    parser.add_argument("--json", action="store_true", help="JSON lines: what goes on, and what came of it")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress on the terminal")
+    parser.set_defaults(run=run, wrong=parser.error)
+
+
+def _add_servers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gateway", default="http://localhost:4929/api/v1", metavar="URL", help="default: %(default)s")
     parser.add_argument("--stratum0", metavar="URL", help="default: http://localhost:8080/cvmfs/FQRN")
     parser.add_argument("--key", metavar="FILE", help="gateway key (default: FQRN.gw in the keys folder)")
-    parser.add_argument("--pub", metavar="FILE", help="public master key (default: FQRN.pub in the keys folder)")
-    parser.add_argument("--tag", default="", metavar="NAME", help="name the new revision")
-    parser.add_argument("--description", default="", metavar="TEXT", help="of the tag")
-    parser.add_argument("--compression", default="default", choices=("default", "zlib", "none"))
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress on the terminal")
-    parser.set_defaults(run=run)
+    add_trust(parser)
+    parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="how long a busy path is waited for")
+
+
+def _add_contents(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("contents", "the defaults are those of deployed publishers")
+    group.add_argument("--compression", default="default", choices=("default", "zlib", "none"))
+    group.add_argument("--fast", action="store_true", help="zlib several times faster; other object names than others")
+    group.add_argument("--chunks", metavar="MIN,AVG,MAX", type=_chunks, help="bytes of chunks, or none (%(default)s)",
+                       default=DEFAULT_SIZES)  # fmt: skip
+    group.add_argument("--uid-map", type=_map, default=SAME, metavar="FILE", help="lines of FROM TO; * is the rest")
+    group.add_argument("--gid-map", type=_map, default=SAME, metavar="FILE")
+    group.add_argument("--owner", type=_owner, metavar="UID:GID", help="owner of everything, whatever the source says")
+    group.add_argument("--devices", type=Devices, choices=list(Devices), default=Devices.KEEP,
+                       metavar="keep|skip|refuse", help="what becomes of device files (default: keep)")  # fmt: skip
+    group.add_argument("--work-folder", metavar="DIR", help="where new objects are kept until they are sent")
+    group.add_argument("--threads", type=int, metavar="N", help="default: one for each core")
 
 
 def run(arguments: argparse.Namespace, paths: SystemPaths) -> int:
     """Publish and say what came of it."""
+    if arguments.source is None and not arguments.operations:
+        arguments.wrong("nothing to publish: give a SOURCE, or --replace, --add-at or --delete")
+    request = _request(arguments, paths)
+    if arguments.dry_run:
+        return _preview(arguments, request)
+    progress = PublishEvents() if arguments.json else PublishLine(quiet=arguments.quiet)
+    with _termination():
+        try:
+            report = publish(request, progress)
+        finally:
+            if isinstance(progress, PublishLine):
+                progress.end()
+    if isinstance(progress, PublishEvents):
+        progress.say("published" if report.changed else "unchanged", **_as_json(report))
+    else:
+        print(_as_text(request.destination.fqrn, report))
+    for name in report.missing:
+        print(f"cvmfs-gw: published, but not in the storage: {name}", file=sys.stderr)
+    return 1 if report.missing else 0
+
+
+def _request(arguments: argparse.Namespace, paths: SystemPaths) -> PublishRequest:
     fqrn, _, subpath = arguments.target.partition("/")
-    target = LeasePath.parse(f"{fqrn}/{subpath.strip('/')}").path
-    if not os.path.isdir(arguments.source):
-        raise ClientError(f"{arguments.source} is no directory")
-    request = PublishRequest(
-        fqrn=fqrn,
-        target=target,
-        directory=arguments.source,
-        gateway=arguments.gateway,
-        stratum0=arguments.stratum0 or f"http://localhost:8080/cvmfs/{fqrn}",
-        key=read_key_file(arguments.key or paths.key_file(fqrn, "gw")),
-        public_keys=_read(arguments.pub or paths.key_file(fqrn, "pub")),
-        tag=arguments.tag,
-        description=arguments.description,
-        compression=Compression.from_config(arguments.compression),
+    top = LeasePath.parse(f"{fqrn}/{subpath.strip('/')}").path
+    stratum0 = arguments.stratum0 or f"http://localhost:8080/cvmfs/{fqrn}"
+    steps: list[Step] = []
+    if arguments.source is not None:
+        action = Action.ADD if arguments.add else Action.REPLACE
+        steps.append(Step(top, open_source(arguments.source), action))
+    for kind, *words in arguments.operations or ():
+        target = top + repository_path(words[-1])
+        if kind == "--delete":
+            steps.append(Step(target))
+        else:
+            action = Action.REPLACE if kind == "--replace" else Action.ADD
+            steps.append(Step(target, open_source(words[0]), action))
+    destination = Destination(
+        fqrn,
+        arguments.gateway,
+        stratum0,
+        read_key_file(arguments.key or paths.key_file(fqrn, "gw")),
+        public_keys(Location(fqrn, stratum0), arguments, paths),
     )
-    progress = Progress() if arguments.quiet or not sys.stderr.isatty() else TerminalProgress()
-    report = publish(request, progress)
-    print(f"{fqrn}: revision {report.revision}, {report.objects} new objects, {report.sent:,} bytes sent")
+    uids, gids = arguments.owner or (arguments.uid_map, arguments.gid_map)
+    options = PublishOptions(
+        compression=Compression.from_config(arguments.compression),
+        chunks=arguments.chunks,
+        fast=arguments.fast,
+        uids=uids,
+        gids=gids,
+        gather=GatherOptions(devices=arguments.devices),
+        wait_s=arguments.wait,
+        work_folder=arguments.work_folder,
+        threads=arguments.threads,
+    )
+    return PublishRequest(destination, tuple(steps), arguments.tag, arguments.description, options)
+
+
+def _preview(arguments: argparse.Namespace, request: PublishRequest) -> int:
+    progress = PublishLine(quiet=arguments.quiet or arguments.json)
+    count = 0
+    for change in preview(request, progress):
+        if not count:
+            progress.end()
+        count += 1
+        print(json.dumps(change_as_json(change)) if arguments.json else shown(str(change)))
+    if not arguments.json:
+        print(f"{count} changes; nothing was published")
     return 0
 
 
-class TerminalProgress(Progress):
-    """One line on the terminal that is written over and over."""
-
-    def __init__(self) -> None:
-        self._files = self._bytes = self._sent = 0
-
-    def stored(self, path: str, size: int) -> None:
-        self._files += 1
-        self._bytes += size
-        self._draw()
-
-    def sent(self, objects: int, size: int) -> None:
-        self._sent += size
-        self._draw()
-
-    def _draw(self) -> None:
-        line = f"{self._files} files, {self._bytes / 2**20:.1f} MiB read, {self._sent / 2**20:.1f} MiB sent"
-        print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+def _as_json(report: PublishReport) -> dict[str, Any]:
+    counts = {name: value for name, value in asdict(report.counts).items() if value} if report.counts else {}
+    return {
+        "revision": report.revision,
+        "tag": shown(report.tag),
+        "objects": report.objects,
+        "sent": report.sent,
+        "files_read": report.files,
+        "bytes_read": report.bytes,
+        "files_unchanged": report.unchanged,
+        "missing": list(report.missing),
+        "changes": counts,
+    }
 
 
-def _read(path: str) -> bytes:
+def _as_text(fqrn: str, report: PublishReport) -> str:
+    if not report.changed:
+        return f"{fqrn}: nothing has changed, so revision {report.revision} stays"
+    changes = f"; {summary(report.counts)}" if report.counts else ""
+    tag = f", tag {shown(report.tag)}" if report.tag else ""
+    return f"{fqrn}: revision {report.revision}{tag}, {report.objects} new objects, {report.sent:,} bytes sent{changes}"
+
+
+@contextmanager
+def _termination() -> Iterator[None]:
+    """While this lasts, SIGTERM ends things as Ctrl-C does, so that the lease is given back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise ClientError(f"cannot read the public key: {error}") from error
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _chunks(text: str) -> ChunkSizes | None:
+    if text == "none":
+        return None
+    try:
+        return ChunkSizes(*map(int, text.split(",")))
+    except (TypeError, ValueError, FormatError) as error:
+        raise argparse.ArgumentTypeError(f"not three sizes in bytes: {text!r} ({error})") from error
+
+
+def _owner(text: str) -> tuple[IdMap, IdMap]:
+    uid, _, gid = text.partition(":")
+    if not (uid.isascii() and uid.isdigit() and gid.isascii() and gid.isdigit()):
+        raise argparse.ArgumentTypeError(f"not UID:GID in numbers: {text!r}")
+    return IdMap.to(int(uid)), IdMap.to(int(gid))
+
+
+def _map(path: str) -> IdMap:
+    try:
+        return IdMap.load(path)
+    except IngestError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

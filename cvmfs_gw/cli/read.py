@@ -98,7 +98,7 @@ def _get(arguments: argparse.Namespace, paths: SystemPaths) -> int:
     with open_reader(arguments.repository, arguments, paths) as reader:
         if os.path.isdir(target) and not reader.entry(path).is_directory:
             target = os.path.join(target, name)
-        meter = Meter("fetched", quiet=arguments.quiet or arguments.json)
+        meter = Meter("objects fetched", quiet=arguments.quiet or arguments.json)
         with meter:
             report = Download(reader, owners=arguments.owners, progress=meter.add).run(path, target)
     if arguments.json:

@@ -7,6 +7,7 @@
     ├── PathBusy               2   somebody else holds a lease that overlaps
     ├── GatewayRefused         1   the gateway answered with an error
     ├── GatewayUnreachable     3   no (sensible) answer from the gateway or the Stratum 0
+    │   └── CommitInDoubt      5   the reply to a commit was lost, and nobody says whether it was done
     └── UntrustedRepository    4   a signature on the way to the root catalog is wrong
 """
 
@@ -38,15 +39,25 @@ class PathBusy(ClientError):
 class GatewayRefused(ClientError):
     """The gateway answered with an error; *reason* is its word for it."""
 
-    def __init__(self, what: str, reason: str) -> None:
-        super().__init__(f"{what}: {reason}")
+    def __init__(self, what: str, reason: str, detail: str = "") -> None:
+        super().__init__(f"{what}: {reason}" + (f" ({detail})" if detail else ""))
         self.reason = reason
 
 
 class GatewayUnreachable(ClientError):
-    """No (sensible) answer from the gateway or the Stratum 0."""
+    """No (sensible) answer from the gateway or the Stratum 0; *passing*: it may be better the next time."""
 
     exit_code = 3
+
+    def __init__(self, what: str, *, passing: bool = True) -> None:
+        super().__init__(what)
+        self.passing = passing
+
+
+class CommitInDoubt(GatewayUnreachable):
+    """The reply to a commit was lost, and nobody says whether it was done."""
+
+    exit_code = 5
 
 
 class UntrustedRepository(ClientError):

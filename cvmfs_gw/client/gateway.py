@@ -1,26 +1,58 @@
 """The gateway's REST API as a publisher uses it.
 
-Source: ``/api/v1`` of the reference gateway, protocol version 3 on.
+What may be asked twice is asked again when the connection breaks: everything but a new lease, of which nobody would
+know the token. A commit may, as this project's gateway remembers the outcome; the reference's then answers that there
+is no such lease, which says nothing of the commit (:exc:`CommitInDoubt`).
+
+Source: ``/api/v1`` of the reference gateway, protocol version 3 on; ``Lease-Wait`` and ``/objects`` are this project's.
 """
 
 from __future__ import annotations
 
 import json
+import random
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import urllib3
 
-from cvmfs_gw.client.errors import ClientError, GatewayRefused, GatewayUnreachable, PathBusy
+from cvmfs_gw.client.errors import ClientError, CommitInDoubt, GatewayRefused, GatewayUnreachable, PathBusy
+from cvmfs_gw.client.net import connections
 from cvmfs_gw.gateway.authorization import Key, sign
-from cvmfs_objstore.formats.objectpack import PackBuilder, header_digest
+from cvmfs_objstore.formats.objectpack import PackItem, header_digest
 from cvmfs_objstore.hashes import ContentHash
 
 PROTOCOL: Final = 4
-_TIMEOUT: Final = urllib3.Timeout(connect=30, read=3600)
+PATIENCE_S: Final = 60.0
+"""How long a gateway that cannot be reached is tried again, in seconds."""
+FIRST_PATIENCE_S: Final = 3.0
+"""The same before it was ever reached: then it is more likely that the address is wrong."""
+ASKED_AT_ONCE: Final = 8192
+"""Objects that one question for what is missing names."""
+_READ_S: Final = 3600.0
 _MAX_REPLY: Final = 16 << 20
+_LEASE_WAIT_S: Final = 300.0
+_FIRST_PAUSE_S: Final = 0.25
+_LONGEST_PAUSE_S: Final = 15.0
+_UNAVAILABLE: Final = (502, 503, 504)
+
+Body = bytes | Callable[[], Iterator[bytes]] | None
+
+
+class Pack(Protocol):
+    """An object pack that can be sent more than once."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all objects."""
+
+    def header(self) -> bytes: ...
+
+    def stream(self) -> Iterator[bytes]:
+        """Header and objects."""
 
 
 def read_key_file(path: str) -> Key:
@@ -37,41 +69,90 @@ def read_key_file(path: str) -> Key:
 
 @dataclass(frozen=True, slots=True)
 class CommitReply:
-    """What a commit published. ``tag_name`` is ``""`` where the gateway does not tell."""
+    """What a commit published, as far as the gateway tells; *missing* objects are named by it and not there."""
 
     final_revision: int
     tag_name: str = ""
+    missing: tuple[str, ...] = ()
 
 
 class GatewayClient:
-    """One publisher's connection to a gateway. *url* ends in ``/api/v1``."""
+    """One publisher's connections to a gateway. *url* ends in ``/api/v1``. Thread-safe.
 
-    def __init__(self, url: str, key: Key) -> None:
+    *patience_s* is how long a gateway that does not answer is asked again; *sleep* waits for some seconds.
+    """
+
+    def __init__(
+        self, url: str, key: Key, *, patience_s: float | None = None, sleep: Callable[[float], object] = time.sleep
+    ) -> None:
         self._url = url.rstrip("/")
         self._key = key
-        self._pool = urllib3.PoolManager(retries=False, timeout=_TIMEOUT)
+        self._patience_s, self._sleep = PATIENCE_S if patience_s is None else patience_s, sleep
+        self._pool = connections(url, read_s=_READ_S)
+        self._reached = False
 
     def close(self) -> None:
         """Drop all connections."""
         self._pool.clear()
 
-    def acquire(self, path: str) -> str:
-        """Lease *path* (``<fqrn>/`` or ``<fqrn>/a/b``); returns the session token. Raises :exc:`PathBusy`."""
+    def acquire(self, path: str, wait_s: float = 0.0, waiting: Callable[[PathBusy], object] = lambda busy: None) -> str:
+        """Lease *path* (``<fqrn>/`` or ``<fqrn>/a/b``); returns the session token.
+
+        A busy path is waited for, for up to *wait_s* seconds: in line, where the gateway has one, else by asking again
+        and again. *waiting* is told whenever it was busy. Raises :exc:`PathBusy`.
+        """
         body = json.dumps({"path": path, "api_version": str(PROTOCOL), "hostname": socket.gethostname()}).encode()
-        reply = self._call("POST", "/leases", body, signed=body)
-        if reply.get("status") == "path_busy":
-            raise PathBusy(path, reply.get("time_remaining"))
+        until = time.monotonic() + wait_s
+        for pause in _pauses():
+            left = max(until - time.monotonic(), 0.0)
+            headers = {"Lease-Wait": str(int(min(left, _LEASE_WAIT_S)))} if wait_s else {}
+            reply = self._call("POST", "/leases", body, signed=body, headers=headers, again=False)
+            if reply.get("status") != "path_busy":
+                break
+            busy = PathBusy(path, reply.get("time_remaining"))
+            left = until - time.monotonic()
+            if left <= 0:
+                raise busy
+            waiting(busy)
+            self._sleep(min(pause, left))
         token = self._expect(reply, f"lease of {path}").get("session_token")
         if not isinstance(token, str):
             raise GatewayUnreachable("the gateway granted a lease without a token")
         return token
 
+    def renew(self, token: str) -> bool:
+        """Let the lease live on as long as a new one; returns False where the gateway cannot."""
+        try:
+            self._expect(self._call("PATCH", f"/leases/{token}", signed=token.encode()), "renewal of the lease")
+        except NotSupported:
+            return False
+        return True
+
     def release(self, token: str) -> None:
         """Give a lease back."""
         self._expect(self._call("DELETE", f"/leases/{token}", signed=token.encode()), "release of the lease")
 
-    def upload(self, token: str, pack: PackBuilder) -> None:
-        """Send one object pack."""
+    def missing(self, token: str, items: Sequence[PackItem]) -> list[PackItem]:
+        """Those of *items* that the repository does not have; all of them where the gateway does not say."""
+        found: list[PackItem] = []
+        for start in range(0, len(items), ASKED_AT_ONCE):
+            asked = {str(item.name): item for item in items[start : start + ASKED_AT_ONCE]}
+            body = json.dumps({"objects": {name: item.size for name, item in asked.items()}}).encode()
+            try:
+                reply = self._expect(self._call("POST", f"/objects/{token}", body, signed=body), "question for objects")
+            except NotSupported:
+                return list(items)
+            names = reply.get("missing")
+            if not isinstance(names, list) or not all(isinstance(name, str) and name in asked for name in names):
+                raise GatewayUnreachable("the gateway's answer about objects makes no sense")
+            found += [asked[name] for name in names]
+        return found
+
+    def upload(self, token: str, pack: Pack) -> None:
+        """Send one object pack, once.
+
+        Raises :exc:`GatewayUnreachable` if the connection breaks: what has arrived by then stays, see :meth:`missing`.
+        """
         header = pack.header()
         head = json.dumps(
             {
@@ -87,13 +168,13 @@ class GatewayClient:
             yield from pack.stream()
 
         headers = {"Message-Size": str(len(head)), "Content-Length": str(len(head) + len(header) + pack.size)}
-        reply = self._call("POST", f"/payloads/{token}", body(), signed=token.encode(), headers=headers)
+        reply = self._call("POST", f"/payloads/{token}", body, signed=token.encode(), headers=headers, again=False)
         self._expect(reply, "upload")
 
     def commit(
         self, token: str, old_root: ContentHash, new_root: ContentHash, tag: str = "", description: str = ""
     ) -> CommitReply:
-        """Commit what was uploaded."""
+        """Commit what was uploaded. Raises :exc:`CommitInDoubt` where nobody says whether it was done."""
         body = json.dumps(
             {
                 "old_root_hash": str(old_root),
@@ -103,40 +184,107 @@ class GatewayClient:
                 "tag_channel": 0,
             }
         ).encode()
-        reply = self._expect(self._call("POST", f"/leases/{token}", body, signed=token.encode()), "commit")
-        revision, tag_name = reply.get("final_revision"), reply.get("tag_name", "")
-        if not isinstance(revision, int) or not isinstance(tag_name, str):
-            raise GatewayUnreachable("the gateway's answer to the commit makes no sense")
-        return CommitReply(revision, tag_name)
+        lost: list[GatewayUnreachable] = []
+        try:
+            raw = self._call("POST", f"/leases/{token}", body, signed=token.encode(), lost=lost.append)
+            reply = self._expect(raw, "commit")
+        except (GatewayUnreachable, GatewayRefused) as error:
+            if lost:
+                raise CommitInDoubt(f"nobody says whether the commit was done: {error}") from error
+            raise
+        revision, tag_name, missing = (reply.get(name) for name in ("final_revision", "tag_name", "missing_objects"))
+        if not isinstance(revision, int):
+            raise GatewayUnreachable("the gateway's answer to the commit makes no sense", passing=False)
+        return CommitReply(revision, str(tag_name or ""), tuple(map(str, missing)) if isinstance(missing, list) else ())
+
+    # -- inside
 
     def _call(
         self,
         method: str,
         route: str,
-        body: bytes | Iterator[bytes] | None = None,
+        body: Body = None,
         *,
         signed: bytes,
         headers: dict[str, str] | None = None,
+        again: bool = True,
+        lost: Callable[[GatewayUnreachable], object] = lambda error: None,
     ) -> dict[str, object]:
-        all_headers = {"Authorization": sign(self._key, signed), **(headers or {})}
+        """The reply; asked *again* if there is none. *lost* is told of requests that may have been done."""
+        patience = self._patience_s if self._reached else min(self._patience_s, FIRST_PATIENCE_S)
+        until = time.monotonic() + patience
+        for pause in _pauses():
+            try:
+                reply = self._ask(method, route, body, signed, headers or {})
+                self._reached = True
+                return reply
+            except _NotConnected as error:
+                if time.monotonic() + pause > until:
+                    raise GatewayUnreachable(str(error)) from error
+            except GatewayUnreachable as error:
+                lost(error)
+                if not again or not error.passing or time.monotonic() + pause > until:
+                    raise
+            self._sleep(pause)
+        raise AssertionError("pauses have no end")
+
+    def _ask(self, method: str, route: str, body: Body, signed: bytes, headers: dict[str, str]) -> dict[str, object]:
+        all_headers = {"Authorization": sign(self._key, signed), **headers}
         try:
             reply = self._pool.request(
-                method, self._url + route, body=body, headers=all_headers, preload_content=False, chunked=False
+                method,
+                self._url + route,
+                body=body() if callable(body) else body,
+                headers=all_headers,
+                preload_content=False,
+                chunked=False,
+                redirect=False,
             )
             try:
                 raw = reply.read(_MAX_REPLY)
             finally:
                 reply.release_conn()
-            content = json.loads(raw)
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        except urllib3.exceptions.HTTPError as error:
             # The URL would show the session token, so only the server is named.
+            cause = error.reason if isinstance(error, urllib3.exceptions.MaxRetryError) and error.reason else error
+            what = f"no answer from {self._url}: {type(cause).__name__}"
+            if isinstance(cause, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError):
+                raise _NotConnected(what) from error
+            raise GatewayUnreachable(what) from error
+        except OSError as error:
             raise GatewayUnreachable(f"no answer from {self._url}: {type(error).__name__}") from error
+        if reply.status in _UNAVAILABLE:
+            raise GatewayUnreachable(f"no answer from {self._url}: HTTP {reply.status}")
+        try:
+            content = json.loads(raw)
+        except ValueError:
+            content = None
+        if reply.status in (404, 405, 501):
+            said = str(content.get("reason") or "") if isinstance(content, dict) else ""
+            raise NotSupported(f"{method} /{route.split('/')[1]}", said or f"HTTP {reply.status}")
         if not isinstance(content, dict):
-            raise GatewayUnreachable(f"{self._url} did not answer as a gateway does")
+            raise GatewayUnreachable(f"{self._url} did not answer as a gateway does", passing=False)
         return content
 
     @staticmethod
     def _expect(reply: dict[str, object], what: str) -> dict[str, object]:
         if reply.get("status") != "ok":
-            raise GatewayRefused(what, str(reply.get("reason") or reply.get("status")))
+            reason = str(reply.get("reason") or reply.get("status"))
+            raise GatewayRefused(what, reason, str(reply.get("detail") or ""))
         return reply
+
+
+class NotSupported(GatewayRefused):
+    """The gateway has no such route."""
+
+
+class _NotConnected(ClientError):
+    """Nobody was there, so nothing was done."""
+
+
+def _pauses() -> Iterable[float]:
+    """Longer and longer ones, each a little different, so that those who wait do not all come at once."""
+    pause = _FIRST_PAUSE_S
+    while True:
+        yield pause * random.uniform(0.5, 1.5)
+        pause = min(2 * pause, _LONGEST_PAUSE_S)

@@ -1,150 +1,227 @@
-"""Publishing a directory: read the head, work out the change, and only then lease, upload and commit."""
+"""Publishing: read the sources, work out the change, and only then lease, upload and commit.
+
+::
+
+    gather     read, cut, compress, hash: everything that takes long, before anything is leased
+    plan       what that changes in the head, as new catalogs
+    lease      wait for the path; if the head has moved meanwhile, plan again: from here on nobody else changes the path
+    upload     what the repository does not have yet
+    commit     once: after a lost reply it is asked again, or looked for in the head
+
+A process that is killed leaves the old revision or the new one, and a lease that runs out. The next publish of the same
+sources sends only what is missing.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import os
 import stat
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
+from typing import Final
 
-from cvmfs_gw.client.errors import ClientError
-from cvmfs_gw.client.gateway import GatewayClient
+from cvmfs_gw.client.errors import ClientError, CommitInDoubt
+from cvmfs_gw.client.gateway import CommitReply, GatewayClient
 from cvmfs_gw.client.remote import RemoteStorage
+from cvmfs_gw.client.request import Action, Progress, PublishReport, PublishRequest, Step
+from cvmfs_gw.client.session import Session
+from cvmfs_gw.client.spool import Discard, Spool
 from cvmfs_gw.client.trust import read_head
 from cvmfs_gw.engine.catalogs import CatalogStore
+from cvmfs_gw.engine.changelist import PathChange, compare_trees
 from cvmfs_gw.engine.errors import EngineError
+from cvmfs_gw.engine.statistics import PublishCounts
 from cvmfs_gw.engine.transaction import Transaction
 from cvmfs_gw.engine.tree import CatalogTree
-from cvmfs_gw.gateway.authorization import Key
-from cvmfs_gw.ingest.contents import ContentOptions, Contents
-from cvmfs_gw.ingest.directory import DirectorySource
+from cvmfs_gw.ingest.contents import ContentOptions, Contents, Sink
 from cvmfs_gw.ingest.errors import IngestError
-from cvmfs_gw.ingest.gather import gather
-from cvmfs_gw.ingest.overlay import Replace
-from cvmfs_gw.ingest.plan import ExistingBelow, PlanOptions, plan
-from cvmfs_objstore.chunking import DEFAULT_SIZES, ChunkSizes
-from cvmfs_objstore.compression import Compression
+from cvmfs_gw.ingest.gather import Gathered, gather
+from cvmfs_gw.ingest.overlay import Add, Delete, Operation, Replace
+from cvmfs_gw.ingest.plan import ExistingBelow, Plan, PlanOptions, plan
 from cvmfs_objstore.errors import ObjectStoreError
-from cvmfs_objstore.formats.entry import Entry
-from cvmfs_objstore.formats.objectpack import PackBuilder
-from cvmfs_objstore.hashes import ContentHash
-from cvmfs_objstore.local import LocalStorage
+from cvmfs_objstore.formats.entry import is_below
+from cvmfs_objstore.formats.manifest import Manifest
+from cvmfs_objstore.hashes import ContentHash, Suffix
 from cvmfs_objstore.objects import ObjectStore
 
-
-@dataclass(frozen=True, slots=True)
-class PublishRequest:
-    """What to publish where. *target* is ``""`` or ``/a/b``; *public_keys* the PEM text of the repository's masters."""
-
-    fqrn: str
-    target: str
-    directory: str
-    gateway: str
-    stratum0: str
-    key: Key
-    public_keys: bytes
-    tag: str = ""
-    description: str = ""
-    compression: Compression = Compression.ZLIB
-    chunks: ChunkSizes | None = DEFAULT_SIZES
-
-
-@dataclass(frozen=True, slots=True)
-class PublishReport:
-    """What was published: the new revision, and how many objects and bytes went to the gateway."""
-
-    revision: int
-    objects: int
-    sent: int
-
-
-class Progress:
-    """Told of what goes on; does nothing. The command line draws it."""
-
-    def stored(self, path: str, size: int) -> None:
-        """A file's content of *size* bytes was compressed and hashed."""
-
-    def sent(self, objects: int, size: int) -> None:
-        """A pack of that many objects and bytes was taken by the gateway."""
+DOUBT_S: Final = 60.0
+"""How long the head is looked at for a commit whose reply was lost, in seconds."""
+_LOOK_S: Final = 1.0
 
 
 def publish(request: PublishRequest, progress: Progress | None = None) -> PublishReport:
-    """Make the subtree *target* equal to the directory. Raises :exc:`ClientError` and ``OSError``."""
+    """Make the steps of *request* visible, as one revision. Raises :exc:`ClientError` and ``OSError``."""
     progress = progress or Progress()
-    now = time.time()
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="cvmfs-publish-"))
-        local = stack.enter_context(closing(LocalStorage.create(os.path.join(folder, "new"), durable=False)))
-        remote = stack.enter_context(closing(RemoteStorage(request.stratum0, local)))
-        head = read_head(remote, request.fqrn, request.public_keys, now)
-        objects = ObjectStore(remote)
-        try:
-            tree = stack.enter_context(closing(CatalogTree(CatalogStore(objects), head.root_hash)))
-            contents = stack.enter_context(
-                Contents(remote, ContentOptions(head.root_hash.algorithm, request.compression, request.chunks))
-            )
-            source = DirectorySource(request.directory)
-            existing = ExistingBelow(tree, request.target)
-            gathered = gather(
-                source,
-                contents,
-                existing=existing,
-                progress=lambda path, size: progress.stored(request.target + path, size),
-            )
-            planned = plan(tree, [Replace(gathered, request.target)], _plan_options(tree.get(""), now))
-            lease = planned.scope
-            Transaction(tree).apply(planned.changes)
-            root, _ = tree.store(int(now), head.root_hash.algorithm)
-        except (EngineError, IngestError, ObjectStoreError) as error:
-            raise ClientError(f"cannot prepare the change: {error}") from error
-        return _send(request, local, lease, head.root_hash, root.hash, progress)
+    with Spool(request.options.work_folder) as spool, closing(_Work(request, spool, progress)) as work:
+        work.gather(spool)
+        if not work.prepare() and not request.tag:
+            return work.report(CommitReply(work.head.revision), changed=False)
+        with closing(GatewayClient(request.destination.gateway, request.destination.key)) as gateway:
+            while True:
+                scope = work.scope
+                token = gateway.acquire(
+                    f"{request.destination.fqrn}{scope or '/'}",
+                    request.options.wait_s,
+                    lambda busy: progress.busy(str(busy)),
+                )
+                with Session(gateway, token) as session:
+                    if work.look_again() and not work.prepare() and not request.tag:
+                        return work.report(CommitReply(work.head.revision), changed=False)
+                    if is_below(work.scope, scope):
+                        return _commit(request, work, session, spool, progress)
+                # What is to be leased is another path now: somebody removed a directory on the way to it.
 
 
-def _send(
-    request: PublishRequest,
-    local: LocalStorage,
-    lease: str,
-    old_root: ContentHash,
-    new_root: ContentHash,
-    progress: Progress,
-) -> PublishReport:
-    objects = sent = 0
-    with closing(GatewayClient(request.gateway, request.key)) as gateway:
-        token = gateway.acquire(f"{request.fqrn}{lease or '/'}")
-        try:
-            for pack in new_packs(local):
-                gateway.upload(token, pack)
-                objects, sent = objects + len(pack), sent + pack.size
-                progress.sent(len(pack), pack.size)
-            reply = gateway.commit(token, old_root, new_root, request.tag, request.description)
-        except BaseException:
-            with contextlib.suppress(ClientError):
-                gateway.release(token)
-            raise
-    return PublishReport(reply.final_revision, objects, sent)
+def preview(request: PublishRequest, progress: Progress | None = None) -> Iterator[PathChange]:
+    """What :func:`publish` would change now; nothing is kept or sent. Raises as it does."""
+    with closing(_Work(request, None, progress or Progress())) as work:
+        work.gather(Discard())
+        yield from work.changes()
 
 
-def new_packs(local: LocalStorage) -> Iterator[PackBuilder]:
-    """Everything new, in packs; catalogs, which refer to the rest, in the last ones."""
-    store = ObjectStore(local)
-    pack = PackBuilder()
-    for name in sorted(store.list(), key=lambda name: (name.suffix == "C", name)):
-        size = store.size(name)
-        if not pack.fits(size):
-            yield pack
-            pack = PackBuilder()
-        pack.add_file(name, size, functools.partial(store.open, name))
-    if len(pack):
-        yield pack
+def _commit(request: PublishRequest, work: _Work, session: Session, spool: Spool, progress: Progress) -> PublishReport:
+    items = [item for item in spool.items() if item.name.suffix is not Suffix.CATALOG or item.name in work.catalogs]
+    progress.sending(len(items), sum(item.size for item in items))
+    objects, sent = session.upload(items, spool, progress.sent)
+    assert work.root is not None
+    try:
+        reply = session.commit(work.head.root_hash, work.root, request.tag, request.description)
+    except CommitInDoubt as doubt:
+        reply = _settle(work, doubt)
+    return work.report(reply, objects=objects, sent=sent)
 
 
-def _plan_options(model: Entry | None, now: float) -> PlanOptions:
-    """Directories between the repository's and the new ones are made like *model*."""
-    if model is None:
-        return PlanOptions(int(now * 10**9))
-    return PlanOptions(int(now * 10**9), stat.S_IMODE(model.mode), (model.uid, model.gid))
+def _settle(work: _Work, doubt: CommitInDoubt) -> CommitReply:
+    """Look whether a commit was done of which nobody says so: then nothing is left to be changed."""
+    until = time.monotonic() + DOUBT_S
+    while True:
+        if work.look_again() and not work.prepare():
+            return CommitReply(work.head.revision)
+        if time.monotonic() >= until:
+            raise doubt
+        time.sleep(_LOOK_S)
+
+
+class _Work:
+    """One publish: sources that were gathered, and what they change in the head that was last looked at."""
+
+    def __init__(self, request: PublishRequest, spool: Spool | None, progress: Progress) -> None:
+        self._request, self._progress = request, progress
+        self._now = time.time()
+        self._operations: list[Operation] = []
+        self._gathered: list[Gathered] = []
+        self._stack = ExitStack()
+        with ExitStack() as stack:
+            self._storage = stack.enter_context(closing(RemoteStorage(request.destination.stratum0, spool)))
+            self._catalogs = CatalogStore(ObjectStore(self._storage))
+            self.head = self._read_head()
+            self._base = self._open(self.head.root_hash)
+            self._stack = stack.pop_all()
+        self._planned = Plan()
+        self._counts = PublishCounts()
+        self.root: ContentHash | None = None
+        """The new root catalog, once it is prepared."""
+        self.catalogs: frozenset[ContentHash] = frozenset()
+        """All new catalogs: those that were prepared for an older head are not sent."""
+
+    def close(self) -> None:
+        self._base.close()
+        self._stack.close()
+
+    def _read_head(self) -> Manifest:
+        to = self._request.destination
+        return read_head(self._storage, to.fqrn, to.public_keys, time.time())
+
+    def _open(self, root: ContentHash) -> CatalogTree:
+        with _preparing():
+            return CatalogTree(self._catalogs, root)
+
+    @property
+    def scope(self) -> str:
+        """What has to be leased."""
+        return self._planned.scope
+
+    def gather(self, sink: Sink) -> None:
+        """Read all sources, once."""
+        options = self._request.options
+        how = ContentOptions(self.head.root_hash.algorithm, options.compression, options.chunks, options.fast)
+        with _preparing(), Contents(sink, how, threads=options.threads) as contents:
+            for step in self._request.steps:
+                self._operations.append(self._gather(step, contents))
+
+    def _gather(self, step: Step, contents: Contents) -> Operation:
+        if step.source is None:
+            return Delete(step.target)
+        gathered = gather(
+            step.source,
+            contents,
+            self._request.options.gather,
+            existing=ExistingBelow(self._base, step.target),
+            progress=lambda path, size: self._progress.stored(step.target + path, size),
+        )
+        self._gathered.append(gathered)
+        return Replace(gathered, step.target) if step.action is Action.REPLACE else Add(gathered, step.target)
+
+    def look_again(self) -> bool:
+        """Read the head again; returns whether it has moved, and so has to be prepared for."""
+        head = self._read_head()
+        if head.root_hash == self.head.root_hash:
+            return False
+        tree = self._open(head.root_hash)
+        self._base.close()
+        self.head, self._base = head, tree
+        return True
+
+    def prepare(self) -> bool:
+        """Work out the change and store its catalogs; returns False, having stored nothing, if there is none."""
+        self._plan()
+        if not self._planned.changes and not self._request.tag:
+            return False
+        with _preparing(), closing(self._open(self.head.root_hash)) as tree:
+            transaction = Transaction(tree)
+            transaction.apply(self._planned.changes)
+            root, stored = tree.store(int(time.time()), self.head.root_hash.algorithm)
+        self.root, self.catalogs = root.hash, frozenset(ref.hash for ref in stored)
+        self._counts = transaction.counts
+        self._progress.planned(self.head.revision, self._counts)
+        return bool(self._planned.changes)
+
+    def changes(self) -> Iterator[PathChange]:
+        """The change, path by path."""
+        self._plan()
+        with _preparing(), closing(self._open(self.head.root_hash)) as tree:
+            Transaction(tree).apply(self._planned.changes)
+            tree.settle()
+            yield from compare_trees(self._base, tree)
+
+    def _plan(self) -> None:
+        options, root = self._request.options, self._base.get("")
+        how = PlanOptions(int(self._now * 10**9), uids=options.uids, gids=options.gids)
+        if root is not None:  # directories between it and the new ones are made like it
+            how = replace(how, directory=stat.S_IMODE(root.mode), owner=(root.uid, root.gid))
+        with _preparing():
+            self._planned = plan(self._base, self._operations, how)
+
+    def report(self, reply: CommitReply, *, changed: bool = True, objects: int = 0, sent: int = 0) -> PublishReport:
+        """What came of it."""
+        return PublishReport(
+            revision=reply.final_revision,
+            objects=objects,
+            sent=sent,
+            changed=changed,
+            tag=reply.tag_name or (self._request.tag if changed else ""),
+            files=sum(gathered.files for gathered in self._gathered),
+            bytes=sum(gathered.bytes for gathered in self._gathered),
+            unchanged=sum(gathered.unchanged for gathered in self._gathered),
+            counts=self._counts,
+            missing=reply.missing,
+        )
+
+
+@contextmanager
+def _preparing() -> Iterator[None]:
+    try:
+        yield
+    except (EngineError, IngestError, ObjectStoreError) as error:
+        raise ClientError(f"cannot prepare the change: {error}") from error

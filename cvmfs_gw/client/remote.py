@@ -1,11 +1,11 @@
-"""A repository's storage over HTTP, with what is new kept in a local folder until it is uploaded."""
+"""A repository's storage over HTTP, with what is new kept here until it is uploaded."""
 
 from __future__ import annotations
 
 import io
 import time
 from collections.abc import Iterable, Iterator, Sequence, Set
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Protocol
 
 import urllib3
 
@@ -13,7 +13,6 @@ from cvmfs_gw.client.errors import GatewayUnreachable
 from cvmfs_gw.client.net import connections
 from cvmfs_objstore.compression import PIECE
 from cvmfs_objstore.errors import ObjectNotFound
-from cvmfs_objstore.local import LocalStorage
 from cvmfs_objstore.storage import Staged
 
 _READ_S: Final = 120.0
@@ -21,14 +20,26 @@ _TRIES: Final = 4
 _PAUSE_S: Final = 0.2
 
 
+class New(Protocol):
+    """Where new objects are kept: a storage, or a :class:`cvmfs_gw.client.spool.Spool`."""
+
+    def exists(self, path: str) -> bool: ...
+    def size(self, path: str) -> int: ...
+    def open(self, path: str) -> BinaryIO: ...
+    def put(self, path: str, data: bytes | bytearray | memoryview, /) -> bool: ...
+    def stage(self) -> Staged: ...
+
+
 class RemoteStorage:
-    """The storage protocol: reads from *url* what is not in *local*, writes to *local* only.
+    """The storage protocol: reads from *url* what is not in *local*, and puts new objects into *local*.
+
+    There is nothing else that one could do with a server's files, and the rest raises ``io.UnsupportedOperation``.
 
     Files are streamed. A connection that breaks is made again, and the file read on where it was. Without *local*
     there is nothing to write to. Raises :exc:`GatewayUnreachable` where the server is.
     """
 
-    def __init__(self, url: str, local: LocalStorage | None = None) -> None:
+    def __init__(self, url: str, local: New | None = None) -> None:
         self._url = url.rstrip("/")
         self._there = local
         self._pool = connections(url, read_s=_READ_S, tries=_TRIES)
@@ -38,9 +49,9 @@ class RemoteStorage:
         self._pool.clear()
 
     @property
-    def _local(self) -> LocalStorage:
+    def _local(self) -> New:
         if self._there is None:
-            raise io.UnsupportedOperation("a server's files are only read")
+            raise _unsupported()
         return self._there
 
     def _has(self, path: str) -> bool:
@@ -74,44 +85,43 @@ class RemoteStorage:
         reply.release_conn()
         return int(reply.headers.get("Content-Length", "0"))
 
-    def modified(self, path: str) -> float:
-        return self._local.modified(path)
-
-    def write(self, path: str, data: bytes) -> None:
-        self._local.write(path, data)
-
     def put(self, path: str, data: bytes | bytearray | memoryview) -> bool:
         return self._local.put(path, data)
-
-    def copy(self, path: str, target: str) -> None:
-        self._local.write(target, self.read(path))
 
     def stage(self) -> Staged:
         return self._local.stage()
 
+    def modified(self, path: str) -> float:
+        raise _unsupported()
+
+    def write(self, path: str, data: bytes) -> None:
+        raise _unsupported()
+
+    def copy(self, path: str, target: str) -> None:
+        raise _unsupported()
+
     def delete(self, path: str) -> None:
-        self._local.delete(path)
+        raise _unsupported()
 
     def touch(self, path: str) -> bool:
-        return self._local.touch(path)
+        raise _unsupported()
 
     def names(self, folder: str) -> Sequence[str]:
-        return self._local.names(folder)
+        raise _unsupported()
 
     def collect(
         self, folder: str, names: Sequence[str], before: float, *, pretend: bool = False
     ) -> Sequence[int | None]:
-        return self._local.collect(folder, names, before, pretend=pretend)
+        raise _unsupported()
 
     def list(self, prefix: str = "") -> Iterator[str]:
-        """What is new: the server's files cannot be listed."""
-        return self._local.list(prefix)
+        raise _unsupported()
 
     def sync(self) -> None:
-        self._local.sync()
+        raise _unsupported()
 
     def clean(self) -> int:
-        return self._local.clean()
+        raise _unsupported()
 
     def fetch(self, method: str, path: str, start: int = 0) -> urllib3.BaseHTTPResponse:
         """The reply to a request for the file from byte *start* on, its body not yet read.
@@ -178,3 +188,7 @@ class _Body(io.RawIOBase):
     def close(self) -> None:
         self._drop()
         super().close()
+
+
+def _unsupported() -> io.UnsupportedOperation:
+    return io.UnsupportedOperation("a server's files are only read")

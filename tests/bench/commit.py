@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from cvmfs_gw.client.gateway import GatewayClient, read_key_file
-from cvmfs_gw.client.publish import new_packs
 from cvmfs_gw.client.remote import RemoteStorage
+from cvmfs_gw.client.spool import Spool, SpoolPack
 from cvmfs_gw.engine.catalogs import CatalogStore
 from cvmfs_gw.engine.create import RepositoryOptions, create_repository
 from cvmfs_gw.engine.phases import PHASES
@@ -37,7 +37,6 @@ from cvmfs_objstore.compression import deflate
 from cvmfs_objstore.formats.catalog import Catalog
 from cvmfs_objstore.formats.entry import FLAG_FILE, FLAG_MOUNTPOINT, Counters, Entry
 from cvmfs_objstore.formats.manifest import SignedManifest
-from cvmfs_objstore.formats.objectpack import PackBuilder
 from cvmfs_objstore.hashes import Algorithm, ContentHash
 from cvmfs_objstore.local import LocalStorage
 from cvmfs_objstore.objects import ObjectStore
@@ -147,16 +146,14 @@ class Target:
         self.url = f"http://127.0.0.1:{PORTS[name]}/api/v1"
         self._serial = 0
 
-    def prepare(self, fqrn: str, scenario: Scenario, label: str) -> tuple[ContentHash, ContentHash, list[PackBuilder]]:
+    def prepare(self, fqrn: str, scenario: Scenario, label: str) -> tuple[ContentHash, ContentHash, list[SpoolPack]]:
         """What a publisher with a fresh mount would upload: the new files, and catalogs made from the head."""
         storage = LocalStorage(self.paths.repository_storage(fqrn), durable=False)
         head = SignedManifest.parse(storage.read(".cvmfspublished")).manifest.root_hash
         storage.close()
-        folder = f"{SCRATCH}/new-{self.name}-{label}"
-        shutil.rmtree(folder, ignore_errors=True)
-        local = LocalStorage.create(folder, durable=False)
+        spool = Spool(SCRATCH)
         side = "o" if self.name == "ours" else "r"
-        objects = ObjectStore(RemoteStorage(f"http://127.0.0.1:{WEB}/{side}/{fqrn}", local))
+        objects = ObjectStore(RemoteStorage(f"http://127.0.0.1:{WEB}/{side}/{fqrn}", spool))
         self._serial += 1
         with closing(CatalogTree(CatalogStore(objects), head)) as tree:
             top = scenario.lease
@@ -169,7 +166,7 @@ class Target:
                 name = f"new-{label}-{self._serial}-{number}"
                 tree.put(f"{top}/{name}", file_entry(name, content)._replace(size=len(data)), (), None)
             root, _ = tree.store(int(time.time()), Algorithm.SHA1)
-        return head, root.hash, list(new_packs(local))
+        return head, root.hash, [SpoolPack(spool, spool.items())]
 
     def commit(self, fqrn: str, scenario: Scenario, label: str = "x") -> float:
         """One whole publish; returns the seconds from the POST of the commit to its reply."""

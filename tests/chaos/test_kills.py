@@ -217,7 +217,7 @@ class Writer:
     def run(self) -> None:
         key = read_key_file(self.server.paths.key_file(FQRN, "gw"))
         try:
-            with closing(GatewayClient(self.server.api, key)) as gateway:
+            with closing(GatewayClient(self.server.api, key, patience_s=0)) as gateway:
                 while not self.gate.stopping:
                     self._publish(gateway)
         except BaseException as error:
@@ -467,7 +467,7 @@ class Round:
         assert revisions >= set(range(self.first + 1, head.revision + 1))
         self._check_histories(head.history)
         key = read_key_file(self.server.paths.key_file(FQRN, "gw"))
-        with closing(GatewayClient(self.server.api, key)) as gateway:
+        with closing(GatewayClient(self.server.api, key, patience_s=0)) as gateway:
             for commit in done if everything else self.random.sample(done, min(3, len(done))):
                 again = gateway.commit(commit.token, commit.old_root, commit.new_root, commit.tag, "text")
                 assert again == commit.reply

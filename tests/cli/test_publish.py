@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import signal
 import socket
 import urllib.request
@@ -18,7 +19,7 @@ from cvmfs_gw.cli import main
 from cvmfs_gw.client.gateway import GatewayClient, read_key_file
 from cvmfs_gw.client.reader import RepositoryReader
 from cvmfs_gw.paths import SystemPaths
-from tests.cli.support import Process, free_ports, run, running
+from tests.cli.support import Process, free_ports, run, running, until
 
 FQRN = "cli.example.org"
 
@@ -40,16 +41,28 @@ class World:
     def web(self) -> str:
         return f"http://127.0.0.1:{self.web_port}/cvmfs/{FQRN}"
 
-    def arguments(self, target: str, source: Path, *options: str | Path) -> list[str]:
+    def arguments(self, target: str, source: Path | None, *options: str | Path) -> list[str]:
         servers = ("--gateway", self.gateway, "--stratum0", self.web)
-        return list(map(str, ("--root", self.root, "publish", target, source, *servers, *options)))
+        sources = () if source is None else (source,)
+        return list(map(str, ("--root", self.root, "publish", target, *sources, *servers, *options)))
 
-    def publish(self, target: str, source: Path, *options: str | Path) -> tuple[int, str, str]:
+    def publish(self, target: str, source: Path | None, *options: str | Path) -> tuple[int, str, str]:
         """Publish from this process; exit code, output, errors."""
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = main(self.arguments(target, source, *options))
         return code, out.getvalue(), err.getvalue()
+
+    @property
+    def revision(self) -> int:
+        with self.reader() as reader:
+            return reader.head.revision
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a lease."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=20) as reply:
+            return int(float(re.search(rb"lease_waiters (\d+)", reply.read())[1]))  # type: ignore[index]
 
     def reader(self) -> RepositoryReader:
         public_keys = Path(SystemPaths(str(self.root)).key_file(FQRN, "pub")).read_bytes()
@@ -88,7 +101,54 @@ def test_publish(world: World, folder: Path) -> None:
         assert reader.entry("/software/v1/bin/tool").mode & 0o777 == (folder / "bin/tool").stat().st_mode & 0o777
     code, out, _ = world.publish(f"{FQRN}/software/v1", folder, "-q")
     assert code == 0
-    assert "1 new objects" in out
+    assert out == f"{FQRN}: nothing has changed, so revision 2 stays\n"
+
+
+def test_operations(world: World, folder: Path, tmp_path: Path) -> None:
+    """Several in one revision, in their order; said beforehand by a dry run, and in JSON."""
+    top = f"{FQRN}/several"
+    assert world.publish(top, folder, "--owner", "7:8")[0] == 0
+    more = tmp_path / "more"
+    more.mkdir()
+    (more / "extra").write_bytes(b"extra")
+    steps = ("--delete", "bin", "--add-at", more, "/", "--replace", more, "new/place", "--owner", "7:8")
+    before = world.revision
+    code, out, _ = world.publish(top, None, *steps, "--dry-run")
+    assert code == 0
+    assert [line for line in out.splitlines() if "several " not in line] == [
+        "R /several/bin",
+        "R /several/bin/tool",
+        "A /several/extra",
+        "A /several/new",
+        "A /several/new/place",
+        "A /several/new/place/extra",
+        f"{len(out.splitlines()) - 1} changes; nothing was published",
+    ]
+    assert world.revision == before
+    code, out, _ = world.publish(top, None, *steps, "--json", "--tag", "steps")
+    assert code == 0
+    events = [json.loads(line) for line in out.splitlines()]
+    assert [event["event"] for event in events if event["event"] != "sent"] == ["planned", "sending", "published"]
+    assert (events[-1]["revision"], events[-1]["tag"], events[-1]["files_read"]) == (before + 1, "steps", 2)
+    with world.reader() as reader:
+        found = {path: (entry.uid, entry.gid) for path, entry in reader.walk("/several")}
+    assert found.keys() == {f"/several/{name}" for name in ("data", "extra", "new", "new/place", "new/place/extra")}
+    assert {owner for path, owner in found.items() if path != "/several/new"} == {(7, 8)}
+    assert json.loads(world.publish(top, None, "--delete", "bin", "--json")[1])["event"] == "unchanged"
+
+
+def test_terminated(world: World, folder: Path) -> None:
+    """A publisher that is asked to stop gives its lease back."""
+    client = GatewayClient(world.gateway, read_key_file(SystemPaths(str(world.root)).key_file(FQRN, "gw")))
+    token = client.acquire(f"{FQRN}/ended")
+    arguments = world.arguments(f"{FQRN}/ended", folder, "--wait", "60", "--json")
+    with running("cvmfs-gw", *arguments, root=world.root) as process:
+        until(lambda: world.waiting == 1)
+        assert process.stop(signal.SIGTERM) == 130
+    client.release(token)
+    until(lambda: world.waiting == 0)
+    client.release(client.acquire(f"{FQRN}/ended"))
+    client.close()
 
 
 @pytest.mark.parametrize("target", [f"{FQRN}", f"{FQRN}/", f"{FQRN}//s", f"{FQRN}/s/"])

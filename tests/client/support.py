@@ -7,23 +7,25 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from aiohttp import web
 
 from cvmfs_gw.api.app import make_app, make_runner
 from cvmfs_gw.api.server import head_of
 from cvmfs_gw.client.gateway import GatewayClient, read_key_file
-from cvmfs_gw.client.publish import PublishReport, PublishRequest, publish
+from cvmfs_gw.client.publish import publish
 from cvmfs_gw.client.reader import RepositoryReader
+from cvmfs_gw.client.request import Destination, PublishOptions, PublishReport, PublishRequest, Step
 from cvmfs_gw.engine.commit import Engine
 from cvmfs_gw.engine.create import RepositoryOptions, create_repository
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.gateway.config import Config
 from cvmfs_gw.gateway.service import GatewayService
+from cvmfs_gw.ingest.directory import DirectorySource
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_objstore.formats.entry import Kind
 from cvmfs_objstore.hashes import Algorithm
@@ -101,9 +103,21 @@ class Server:
 
     def request(self, directory: Path, target: str = "/t", **changes: object) -> PublishRequest:
         """A publish of *directory* at *target*; *changes* are fields that shall be others."""
+        step = Step(target, DirectorySource(str(directory)))
+        return self.steps(step, **changes)
+
+    def steps(self, *steps: Step, **changes: object) -> PublishRequest:
+        """A publish of *steps*; *changes* are fields of request, destination or options that shall be others."""
         key = read_key_file(self.paths.key_file(FQRN, "gw"))
-        request = PublishRequest(FQRN, target, str(directory), self.gateway, self.stratum0, key, self.public_keys)
-        return replace(request, **changes)  # type: ignore[arg-type]
+        parts: dict[str, Any] = {
+            "destination": Destination(FQRN, self.gateway, self.stratum0, key, self.public_keys),
+            "options": PublishOptions(),
+        }
+        for name in list(changes):
+            for part, value in parts.items():
+                if name in {field.name for field in fields(value)}:
+                    parts[part] = replace(value, **{name: changes.pop(name)})
+        return replace(PublishRequest(parts["destination"], steps, options=parts["options"]), **changes)  # type: ignore[arg-type]
 
     def publish(self, directory: Path, target: str = "/t", **changes: object) -> PublishReport:
         return publish(self.request(directory, target, **changes))
@@ -113,7 +127,7 @@ class Server:
         return Path(self.paths.key_file(FQRN, "pub")).read_bytes()
 
     def client(self) -> GatewayClient:
-        return GatewayClient(self.gateway, read_key_file(self.paths.key_file(FQRN, "gw")))
+        return GatewayClient(self.gateway, read_key_file(self.paths.key_file(FQRN, "gw")), patience_s=0)
 
     def reader(self) -> RepositoryReader:
         return RepositoryReader(FQRN, self.stratum0, self.public_keys)

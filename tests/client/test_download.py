@@ -16,7 +16,6 @@ from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_objstore.chunking import ChunkSizes
 from tests.client.support import Server, fill
 
-
 CHUNKS = ChunkSizes(500, 700, 1000)
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from cvmfs_gw.client import gateway, session
 from cvmfs_gw.client.errors import ClientError, GatewayRefused, GatewayUnreachable, PathBusy, UntrustedRepository
-from cvmfs_gw.client.publish import Progress, publish
+from cvmfs_gw.client.publish import publish
+from cvmfs_gw.client.request import Progress
 from cvmfs_gw.engine.create import write_whitelist
 from cvmfs_gw.gateway.authorization import Key
 from cvmfs_objstore.chunking import ChunkSizes
 from cvmfs_objstore.compression import Compression
-from cvmfs_objstore.formats import objectpack
 from cvmfs_objstore.formats.keychain import RepositoryKey
 from cvmfs_objstore.hashes import Algorithm, Suffix
 from tests.client.support import Server, fill
@@ -67,7 +67,7 @@ def test_every_algorithm(
 
 
 def test_report(server: Server, folder: Path) -> None:
-    """Objects and bytes that went over: four files and a root catalog; the second time the catalog only."""
+    """Objects and bytes that went over: four files and a root catalog; the second time nothing, or a tag's catalog."""
     report = server.publish(folder)
     stored = {name: server.repository.objects.size(name) for name in server.repository.objects.list()}
     files = [name for name in stored if name.suffix is Suffix.NONE]
@@ -75,7 +75,9 @@ def test_report(server: Server, folder: Path) -> None:
     assert report.objects == 5
     assert report.sent > sum(stored[name] for name in files)
     again = server.publish(folder)
-    assert (again.revision, again.objects) == (3, 1)
+    assert (again.revision, again.objects, again.changed, again.files, again.unchanged) == (2, 0, False, 0, 4)
+    tagged = server.publish(folder, tag="same")
+    assert (tagged.revision, tagged.objects, tagged.changed, tagged.tag) == (3, 1, True, "same")
 
 
 def test_progress(server: Server, folder: Path) -> None:
@@ -187,12 +189,14 @@ def test_large_file(server: Server, folder: Path, compression: Compression) -> N
     with server.repository.catalogs.load(server.repository.head().root_hash) as catalog:
         assert catalog.counters()[0] == catalog.count_rows()
     # Nothing is sent a second time.
-    assert server.publish(folder, compression=compression, chunks=chunks).objects == 1
+    os.utime(folder / "size-7000", (1, 1))
+    again = server.publish(folder, compression=compression, chunks=chunks)
+    assert (again.objects, again.files, again.bytes) == (1, 1, 7000)
 
 
 def test_several_packs(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catalogs go last, so that whatever they name is there before them."""
-    monkeypatch.setattr(objectpack, "MAX_PACK_OBJECTS", 3)
+    monkeypatch.setattr(session, "PACK_OBJECTS", 3)
     sent: list[int] = []
 
     class Noted(Progress):
@@ -237,7 +241,7 @@ def test_busy(server: Server, folder: Path) -> None:
 
 @pytest.mark.parametrize(("name", "secret"), [("", b"wrong"), ("nobody", b"")])
 def test_wrong_key(server: Server, folder: Path, name: str, secret: bytes) -> None:
-    right = server.request(folder).key
+    right = server.request(folder).destination.key
     with pytest.raises(GatewayRefused) as info:
         server.publish(folder, key=Key(name or right.id, secret or right.secret))
     assert info.value.reason == "invalid_hmac"
@@ -264,10 +268,10 @@ def test_somebody_else_was_faster(
     other = fill(tmp_path / "other", {"file": b"other"})
     acquire = type(server.client()).acquire
 
-    def late(client: object, path: str) -> str:
+    def late(client: object, *arguments: object) -> str:
         monkeypatch.undo()
         server.publish(other, "/o")
-        return acquire(client, path)  # type: ignore[arg-type]
+        return acquire(client, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr("cvmfs_gw.client.gateway.GatewayClient.acquire", late)
     server.publish(folder)
@@ -282,7 +286,7 @@ def refused(server: Server, folder: Path, **changes: object) -> None:
     """Neither publishing nor reading trusts what is served."""
     before = server.storage_file(".cvmfspublished").read_bytes()
     with pytest.raises(UntrustedRepository) as info:
-        publish(replace(server.request(folder), **changes))  # type: ignore[arg-type]
+        server.publish(folder, "/t", **changes)
     assert info.value.exit_code == 4
     if not changes:
         with pytest.raises(UntrustedRepository):
@@ -360,8 +364,9 @@ def test_public_key_that_is_none(server: Server, folder: Path, text: bytes) -> N
 # -- servers that do not answer
 
 
-def test_nobody_listens(server: Server, folder: Path) -> None:
+def test_nobody_listens(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nowhere = "http://127.0.0.1:1"
+    monkeypatch.setattr(gateway, "PATIENCE_S", 0)
     with pytest.raises(GatewayUnreachable) as info:
         server.publish(folder, gateway=f"{nowhere}/api/v1")
     assert info.value.exit_code == 3

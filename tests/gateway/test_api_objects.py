@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cvmfs_gw.gateway.authorization import Key, sign
+from cvmfs_gw.gateway.authorization import Key
 from cvmfs_gw.gateway.protocol import MAX_ASKED
 from cvmfs_objstore.hashes import Algorithm, ContentHash, Suffix
 from cvmfs_objstore.objects import ObjectStore

@@ -20,8 +20,10 @@ from typing import Final
 import pytest
 
 from cvmfs_gw.client.gateway import read_key_file
-from cvmfs_gw.client.publish import PublishRequest, publish
+from cvmfs_gw.client.publish import publish
+from cvmfs_gw.client.request import Destination, PublishRequest, Step
 from cvmfs_gw.engine.create import RepositoryOptions, create_repository
+from cvmfs_gw.ingest.directory import DirectorySource
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_notify.messages import Activity
 from cvmfs_objstore.formats.keychain import RepositoryKey
@@ -128,7 +130,8 @@ class RealGateway(Supervised):
         (content / "counter").write_text(str(self.revision + 1))
         key = read_key_file(self.paths.key_file(FQRN, "gw"))
         public = Path(self.paths.key_file(FQRN, "pub")).read_bytes()
-        report = publish(PublishRequest(FQRN, "/dir", str(content), self.url, self.stratum0, key, public))
+        destination = Destination(FQRN, self.url, self.stratum0, key, public)
+        report = publish(PublishRequest(destination, (Step("/dir", DirectorySource(str(content))),)))
         self.revision = report.revision
         return report.revision
 

@@ -1,0 +1,116 @@
+"""What is asked of a publish, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from cvmfs_gw.engine.statistics import PublishCounts
+from cvmfs_gw.gateway.authorization import Key
+from cvmfs_gw.ingest.gather import GatherOptions
+from cvmfs_gw.ingest.items import Source
+from cvmfs_gw.ingest.ownership import SAME, IdMap
+from cvmfs_objstore.chunking import DEFAULT_SIZES, ChunkSizes
+from cvmfs_objstore.compression import Compression
+
+_EVERYTHING: Final = GatherOptions()
+
+
+class Action(Enum):
+    """What a source does to the path that it is for."""
+
+    REPLACE = "replace"
+    """The path becomes equal to the source."""
+    ADD = "add"
+    """The source is put over what is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One operation on *target* (``""`` or ``/a/b``); without a source, nothing is to be there. Use sources once."""
+
+    target: str
+    source: Source | None = None
+    action: Action = Action.REPLACE
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A repository and how to get at it: *public_keys* is the PEM text of its masters, *key* the gateway's."""
+
+    fqrn: str
+    gateway: str
+    stratum0: str
+    key: Key
+    public_keys: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PublishOptions:
+    """How contents are stored and whose they are. The defaults are those of deployed publishers.
+
+    *chunks* None: no file is cut. *fast*: compress several times faster, with names that other tools would not give.
+    *wait_s*: how long a busy path is waited for. *work_folder*: where new objects are kept until they are sent (None:
+    the system's folder for temporary files). *threads* None: one for each core.
+    """
+
+    compression: Compression = Compression.ZLIB
+    chunks: ChunkSizes | None = DEFAULT_SIZES
+    fast: bool = False
+    uids: IdMap = SAME
+    gids: IdMap = SAME
+    gather: GatherOptions = _EVERYTHING
+    wait_s: float = 0.0
+    work_folder: str | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PublishRequest:
+    """Steps, in order, that become visible together, as one revision; *tag* names it."""
+
+    destination: Destination
+    steps: tuple[Step, ...]
+    tag: str = ""
+    description: str = ""
+    options: PublishOptions = PublishOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class PublishReport:
+    """What was published: the revision, and how many objects and bytes went to the gateway.
+
+    Where nothing was to be changed, *changed* is False and the revision is the one that is there. *files* and *bytes*
+    were read, *unchanged* files were not. *missing* objects are not there, the gateway says: somebody must look.
+    """
+
+    revision: int
+    objects: int = 0
+    sent: int = 0
+    changed: bool = True
+    tag: str = ""
+    files: int = 0
+    bytes: int = 0
+    unchanged: int = 0
+    counts: PublishCounts | None = None
+    missing: tuple[str, ...] = ()
+
+
+class Progress:
+    """Told of what goes on, some of it from other threads; does nothing. The command line draws it."""
+
+    def stored(self, path: str, size: int) -> None:
+        """A file's content of *size* bytes is being compressed and hashed."""
+
+    def planned(self, revision: int, counts: PublishCounts) -> None:
+        """It is known what will change in the revision that is there, and that something will."""
+
+    def busy(self, detail: str) -> None:
+        """Somebody else has the path."""
+
+    def sending(self, objects: int, size: int) -> None:
+        """That many new objects and bytes are to be sent, less what the repository has already."""
+
+    def sent(self, objects: int, size: int) -> None:
+        """That many objects and bytes have arrived."""
