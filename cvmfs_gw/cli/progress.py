@@ -73,8 +73,8 @@ class Meter(Line):
 class PublishLine(Progress):
     """A publish on the terminal: what was read, what will change, how much has arrived."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        self._line = Line(quiet=quiet)
+    def __init__(self) -> None:
+        self._line = Line()
         self._files = self._read = self._to_send = self._arrived = 0
         self._lock = threading.Lock()
 
@@ -103,7 +103,6 @@ class PublishLine(Progress):
             self._line.show(f"[{bar:{_WIDTH}}] {100 * done:3.0f} % of {self._to_send / _MIB:,.1f} MiB sent")
 
     def end(self) -> None:
-        """Nothing more comes."""
         self._line.end()
 
 

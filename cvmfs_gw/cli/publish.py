@@ -26,7 +26,7 @@ from cvmfs_gw.cli.text import change_as_json, shown
 from cvmfs_gw.client.gateway import read_key_file
 from cvmfs_gw.client.location import Location, repository_path
 from cvmfs_gw.client.publish import preview, publish
-from cvmfs_gw.client.request import Action, Destination, PublishOptions, PublishReport, PublishRequest, Step
+from cvmfs_gw.client.request import Action, Destination, Progress, PublishOptions, PublishReport, PublishRequest, Step
 from cvmfs_gw.client.sources import open_source
 from cvmfs_gw.gateway.leasepath import LeasePath
 from cvmfs_gw.ingest.errors import IngestError
@@ -110,13 +110,12 @@ def run(arguments: argparse.Namespace, paths: SystemPaths) -> int:
     request = _request(arguments, paths)
     if arguments.dry_run:
         return _preview(arguments, request)
-    progress = PublishEvents() if arguments.json else PublishLine(quiet=arguments.quiet)
+    progress = PublishEvents() if arguments.json else _line(arguments)
     with _termination():
         try:
             report = publish(request, progress)
         finally:
-            if isinstance(progress, PublishLine):
-                progress.end()
+            progress.end()
     if isinstance(progress, PublishEvents):
         progress.say("published" if report.changed else "unchanged", **_as_json(report))
     else:
@@ -164,7 +163,7 @@ def _request(arguments: argparse.Namespace, paths: SystemPaths) -> PublishReques
 
 
 def _preview(arguments: argparse.Namespace, request: PublishRequest) -> int:
-    progress = PublishLine(quiet=arguments.quiet or arguments.json)
+    progress = _line(arguments)
     count = 0
     for change in preview(request, progress):
         if not count:
@@ -174,6 +173,11 @@ def _preview(arguments: argparse.Namespace, request: PublishRequest) -> int:
     if not arguments.json:
         print(f"{count} changes; nothing was published")
     return 0
+
+
+def _line(arguments: argparse.Namespace) -> Progress:
+    """The line on the terminal, if there is one."""
+    return Progress() if arguments.quiet or arguments.json or not sys.stderr.isatty() else PublishLine()
 
 
 def _as_json(report: PublishReport) -> dict[str, Any]:

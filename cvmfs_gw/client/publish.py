@@ -3,9 +3,9 @@
 ::
 
     gather     read, cut, compress, hash: everything that takes long, before anything is leased
-    plan       what that changes in the head, as new catalogs
+    plan       what that changes in the head; nothing: the end
     lease      wait for the path; if the head has moved meanwhile, plan again: from here on nobody else changes the path
-    upload     what the repository does not have yet
+    upload     what the repository does not have yet, while the new catalogs are made; then these
     commit     once: after a lost reply it is asked again, or looked for in the head
 
 A process that is killed leaves the old revision or the new one, and a lease that runs out. The next publish of the same
@@ -17,6 +17,7 @@ from __future__ import annotations
 import stat
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from typing import Final
@@ -42,7 +43,7 @@ from cvmfs_gw.ingest.plan import ExistingBelow, Plan, PlanOptions, plan
 from cvmfs_objstore.errors import ObjectStoreError
 from cvmfs_objstore.formats.entry import is_below
 from cvmfs_objstore.formats.manifest import Manifest
-from cvmfs_objstore.hashes import ContentHash, Suffix
+from cvmfs_objstore.hashes import ContentHash
 from cvmfs_objstore.objects import ObjectStore
 
 DOUBT_S: Final = 60.0
@@ -53,20 +54,18 @@ _LOOK_S: Final = 1.0
 def publish(request: PublishRequest, progress: Progress | None = None) -> PublishReport:
     """Make the steps of *request* visible, as one revision. Raises :exc:`ClientError` and ``OSError``."""
     progress = progress or Progress()
-    with Spool(request.options.work_folder) as spool, closing(_Work(request, spool, progress)) as work:
+    to, options = request.destination, request.options
+    with Spool(options.work_folder) as spool, closing(_Work(request, spool, progress)) as work:
         work.gather(spool)
-        if not work.prepare() and not request.tag:
+        if not work.plan() and not request.tag:
             return work.report(CommitReply(work.head.revision), changed=False)
-        with closing(GatewayClient(request.destination.gateway, request.destination.key)) as gateway:
+        with closing(GatewayClient(to.gateway, to.key)) as gateway:
             while True:
                 scope = work.scope
-                token = gateway.acquire(
-                    f"{request.destination.fqrn}{scope or '/'}",
-                    request.options.wait_s,
-                    lambda busy: progress.busy(str(busy)),
-                )
+                path = f"{to.fqrn}{scope or '/'}"
+                token = gateway.acquire(path, options.wait_s, lambda busy: progress.busy(str(busy)))
                 with Session(gateway, token) as session:
-                    if work.look_again() and not work.prepare() and not request.tag:
+                    if work.look_again() and not work.plan() and not request.tag:
                         return work.report(CommitReply(work.head.revision), changed=False)
                     if is_below(work.scope, scope):
                         return _commit(request, work, session, spool, progress)
@@ -81,22 +80,32 @@ def preview(request: PublishRequest, progress: Progress | None = None) -> Iterat
 
 
 def _commit(request: PublishRequest, work: _Work, session: Session, spool: Spool, progress: Progress) -> PublishReport:
-    items = [item for item in spool.items() if item.name.suffix is not Suffix.CATALOG or item.name in work.catalogs]
-    progress.sending(len(items), sum(item.size for item in items))
-    objects, sent = session.upload(items, spool, progress.sent)
+    contents = spool.items()
+    progress.sending(len(contents), sum(item.size for item in contents))
+    with ThreadPoolExecutor(1, "contents") as thread:
+        uploading = thread.submit(session.upload, contents, spool, progress.sent)
+        try:
+            work.prepare()
+            objects, sent = uploading.result()
+        except BaseException:
+            session.stop()
+            raise
+    # What names something comes after what it names.
+    catalogs = [item for item in spool.items() if item.name in work.catalogs]
+    more, more_sent = session.upload(catalogs, spool, progress.sent)
     assert work.root is not None
     try:
         reply = session.commit(work.head.root_hash, work.root, request.tag, request.description)
     except CommitInDoubt as doubt:
         reply = _settle(work, doubt)
-    return work.report(reply, objects=objects, sent=sent)
+    return work.report(reply, objects=objects + more, sent=sent + more_sent)
 
 
 def _settle(work: _Work, doubt: CommitInDoubt) -> CommitReply:
     """Look whether a commit was done of which nobody says so: then nothing is left to be changed."""
     until = time.monotonic() + DOUBT_S
     while True:
-        if work.look_again() and not work.prepare():
+        if work.look_again() and not work.plan():
             return CommitReply(work.head.revision)
         if time.monotonic() >= until:
             raise doubt
@@ -123,7 +132,7 @@ class _Work:
         self.root: ContentHash | None = None
         """The new root catalog, once it is prepared."""
         self.catalogs: frozenset[ContentHash] = frozenset()
-        """All new catalogs: those that were prepared for an older head are not sent."""
+        """All new catalogs."""
 
     def close(self) -> None:
         self._base.close()
@@ -173,11 +182,8 @@ class _Work:
         self.head, self._base = head, tree
         return True
 
-    def prepare(self) -> bool:
-        """Work out the change and store its catalogs; returns False, having stored nothing, if there is none."""
-        self._plan()
-        if not self._planned.changes and not self._request.tag:
-            return False
+    def prepare(self) -> None:
+        """Make the change as new catalogs."""
         with _preparing(), closing(self._open(self.head.root_hash)) as tree:
             transaction = Transaction(tree)
             transaction.apply(self._planned.changes)
@@ -185,23 +191,24 @@ class _Work:
         self.root, self.catalogs = root.hash, frozenset(ref.hash for ref in stored)
         self._counts = transaction.counts
         self._progress.planned(self.head.revision, self._counts)
-        return bool(self._planned.changes)
 
     def changes(self) -> Iterator[PathChange]:
         """The change, path by path."""
-        self._plan()
+        self.plan()
         with _preparing(), closing(self._open(self.head.root_hash)) as tree:
             Transaction(tree).apply(self._planned.changes)
             tree.settle()
             yield from compare_trees(self._base, tree)
 
-    def _plan(self) -> None:
+    def plan(self) -> bool:
+        """Work out the change; returns whether there is any."""
         options, root = self._request.options, self._base.get("")
         how = PlanOptions(int(self._now * 10**9), uids=options.uids, gids=options.gids)
         if root is not None:  # directories between it and the new ones are made like it
             how = replace(how, directory=stat.S_IMODE(root.mode), owner=(root.uid, root.gid))
         with _preparing():
             self._planned = plan(self._base, self._operations, how)
+        return bool(self._planned.changes)
 
     def report(self, reply: CommitReply, *, changed: bool = True, objects: int = 0, sent: int = 0) -> PublishReport:
         """What came of it."""

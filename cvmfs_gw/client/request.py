@@ -104,13 +104,16 @@ class Progress:
         """A file's content of *size* bytes is being compressed and hashed."""
 
     def planned(self, revision: int, counts: PublishCounts) -> None:
-        """It is known what will change in the revision that is there, and that something will."""
+        """The new catalogs are made: that is what changes in the revision that is there."""
 
     def busy(self, detail: str) -> None:
         """Somebody else has the path."""
 
     def sending(self, objects: int, size: int) -> None:
-        """That many new objects and bytes are to be sent, less what the repository has already."""
+        """The path is leased, and that many objects and bytes are to be sent, less what the repository has already."""
 
     def sent(self, objects: int, size: int) -> None:
         """That many objects and bytes have arrived."""
+
+    def end(self) -> None:
+        """Nothing more comes."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Final
 
@@ -16,7 +16,7 @@ from cvmfs_gw.client.errors import ClientError, GatewayUnreachable
 from cvmfs_gw.client.gateway import CommitReply, GatewayClient
 from cvmfs_gw.client.spool import Spool, SpoolPack
 from cvmfs_objstore.formats.objectpack import PackItem
-from cvmfs_objstore.hashes import ContentHash, Suffix
+from cvmfs_objstore.hashes import ContentHash
 
 CONNECTIONS: Final = 4
 """Object packs that are sent at once."""
@@ -29,6 +29,7 @@ RENEW_S: Final = 20.0
 
 _SENDINGS: Final = 20
 _AGAIN_S: Final = 1.0
+_ASKED_FROM: Final = 2048
 
 
 class Session:
@@ -36,7 +37,7 @@ class Session:
 
     def __init__(self, gateway: GatewayClient, token: str) -> None:
         self._gateway, self._token = gateway, token
-        self._ended = threading.Event()
+        self._ended, self._stopped = threading.Event(), threading.Event()
         self._committed = False
         self._keeper = threading.Thread(target=self._keep, name="lease", daemon=True)
 
@@ -60,65 +61,50 @@ class Session:
             except ClientError:
                 continue  # whoever uses the lease will hear of it
 
+    def stop(self) -> None:
+        """End uploads that are running in other threads."""
+        self._stopped.set()
+
     def upload(self, items: Sequence[PackItem], spool: Spool, sent: Callable[[int, int], object]) -> tuple[int, int]:
         """Send those of *items* that the repository does not have yet; returns objects and bytes that were sent.
 
-        Catalogs go last, so that whatever they name is there before them. *sent* is told objects and bytes, from any
-        thread. Raises :exc:`ClientError`.
+        *sent* is told objects and bytes of each pack, from any thread. Raises :exc:`ClientError`.
         """
-        catalogs = [item for item in items if item.name.suffix is Suffix.CATALOG]
-        others = [item for item in items if item.name.suffix is not Suffix.CATALOG]
-        total = [0, 0]
-        lock = threading.Lock()
-
-        def count(objects: int, size: int) -> None:
-            with lock:
-                total[0] += objects
-                total[1] += size
-            sent(objects, size)
-
+        objects = size = 0
         with ThreadPoolExecutor(CONNECTIONS, "upload") as threads:
-            for some in (others, catalogs):
-                self._upload(threads, spool, some, count)
-        return total[0], total[1]
-
-    def _upload(
-        self, threads: ThreadPoolExecutor, spool: Spool, items: Sequence[PackItem], sent: Callable[[int, int], None]
-    ) -> None:
-        stop = threading.Event()
-        packs = divided(items)
-        running: set[Future[None]] = set()
-        try:
-            for pack in packs:
-                running.add(threads.submit(self._send, spool, pack, sent, stop))
-            while running:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    future.result()
-        except BaseException:
-            stop.set()
-            for future in running:
-                future.cancel()
-            raise
-
-    def _send(
-        self, spool: Spool, items: Sequence[PackItem], sent: Callable[[int, int], None], stop: threading.Event
-    ) -> None:
-        lost: GatewayUnreachable | None = None
-        for _ in range(_SENDINGS):
-            items = self._gateway.missing(self._token, items)
-            if not items or stop.is_set():
-                return
+            running = {threads.submit(self._send, spool, pack) for pack in divided(items)}
             try:
-                self._gateway.upload(self._token, _Stoppable(spool, items, stop))
+                while running:
+                    done, running = wait(running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        pack = future.result()
+                        if pack:
+                            arrived = sum(item.size for item in pack)
+                            objects, size = objects + len(pack), size + arrived
+                            sent(len(pack), arrived)
+            except BaseException:
+                self.stop()
+                raise
+        return objects, size
+
+    def _send(self, spool: Spool, items: Sequence[PackItem]) -> Sequence[PackItem]:
+        """Send a pack less what is there already; returns what was sent."""
+        lost: GatewayUnreachable | None = None
+        size = sum(item.size for item in items)
+        for _ in range(_SENDINGS):
+            # Small objects are sent as quickly as they are asked for.
+            if lost is not None or size >= _ASKED_FROM * len(items):
+                items = self._gateway.missing(self._token, items)
+            if not items or self._stopped.is_set():
+                return ()
+            try:
+                self._gateway.upload(self._token, _Stoppable(spool, items, self._stopped))
+                return items
             except GatewayUnreachable as error:
                 if not error.passing:
                     raise
                 lost = error
-                stop.wait(_AGAIN_S)
-                continue
-            sent(len(items), sum(item.size for item in items))
-            return
+                self._stopped.wait(_AGAIN_S)
         assert lost is not None
         raise lost
 

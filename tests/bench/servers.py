@@ -133,13 +133,13 @@ def ours(
 
 
 @contextlib.contextmanager
-def reference(*, memory: bool = True) -> Iterator[Server]:
-    """The reference's gateway."""
+def reference(*, memory: bool = True, own_network: bool = True) -> Iterator[Server]:
+    """The reference's gateway. Without a network of its own it has this process's, which must not be the host's."""
     with folder(memory=memory) as root:
         work = root / "var/lib/cvmfs-gateway"
         work.mkdir(parents=True, exist_ok=True)
         daemon = ["cvmfs_gateway", "--work_dir", str(work), "--log_level", "error", "--port", str(_REFERENCE_PORT)]
-        space = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child"]
+        space = ["unshare", *(["--net"] if own_network else []), "--mount", "--pid", "--fork", "--kill-child"]
         with _running([*space, "sh", "-euc", _ENTER, "sh", str(root), *daemon], root) as process:
             inner = _child(process)
             enter = ("nsenter", f"--net=/proc/{inner}/ns/net", f"--mount=/proc/{inner}/ns/mnt", "--")

@@ -128,7 +128,7 @@ def test_operations(world: World, folder: Path, tmp_path: Path) -> None:
     code, out, _ = world.publish(top, None, *steps, "--json", "--tag", "steps")
     assert code == 0
     events = [json.loads(line) for line in out.splitlines()]
-    assert [event["event"] for event in events if event["event"] != "sent"] == ["planned", "sending", "published"]
+    assert [event["event"] for event in events if event["event"] != "sent"] == ["sending", "planned", "published"]
     assert (events[-1]["revision"], events[-1]["tag"], events[-1]["files_read"]) == (before + 1, "steps", 2)
     with world.reader() as reader:
         found = {path: (entry.uid, entry.gid) for path, entry in reader.walk("/several")}
