@@ -30,7 +30,7 @@ PATHS: Final[Paths] = {
             in_path("token"),
             body=json_request({"objects": _OBJECTS}, ["objects"]),
             answer={"missing": {"type": "array", "items": TEXT}},
-            signed="the body",
+            signed="body",
         )
     }
 }

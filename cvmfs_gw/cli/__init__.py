@@ -31,6 +31,8 @@ MODULES: Final = {
     "gc": ("gc",),
     "tag": ("tag", "rollback"),
     "resign": ("resign",),
+    "inspect": ("inspect",),
+    "doctor": ("doctor",),
     "token": ("token",),
     "demo": ("demo",),
 }
