@@ -10,6 +10,7 @@ Source: ``/api/v1`` of the reference gateway, protocol version 3 on; ``Lease-Wai
 from __future__ import annotations
 
 import json
+import math
 import random
 import socket
 import time
@@ -105,7 +106,7 @@ class GatewayClient:
         until = time.monotonic() + wait_s
         for pause in _pauses():
             left = max(until - time.monotonic(), 0.0)
-            headers = {"Lease-Wait": str(int(min(left, _LEASE_WAIT_S)))} if wait_s else {}
+            headers = {"Lease-Wait": str(math.ceil(min(left, _LEASE_WAIT_S)))} if wait_s else {}
             reply = self._call("POST", "/leases", body, signed=body, headers=headers, again=False)
             if reply.get("status") != "path_busy":
                 break

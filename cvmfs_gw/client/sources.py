@@ -1,36 +1,49 @@
-"""What to publish, as people name it: a directory, a tar archive, or ``-`` for one on standard input."""
+"""What to publish, as people name it.
+
+::
+
+    DIRECTORY        a directory
+    FILE             a tar archive, plain or compressed; - is standard input
+    image:FILE       a container image as `docker save` writes it, or as an OCI archive; image:- is standard input
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, Final
 
 from cvmfs_gw.client.errors import ClientError
 from cvmfs_gw.ingest.archive import ArchiveSource
 from cvmfs_gw.ingest.directory import DirectorySource
+from cvmfs_gw.ingest.image import ImageSource
 from cvmfs_gw.ingest.items import Item, Source, Whiteout
 
+IMAGE: Final = "image:"
 
-class ArchiveFile:
-    """A tar archive, plain or compressed, in the file at *path*, which is opened when its turn comes."""
+
+class FileSource:
+    """What *read* makes of the file at *path* (``-``: standard input), which is opened when its turn comes."""
 
     trust_times = False
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, path: str, read: Callable[[BinaryIO], Source]) -> None:
+        self._path, self._read = path, read
 
     def items(self) -> Iterator[Item | Whiteout]:
-        with open(self._path, "rb", buffering=0) as file:
-            yield from ArchiveSource(file).items()
+        if self._path == "-":
+            yield from self._read(sys.stdin.buffer).items()
+        else:
+            with open(self._path, "rb", buffering=0) as file:
+                yield from self._read(file).items()
 
 
-def open_source(name: str) -> Source:
-    """The source that is called *name*. Raises :exc:`ClientError`."""
-    if name == "-":
-        return ArchiveSource(sys.stdin.buffer)
-    if os.path.isdir(name):
-        return DirectorySource(name)
-    if not os.path.exists(name):
-        raise ClientError(f"{name} is not there")
-    return ArchiveFile(name)
+def open_source(name: str, platform: str | None = None) -> Source:
+    """The source that is called *name*; of an image, the one for *platform*. Raises :exc:`ClientError`."""
+    path = name.removeprefix(IMAGE)
+    if path != "-" and not os.path.exists(path):
+        raise ClientError(f"{path} is not there")
+    if name.startswith(IMAGE):
+        return FileSource(path, lambda file: ImageSource(file, platform=platform))
+    return DirectorySource(path) if os.path.isdir(path) else FileSource(path, ArchiveSource)
