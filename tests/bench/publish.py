@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from tests.bench.servers import FQRN, MEMORY, Server, ours, reference, reference_missing
+from tests.bench.servers import FQRN, MEMORY, Server, ours, reference, reference_missing, wait_for_port
 from tests.bench.table import Row
 from tests.e2e.machines import Machine, missing
 from tests.e2e.world import Publisher, Repository
@@ -92,25 +92,26 @@ def _rows(rounds: int) -> list[Row]:
 @contextlib.contextmanager
 def _deployed() -> Iterator[Publisher]:
     """A machine that publishes through the reference's gateway."""
-    with reference(own_network=False) as server, _web(server) as port, Machine("publisher") as machine:
-        web = f"http://127.0.0.1:{port}/cvmfs/{FQRN}"
+    with reference(own_network=False) as server, served(server) as web, Machine("publisher") as machine:
         gateway = f"http://127.0.0.1:{server.port}/api/v1"
-        # the reference's receiver fetches the manifest from where it is served
-        with (server.root / f"etc/cvmfs/repositories.d/{FQRN}/server.conf").open("a") as conf:
-            conf.write(f"CVMFS_STRATUM0={web}\n")
         yield Publisher(machine, Repository(FQRN, web, gateway, server.root), (), "")
 
 
 @contextlib.contextmanager
-def _web(server: Server) -> Iterator[int]:
-    """Our web server on the storage of *server*."""
+def served(server: Server) -> Iterator[str]:
+    """Our web server on the storage of *server*; gives the repository's URL."""
     port = server.port + 1
     script = "import sys; from aiohttp import web; from cvmfs_objstore.web import web_app; "
     script += "web.run_app(web_app(sys.argv[1]), host='127.0.0.1', port=int(sys.argv[2]), print=None, access_log=None)"
     command = [sys.executable, "-c", script, str(server.root / "srv/cvmfs"), str(port)]
     with subprocess.Popen(command) as process:
         try:
-            yield port
+            web = f"http://127.0.0.1:{port}/cvmfs/{FQRN}"
+            # the reference's receiver fetches the manifest from where it is served
+            with (server.root / f"etc/cvmfs/repositories.d/{FQRN}/server.conf").open("a") as conf:
+                conf.write(f"CVMFS_STRATUM0={web}\n")
+            wait_for_port(process, port, ())
+            yield web
         finally:
             process.terminate()
 

@@ -128,7 +128,7 @@ def ours(
         command += ["--port", str(port), "--in-process", *options]
         command += ["--web-port", str(web_port)] if web else ["--no-web"]
         with _running(command, root) as process:
-            _wait(process, port, ())
+            wait_for_port(process, port, ())
             yield Server("ours", port, process.pid, root, web=web_port)
 
 
@@ -143,7 +143,7 @@ def reference(*, memory: bool = True, own_network: bool = True) -> Iterator[Serv
         with _running([*space, "sh", "-euc", _ENTER, "sh", str(root), *daemon], root) as process:
             inner = _child(process)
             enter = ("nsenter", f"--net=/proc/{inner}/ns/net", f"--mount=/proc/{inner}/ns/mnt", "--")
-            _wait(process, _REFERENCE_PORT, enter)
+            wait_for_port(process, _REFERENCE_PORT, enter)
             yield Server("reference", _REFERENCE_PORT, inner, root, enter)
 
 
@@ -181,7 +181,7 @@ def _child(process: subprocess.Popen[bytes]) -> int:
     raise RuntimeError("the reference did not start")
 
 
-def _wait(process: subprocess.Popen[bytes], port: int, enter: tuple[str, ...]) -> None:
+def wait_for_port(process: subprocess.Popen[bytes], port: int, enter: tuple[str, ...]) -> None:
     script = f"import socket; socket.create_connection(('127.0.0.1', {port}), 1)"
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline and process.poll() is None:

@@ -1,0 +1,127 @@
+"""Our own publisher as a user without any rights: trees, archives and images, through our gateway and the reference's.
+
+``CVMFS_TEST_FILES`` and ``CVMFS_TEST_GIB`` make the largest tree and the largest file larger (default: 5,000 and 0.1).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.bench.servers import reference_missing
+from tests.e2e import content
+from tests.e2e.snapshot import Tree, snapshot, subtree
+from tests.e2e.world import NOBODY, Repository, World
+
+FQRN = "sources.example.org"
+FILES = int(os.environ.get("CVMFS_TEST_FILES", "5000"))
+GIB = float(os.environ.get("CVMFS_TEST_GIB", "0.1"))
+
+
+def publish(world: World, repository: Repository, target: str, source: Path | str, *options: str) -> str:
+    where = ("--gateway", repository.gateway, "--stratum0", repository.web, "--owner", f"{NOBODY}:{NOBODY}")
+    return world.program("publish", *where, *options, f"{FQRN}/{target}", str(source), timeout=1200).output
+
+
+def placed(tree: Tree, base: str) -> Tree:
+    """*tree* as it is seen below *base*."""
+    return {f"{base}/{path}".rstrip("/"): node.owned_by(NOBODY, NOBODY) for path, node in tree.items()}
+
+
+def test_trees(world: World) -> None:
+    """The standard library, many small files, a large file: equal to their sources in a mounted client."""
+    repository = world.mkfs(FQRN)
+    world.serve()
+    library = Path(sysconfig.get_path("stdlib"))
+    many = world.folder / "many"
+    for number in range(FILES):
+        content.put(many / f"d{number // 100}/f{number}", f"file {number}", moment=number)
+    content.patchwork(many / "large", int(GIB * 2**30))
+    expected: Tree = {}
+    publish(world, repository, "library", library, "--delete", "site-packages")
+    seen = snapshot(library)
+    for path in subtree(seen, "site-packages"):
+        del seen[path]
+    expected |= placed(seen, "library")
+    publish(world, repository, "many", many)
+    expected |= placed(snapshot(many), "many")
+    before = repository.revision
+    assert "nothing has changed" in publish(world, repository, "many", many)
+    assert repository.revision == before
+    expected[""] = world.mounted(repository)[""]
+    world.verify(repository, expected)
+
+
+def test_archive_and_image(world: World) -> None:
+    """Several steps in one revision; layers applied, with what they take away."""
+    repository = world.mkfs(FQRN)
+    world.serve()
+    source = world.folder / "source"
+    for name, data in (("bin/tool", "tool"), ("lib/a", "a"), ("lib/b", "b" * 100_000)):
+        content.put(source / name, data, moment=7)
+    content.stamp(source / "bin", 8)
+    content.stamp(source / "lib", 8)
+    content.stamp(source, 8)
+    archive = world.folder / "archive.tar.xz"
+    with tarfile.open(archive, "w:xz") as file:
+        file.add(source, ".")
+    image = _image(world.folder / "image.tar", source)
+    publish(world, repository, "", archive, "--replace", f"image:{image}", "image", "--replace", str(source), "tree")
+    assert repository.revision == 2
+    seen = world.mounted(repository)
+    tree = snapshot(source)
+    assert {path for path in seen if path.startswith("image")} == {
+        "image", "image/bin", "image/bin/tool", "image/lib", "image/lib/b", "image/new"
+    }  # fmt: skip
+    for path in ("bin", "bin/tool", "lib/a", "lib/b"):
+        node = tree[path].owned_by(NOBODY, NOBODY)
+        assert seen[f"tree/{path}"] == node
+        assert replace(seen[path], mtime=None) == replace(node, mtime=None)  # the archive rounds fractions of seconds
+    world.check(repository)
+
+
+def _image(path: Path, source: Path) -> Path:
+    """What ``docker save`` writes: the tree, and a layer that adds a file and removes ``lib/a``."""
+    first, second = io.BytesIO(), io.BytesIO()
+    with tarfile.open(fileobj=first, mode="w") as layer:
+        for part in ("bin", "lib"):
+            layer.add(source / part, part)
+    with tarfile.open(fileobj=second, mode="w") as layer:
+        for name in ("new", "lib/.wh.a"):
+            layer.addfile(tarfile.TarInfo(name))
+    manifest = [{"Config": "config.json", "RepoTags": ["test:latest"], "Layers": ["1/layer.tar", "2/layer.tar"]}]
+    digests = [f"sha256:{hashlib.sha256(layer.getvalue()).hexdigest()}" for layer in (first, second)]
+    members = {
+        "config.json": json.dumps({"rootfs": {"type": "layers", "diff_ids": digests}}).encode(),
+        "1/layer.tar": first.getvalue(),
+        "2/layer.tar": second.getvalue(),
+        "manifest.json": json.dumps(manifest).encode(),
+    }
+    with tarfile.open(path, "w") as archive:
+        for name, data in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    path.chmod(0o644)
+    return path
+
+
+def test_through_the_reference(world: World) -> None:
+    """In a network of its own, as the reference's gateway listens on every interface."""
+    if reason := reference_missing():
+        pytest.skip(reason)
+    script = 'ip link set lo up && exec "$0" -m tests.e2e.through_reference "$1" "$2"'
+    command = ["unshare", "--net", "sh", "-c", script, sys.executable, str(FILES), str(int(GIB * 2**30))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=2400, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "as published" in done.stdout
