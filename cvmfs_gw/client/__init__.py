@@ -1,5 +1,34 @@
-"""The publisher: reads a repository over HTTP, makes the change, and commits it through a gateway.
+"""Publishing to a repository through a gateway, and reading it over HTTP, as a library.
 
-Works against this gateway and the reference's; synchronous, needs no privileges, and keeps its work in a temporary
-folder.
+Works against this project's gateway and the reference's; synchronous, and needs no privileges. To publish::
+
+    from cvmfs_gw.client.gateway import read_key_file
+    from cvmfs_gw.client.publish import publish
+    from cvmfs_gw.client.request import Destination, PublishRequest, Step
+    from cvmfs_gw.client.sources import open_source
+
+    fqrn, host = "software.example.org", "http://stratum0.example.org"
+    pub = open("software.example.org.pub", "rb").read()
+    key = read_key_file("software.example.org.gw")
+    to = Destination(fqrn, f"{host}:4929/api/v1", f"{host}:8080/cvmfs/{fqrn}", key, pub)
+    steps = (Step("/tools/1.2", open_source("./build")), Step("/tools/1.0"))  # replace one, remove the other
+    print(publish(PublishRequest(to, steps, tag="tools-1.2")).revision)
+
+To read::
+
+    from cvmfs_gw.client.reader import RepositoryReader
+
+    with RepositoryReader(fqrn, f"{host}:8080/cvmfs/{fqrn}", pub) as repository:
+        repository.select("tools-1.2")
+        print([entry.name for entry in repository.entries("/tools")])
+        data = repository.read("/tools/1.2/bin/tool")
+
+::
+
+    publish, request, sources     what is published, and how it is done
+    session, gateway              a lease and its connections; the REST API
+    spool                         new objects until they are sent
+    reader, download, location    reading; copying to the local disk; how repositories are named
+    trust, remote, net            whose signatures count; files over HTTP; connections
+    errors                        everything that is raised on purpose, with exit codes
 """
