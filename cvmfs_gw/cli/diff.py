@@ -12,10 +12,11 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from cvmfs_gw.cli.repo import REPOSITORY_HELP, add_trust, open_reader
-from cvmfs_gw.cli.text import change_as_json, shown
+from cvmfs_gw.cli.text import change_as_json
 from cvmfs_gw.client.location import Location, repository_path
 from cvmfs_gw.engine.changelist import Difference, compare_trees
 from cvmfs_gw.paths import SystemPaths
+from cvmfs_gw.text import printable
 from cvmfs_objstore.formats.history import TRUNK_PREVIOUS
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def _diff(arguments: argparse.Namespace, paths: SystemPaths) -> int:
     with open_reader(old, arguments, paths) as before, open_reader(new, arguments, paths) as after:
         for change in compare_trees(before.tree, after.tree, repository_path(arguments.path)):
             total[change.difference] += 1
-            print(json.dumps(change_as_json(change)) if arguments.json else shown(str(change)))
+            print(json.dumps(change_as_json(change)) if arguments.json else printable(str(change)))
     if not arguments.json:
         print(", ".join(f"{total[difference]} {difference.value}" for difference in Difference))
     return 1 if arguments.exit_code and total else 0

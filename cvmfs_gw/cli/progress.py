@@ -10,9 +10,9 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Final
 
-from cvmfs_gw.cli.text import shown
 from cvmfs_gw.client.request import Progress
 from cvmfs_gw.engine.statistics import PublishCounts
+from cvmfs_gw.text import printable
 
 _EVERY_S: Final = 0.1
 _WIDTH: Final = 30
@@ -116,7 +116,7 @@ class PublishEvents(Progress):
         self.say("planned", revision=revision, **{name: value for name, value in asdict(counts).items() if value})
 
     def busy(self, detail: str) -> None:
-        self.say("busy", detail=shown(detail))
+        self.say("busy", detail=printable(detail))
 
     def sending(self, objects: int, size: int) -> None:
         self.say("sending", objects=objects, bytes=size)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from cvmfs_gw.cli.progress import PublishEvents, PublishLine, summary
 from cvmfs_gw.cli.repo import add_trust, public_keys
-from cvmfs_gw.cli.text import change_as_json, shown
+from cvmfs_gw.cli.text import change_as_json
 from cvmfs_gw.client.gateway import read_key_file
 from cvmfs_gw.client.location import Location, repository_path
 from cvmfs_gw.client.publish import preview, publish
@@ -34,6 +34,7 @@ from cvmfs_gw.ingest.errors import IngestError
 from cvmfs_gw.ingest.gather import Devices, GatherOptions
 from cvmfs_gw.ingest.ownership import SAME, IdMap
 from cvmfs_gw.paths import SystemPaths
+from cvmfs_gw.text import printable
 from cvmfs_objstore.chunking import DEFAULT_SIZES, ChunkSizes
 from cvmfs_objstore.compression import Compression
 from cvmfs_objstore.errors import FormatError
@@ -171,7 +172,7 @@ def _preview(arguments: argparse.Namespace, request: PublishRequest) -> int:
         if not count:
             progress.end()
         count += 1
-        print(json.dumps(change_as_json(change)) if arguments.json else shown(str(change)))
+        print(json.dumps(change_as_json(change)) if arguments.json else printable(str(change)))
     if not arguments.json:
         print(f"{count} changes; nothing was published")
     return 0
@@ -186,7 +187,7 @@ def _as_json(report: PublishReport) -> dict[str, Any]:
     counts = {name: value for name, value in asdict(report.counts).items() if value} if report.counts else {}
     return {
         "revision": report.revision,
-        "tag": shown(report.tag),
+        "tag": printable(report.tag),
         "objects": report.objects,
         "sent": report.sent,
         "files_read": report.files,
@@ -201,7 +202,7 @@ def _as_text(fqrn: str, report: PublishReport) -> str:
     if not report.changed:
         return f"{fqrn}: nothing has changed, so revision {report.revision} stays"
     changes = f"; {summary(report.counts)}" if report.counts else ""
-    tag = f", tag {shown(report.tag)}" if report.tag else ""
+    tag = f", tag {printable(report.tag)}" if report.tag else ""
     return f"{fqrn}: revision {report.revision}{tag}, {report.objects} new objects, {report.sent:,} bytes sent{changes}"
 
 

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 from cvmfs_gw.cli.progress import Meter
 from cvmfs_gw.cli.repo import add_arguments, open_reader
-from cvmfs_gw.cli.text import entry_as_json, entry_as_line, shown, tag_as_json, tag_as_line
+from cvmfs_gw.cli.text import entry_as_json, entry_as_line, tag_as_json, tag_as_line
 from cvmfs_gw.client.download import Download
 from cvmfs_gw.client.location import Location, repository_path
 from cvmfs_gw.client.reader import RepositoryReader
 from cvmfs_gw.paths import SystemPaths
+from cvmfs_gw.text import printable
 from cvmfs_objstore.formats.entry import Entry
 from cvmfs_objstore.formats.history import UNDO_TAGS
 
@@ -65,9 +66,9 @@ def _ls(arguments: argparse.Namespace, paths: SystemPaths) -> int:
     with open_reader(arguments.repository, arguments, paths) as reader:
         for name, at, entry in _listed(reader, path, arguments):
             if arguments.json:
-                print(json.dumps({"path": shown(at or "/"), **(entry_as_json(entry) or {})}))
+                print(json.dumps({"path": printable(at or "/"), **(entry_as_json(entry) or {})}))
             else:
-                print(entry_as_line(name, entry) if arguments.long else shown(name))
+                print(entry_as_line(name, entry) if arguments.long else printable(name))
     return 0
 
 
@@ -103,11 +104,11 @@ def _get(arguments: argparse.Namespace, paths: SystemPaths) -> int:
             report = Download(reader, owners=arguments.owners, progress=meter.add).run(path, target)
     if arguments.json:
         fields = {"files": report.files, "bytes": report.size, "kept": report.kept}
-        print(json.dumps({**fields, "skipped": list(map(shown, report.skipped))}))
+        print(json.dumps({**fields, "skipped": list(map(printable, report.skipped))}))
     else:
         for at in report.skipped:
-            print(f"cvmfs-gw: not copied: {shown(at)}", file=sys.stderr)
-        print(f"{shown(target)}: {report.files} files, {report.size:,} bytes; {report.kept} were there")
+            print(f"cvmfs-gw: not copied: {printable(at)}", file=sys.stderr)
+        print(f"{printable(target)}: {report.files} files, {report.size:,} bytes; {report.kept} were there")
     return 1 if report.skipped else 0
 
 

@@ -7,13 +7,13 @@ import os
 import sys
 import time
 
-from cvmfs_gw.cli.when import parse_time
 from cvmfs_gw.client.errors import ClientError, NotThere, UntrustedRepository
 from cvmfs_gw.client.location import Location
 from cvmfs_gw.client.reader import RepositoryReader
 from cvmfs_gw.client.trust import fetch_public_key, find_public_keys, fingerprint, read_key, remember_key
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.paths import SystemPaths
+from cvmfs_gw.when import parse_time
 
 REPOSITORY_HELP = (
     "http://host/cvmfs/FQRN, or FQRN for the repository of this machine; with @TAG, @@NUMBER, @HASH or @TIME"

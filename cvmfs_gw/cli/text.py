@@ -7,13 +7,9 @@ import time
 from typing import Any
 
 from cvmfs_gw.engine.changelist import PathChange
+from cvmfs_gw.text import printable
 from cvmfs_objstore.formats.entry import Entry, Kind
 from cvmfs_objstore.formats.history import Tag
-
-
-def shown(text: str) -> str:
-    """Text that any terminal and any JSON parser takes."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def moment(seconds: float) -> str:
@@ -24,19 +20,19 @@ def moment(seconds: float) -> str:
 def tag_as_line(tag: Tag) -> str:
     branch = f" [{tag.branch}]" if tag.branch else ""
     line = f"{tag.revision:>8}  {moment(tag.timestamp)}  {tag.root_hash.bare}  {tag.name}{branch}  {tag.description}"
-    return shown(line.rstrip())
+    return printable(line.rstrip())
 
 
 def tag_as_json(tag: Tag) -> dict[str, Any]:
     return {
-        "name": shown(tag.name),
+        "name": printable(tag.name),
         "revision": tag.revision,
         "hash": tag.root_hash.bare,
         "timestamp": tag.timestamp,
         "size": tag.size,
         "channel": tag.channel,
-        "branch": shown(tag.branch),
-        "description": shown(tag.description),
+        "branch": printable(tag.branch),
+        "description": printable(tag.description),
     }
 
 
@@ -44,7 +40,9 @@ def entry_as_line(path: str, entry: Entry) -> str:
     """As ``ls -l`` does it, with numbers for owner and group and the time in UTC."""
     target = f" -> {entry.symlink}" if entry.kind is Kind.SYMLINK else ""
     mode, when = stat.filemode(entry.mode), moment(entry.mtime)
-    return shown(f"{mode} {entry.linkcount:>3} {entry.uid:>6} {entry.gid:>6} {entry.size:>12} {when} {path}{target}")
+    return printable(
+        f"{mode} {entry.linkcount:>3} {entry.uid:>6} {entry.gid:>6} {entry.size:>12} {when} {path}{target}"
+    )
 
 
 def entry_as_json(entry: Entry | None) -> dict[str, Any] | None:
@@ -55,13 +53,13 @@ def entry_as_json(entry: Entry | None) -> dict[str, Any] | None:
     if entry.content_hash is not None:
         found["hash"] = str(entry.content_hash)
     if entry.symlink:
-        found["target"] = shown(entry.symlink)
+        found["target"] = printable(entry.symlink)
     return found
 
 
 def change_as_json(change: PathChange) -> dict[str, Any]:
     return {
-        "path": shown(change.path or "/"),
+        "path": printable(change.path or "/"),
         "change": change.difference.value,
         "properties": list(change.properties),
         "old": entry_as_json(change.old),
