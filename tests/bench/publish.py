@@ -22,10 +22,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from conformance.machines.machine import Machine, missing
+from conformance.machines.publisher import Publisher
 from tests.bench.servers import FQRN, MEMORY, Server, ours, reference, reference_missing, wait_for_port
 from tests.bench.table import Row
-from tests.e2e.machines import Machine, missing
-from tests.e2e.world import Publisher, Repository
+from tests.e2e.world import Repository
 
 FILES: Final = 50_000
 LARGE: Final = 512 << 20
@@ -94,7 +95,7 @@ def _deployed() -> Iterator[Publisher]:
     """A machine that publishes through the reference's gateway."""
     with reference(own_network=False) as server, served(server) as web, Machine("publisher") as machine:
         gateway = f"http://127.0.0.1:{server.port}/api/v1"
-        yield Publisher(machine, Repository(FQRN, web, gateway, server.root), (), "")
+        yield Publisher(machine, Repository(FQRN, web, gateway, server.root).target)
 
 
 @contextlib.contextmanager

@@ -18,13 +18,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from cvmfs_gw.client.gateway import GatewayClient, read_key_file
-from cvmfs_gw.client.publish import new_packs
 from cvmfs_gw.client.remote import RemoteStorage
+from cvmfs_gw.client.spool import Spool, SpoolPack
 from cvmfs_gw.engine.catalogs import CatalogStore
 from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_objstore.compression import deflate
 from cvmfs_objstore.formats.manifest import SignedManifest
-from cvmfs_objstore.formats.objectpack import PackBuilder
 from cvmfs_objstore.hashes import Algorithm, ContentHash
 from cvmfs_objstore.local import LocalStorage
 from cvmfs_objstore.objects import ObjectStore
@@ -47,7 +46,7 @@ class Revision:
 
     base: ContentHash
     result: ContentHash
-    packs: list[PackBuilder]
+    packs: list[SpoolPack]
 
 
 @dataclass
@@ -147,12 +146,10 @@ def prepare(server: Server, fqrn: str, name: str, entries: int) -> Revision:
     """A result with that many new files of one content in a new directory ``/long`` or ``/small``."""
     top = "/" + name.rstrip("0123456789")
     web = f"http://127.0.0.1:{server.web}/cvmfs/{fqrn}"
-    folder = server.root / "publisher" / fqrn / name
-    folder.mkdir(parents=True)
     with closing(LocalStorage(str(server.root / "srv/cvmfs" / fqrn), durable=False)) as storage:
         base = SignedManifest.parse(storage.read(".cvmfspublished")).manifest.root_hash
-    local = LocalStorage.create(str(folder), durable=False)
-    objects = ObjectStore(RemoteStorage(web, local))
+    spool = Spool(str(server.root))
+    objects = ObjectStore(RemoteStorage(web, spool))
     content = objects.add(name.encode(), Algorithm.SHA1, deflate=deflate)
     with closing(CatalogTree(CatalogStore(objects), base)) as tree:
         if tree.get(top) is None:
@@ -162,7 +159,7 @@ def prepare(server: Server, fqrn: str, name: str, entries: int) -> Revision:
             new = f"{name}-{number}"
             tree.put(f"{top}/{new}", entry._replace(name=new), (), None)
         root, _ = tree.store(int(time.time()), Algorithm.SHA1)
-    return Revision(base, root.hash, list(new_packs(local)))
+    return Revision(base, root.hash, [SpoolPack(spool, spool.items())])
 
 
 def _percentile(times: list[float]) -> float:

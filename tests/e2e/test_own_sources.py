@@ -9,8 +9,6 @@ import hashlib
 import io
 import json
 import os
-import subprocess
-import sys
 import sysconfig
 import tarfile
 from dataclasses import replace
@@ -18,9 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.servers import reference_missing
-from tests.e2e import content
-from tests.e2e.snapshot import Tree, snapshot, subtree
+from conformance.machines import content
+from conformance.machines.snapshot import Tree, snapshot, subtree
+from tests.bench.publish import served
+from tests.bench.servers import FQRN as BENCH
+from tests.bench.servers import reference, reference_missing
+from tests.e2e.network import private_network
 from tests.e2e.world import NOBODY, Repository, World
 
 FQRN = "sources.example.org"
@@ -120,8 +121,54 @@ def test_through_the_reference(world: World) -> None:
     """In a network of its own, as the reference's gateway listens on every interface."""
     if reason := reference_missing():
         pytest.skip(reason)
-    script = 'ip link set lo up && exec "$0" -m tests.e2e.through_reference "$1" "$2"'
-    command = ["unshare", "--net", "sh", "-c", script, sys.executable, str(FILES), str(int(GIB * 2**30))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=2400, cwd=Path(__file__).parents[2])
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "as published" in done.stdout
+    with private_network():
+        _publish_through_reference(world)
+
+
+def _publish_through_reference(world: World) -> None:
+    """Publish twice, change, remove; after each a mounted client sees what is in the folder."""
+    with reference(memory=False, own_network=False) as server, served(server) as web:
+        server.root.chmod(0o755)
+        world.root = server.root
+        repository = Repository(BENCH, web, f"http://127.0.0.1:{server.port}/api/v1", server.root)
+        keys = []
+        for kind in ("gw", "pub"):
+            path = world.folder / f"key.{kind}"
+            path.write_bytes(repository.key(kind))
+            path.chmod(0o644)
+            keys += ["--key" if kind == "gw" else "--pub", str(path)]
+        source = world.folder / "source"
+
+        def publish(*options: str) -> str:
+            where = ("--gateway", repository.gateway, "--stratum0", web, "--owner", f"{NOBODY}:{NOBODY}", *keys)
+            return world.program("publish", *where, *options, f"{BENCH}/deep/tree", str(source), timeout=1200).output
+
+        for number in range(FILES):
+            content.put(source / f"d{number // 100}/f{number}", f"file {number}", moment=number)
+        content.patchwork(source / "large", int(GIB * 2**30))
+        content.put(source / "nested/.cvmfscatalog", "")
+        content.put(source / "nested/file", "in a nested catalog")
+        publish()
+        _verify(world, repository, source)
+        assert "nothing has changed" in publish()
+        content.put(source / "d0/f0", "changed", moment=FILES + 1)
+        content.remove(source / "nested")
+        content.put(source / "new/file", "new")
+        publish("--tag", "second", "--delete", "d0/f1")
+        times = (source / "d0").stat()
+        (source / "d0/f1").unlink()
+        os.utime(source / "d0", ns=(times.st_mtime_ns, times.st_mtime_ns))
+        _verify(world, repository, source)
+
+
+def _verify(world: World, repository: Repository, source: Path) -> None:
+    tree: Tree = {
+        f"deep/tree/{path}".rstrip("/"): node.owned_by(NOBODY, NOBODY) for path, node in snapshot(source).items()
+    }
+    seen = world.mounted(repository)
+    for path in seen:
+        if path not in tree:
+            assert path in ("", "deep", "new_repository"), path
+            tree[path] = seen[path]
+    tree["deep/tree"] = seen["deep/tree"]
+    world.verify(repository, tree)
