@@ -13,7 +13,7 @@ from cvmfs_objstore.errors import DatabaseError, ObjectCorrupt, ObjectNotFound, 
 from cvmfs_objstore.formats.catalog import Catalog, NestedRef
 from cvmfs_objstore.hashes import Algorithm, ContentHash, Suffix
 from cvmfs_objstore.objects import ObjectStore
-from cvmfs_objstore.piecewise import Deflated
+from cvmfs_objstore.piecewise import HEADER, OTHER_HEADER, Deflated
 
 MAX_CATALOG_SIZE: Final = 4 << 30
 """Largest catalog that is opened, in bytes before compression."""
@@ -132,15 +132,17 @@ class CatalogStore:
     ) -> NestedRef:
         """Store a catalog and say what it became.
 
-        *journal* is told its name before, unless it is there already. *replaced* is the catalog that it was made from.
+        *journal* is told its name before, unless it is there already; it is not that of anything that a publisher
+        uploads. *replaced* is the catalog that it was made from.
         """
         data = catalog.dump()
         earlier = self._cache.take_deflated(self._number, replaced) if replaced is not None else None
         # Catalogs hold their own revision and time, so no two are alike and nothing is lost by a faster encoder.
         deflated = Deflated.of(data, earlier)
-        stored = deflated.stream()
+        # A publisher may upload the very same at any time, made from the same root in the same second. That is not ours
+        # to undo, so it must be another object.
+        stored = deflated.stream(HEADER if journal is None else OTHER_HEADER)
         ref = ContentHash.of(stored, algorithm, Suffix.CATALOG)
-        # A publisher may have uploaded the very same, made from the same root in the same second: not ours to undo.
         if journal is not None and not self.objects.has(ref):
             journal.note(ref)
         self.objects.put(ref, stored)

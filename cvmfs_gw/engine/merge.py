@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from itertools import chain
+from typing import Final
 
 from cvmfs_gw.engine.balance import Weights, balance
 from cvmfs_gw.engine.catalogs import CatalogStore
+from cvmfs_gw.engine.changes import Change, PutFiles
 from cvmfs_gw.engine.diff import TreeDiff
 from cvmfs_gw.engine.errors import PathViolation
 from cvmfs_gw.engine.journal import Journal
@@ -19,6 +22,9 @@ from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_objstore.formats.catalog import Catalog, NestedRef
 from cvmfs_objstore.formats.entry import parent_path
 from cvmfs_objstore.hashes import Algorithm, ContentHash
+
+_FEW: Final = 1000
+"""Up to this many changes are taken at once. Then a publisher's base that is also the present tree is opened once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +77,22 @@ def merge(
         result = stack.enter_context(closing(CatalogTree(catalogs, request.result)))
         true_base = result.root.catalog.previous_revision or request.claimed_base
         base = stack.enter_context(closing(CatalogTree(catalogs, true_base)))
-        tree = stack.enter_context(closing(CatalogTree(catalogs, request.present)))
+        fresh = true_base == request.present
+        tree = base if fresh else stack.enter_context(closing(CatalogTree(catalogs, request.present)))
         check_ancestors(tree, request.scope, may_be_made=request.create_ancestors)
-        transaction = Transaction(tree, result.get)
         diff = TreeDiff(base, result, tree, request.scope, rules)
-        changes = stack.enter_context(closing(diff.changes()))
-        transaction.apply(watch.each(changes, made="diff", used="apply"))
+        changes = watch.each(stack.enter_context(closing(diff.changes())), made="diff", used="apply")
+        begun: list[Change] = []
+        if fresh and not _take_few(changes, begun):
+            # The difference is not complete, so what it is made against must stay as it is.
+            tree = stack.enter_context(closing(CatalogTree(catalogs, request.present)))
+        transaction = Transaction(tree, result.get)
+        transaction.apply(chain(begun, changes))
         watch.enter("apply")
         if request.weights is not None:
             balance(tree, request.weights, request.scope, catalogs.objects, now)
         # Nobody will ask for the publisher's catalogs again, and there may be a lot of them.
-        for opened in (result, base):
+        for opened in {result, base} - {tree}:
             opened.close()
         catalogs.forget(request.result)
         watch.enter("store")
@@ -89,6 +100,15 @@ def merge(
         catalog = tree.root.catalog
         ttl = catalog.int_property("TTL", 0) or None
         return Merged(root, catalog.revision, ttl, tuple(stored), tuple(transaction.collisions), transaction.counts)
+
+
+def _take_few(changes: Iterator[Change], taken: list[Change]) -> bool:
+    """Take *changes* while they are few, and none is checked while it is applied; returns whether these are all."""
+    for change in changes:
+        taken.append(change)
+        if len(taken) >= _FEW or isinstance(change, PutFiles):
+            return False
+    return True
 
 
 def check_ancestors(tree: CatalogTree, lease_path: str, *, may_be_made: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
@@ -19,8 +20,11 @@ from cvmfs_gw.engine.errors import (
     MissingReflog,
     PathViolation,
     SigningError,
+    StorageError,
     TagError,
 )
+from cvmfs_gw.engine.newfiles import MANY
+from cvmfs_gw.engine.publish import Publication
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_objstore.compression import deflate
@@ -492,3 +496,51 @@ def test_only_changed_attributes(world: World) -> None:
         inside = tree.node_of("/n").catalog.get("/n")
         assert inside is not None
         assert inside.uid == 4242
+
+
+def test_the_very_same_is_uploaded_while_a_commit_fails(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a failed commit takes back is its own, never what a publisher made of the same in the same second."""
+    objects = world.repository.objects
+    new_root = world.publish(world.base, [put("/a/x/new", FILE)])
+    stored = objects.get(new_root)
+    world.engine.prepare(FQRN, (new_root,))
+    objects.delete(new_root)
+    taken_back: list[ContentHash] = []
+
+    def fail(self: Publication, *arguments: object) -> None:
+        taken_back.extend(world.repository.journal.names())
+        objects.put(new_root, stored)
+        raise OSError(errno.EIO, "disk trouble")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Publication, "publish", fail)
+        with pytest.raises(StorageError):
+            world.commit(new_root)
+    assert taken_back
+    assert not any(map(objects.has, taken_back))
+    assert objects.get(new_root) == stored
+    world.commit(new_root)
+    assert "/a/x/new" in world.check().model
+
+
+@pytest.mark.parametrize("few", [1, 3, 10_000])
+def test_fresh_base_of_few_and_many_changes(world: World, monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+    """The base is opened once where the changes are few, and twice where they are applied while they are found."""
+    monkeypatch.setattr("cvmfs_gw.engine.merge._FEW", few)
+    changed: Model = {
+        "/a/x": Item(Kind.DIRECTORY, 5),
+        "/a/x/new": Item(Kind.FILE, 2, 2),
+        "/b/f": Item(Kind.SYMLINK, 3),
+        "/n/f": Item(Kind.FILE, 7),
+        "/n/g": FILE,
+    }
+    world.commit(world.publish(world.base, [Remove("/a/y"), *puts(changed)]))
+    expected = {path: item for path, item in (START | changed).items() if path != "/a/y"}
+    assert world.check().model == expected
+    many = {f"/a/{number}": Item(Kind.FILE, number % 30) for number in range(MANY)}
+    world.commit(world.publish(world.head, [Remove("/n/g"), *puts(many)]), "/a")
+    world.commit(world.publish(world.head, [Remove("/n/g"), put("/b/new", FILE)]))
+    del expected["/n/g"]
+    found = world.check()
+    assert found.model == expected | many | {"/b/new": FILE}
+    assert found.mountpoints == {"/n"}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cvmfs_objstore import piecewise
 from cvmfs_objstore.compression import inflate
-from cvmfs_objstore.piecewise import LENGTH, Deflated
+from cvmfs_objstore.piecewise import LENGTH, OTHER_HEADER, Deflated
 
 SIZES = [0, 1, LENGTH - 1, LENGTH, LENGTH + 1, 5 * LENGTH + 7, (piecewise.TWO_THREADS + 3) * LENGTH + 1]
 
@@ -27,6 +27,10 @@ def test_every_length(size: int) -> None:
     stored = deflated.stream()
     assert inflate(stored, size) == plain
     assert zlib.decompress(stored) == plain
+    other = deflated.stream(OTHER_HEADER)
+    assert inflate(other, size) == plain
+    assert other != stored
+    assert other[2:] == stored[2:]
     assert len(stored) < size / 2 + 16
     assert len(plain) <= deflated.size <= size + len(stored)
 
