@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cvmfs_gw.engine.changes import Change, Nest, Put, Remove
-from cvmfs_gw.engine.commit import Engine
+from cvmfs_gw.engine.commit import Engine, set_root_properties
 from cvmfs_gw.engine.commit_api import CommitOutcome, CommitRequest
 from cvmfs_gw.engine.errors import (
     ConfigurationError,
@@ -501,8 +501,10 @@ def test_only_changed_attributes(world: World) -> None:
 def test_the_very_same_is_uploaded_while_a_commit_fails(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a failed commit takes back is its own, never what a publisher made of the same in the same second."""
     objects = world.repository.objects
-    new_root = world.publish(world.base, [put("/a/x/new", FILE)])
-    stored = objects.get(new_root)
+    configuration = world.repository.configuration()
+    with closing(CatalogTree(world.repository.catalogs, world.base)) as tree:
+        ref, _ = tree.store(int(world.now), Algorithm.SHA1, lambda root: set_root_properties(root, configuration))
+    new_root, stored = ref.hash, objects.get(ref.hash)
     world.engine.prepare(FQRN, (new_root,))
     objects.delete(new_root)
     taken_back: list[ContentHash] = []
@@ -520,7 +522,9 @@ def test_the_very_same_is_uploaded_while_a_commit_fails(world: World, monkeypatc
     assert not any(map(objects.has, taken_back))
     assert objects.get(new_root) == stored
     world.commit(new_root)
-    assert "/a/x/new" in world.check().model
+    assert world.repository.catalogs.plain(world.head) == world.repository.catalogs.plain(new_root)
+    assert world.head != new_root
+    assert world.check().model == START
 
 
 @pytest.mark.parametrize("few", [1, 3, 10_000])
