@@ -48,10 +48,10 @@ class Node:
     @property
     def catalog(self) -> Catalog:
         """The catalog with everything that was put into it."""
-        if self._pending:
-            self._write_pending()
         if self._writer is not None:
             self._await_writer()
+        if self._pending:
+            self._write_pending()
         return self._catalog
 
     def put_new(self, row: Row) -> None:
@@ -62,8 +62,6 @@ class Node:
 
     def put_files(self, files: NewFiles) -> None:
         """Insert files that are attached to the catalog, in a thread of its own until somebody asks for the catalog."""
-        if self._pending:
-            self._write_pending()
         pool = ThreadPoolExecutor(1)
         self._writer = pool.submit(files.put)
         pool.shutdown(wait=False)
@@ -80,6 +78,7 @@ class Node:
         self._catalog.close()
 
     def _write_pending(self) -> None:
+        self._await_writer()
         self._catalog.put_new_rows(self._pending)
         self._pending.clear()
 

@@ -22,6 +22,9 @@ from typing import ClassVar, Final, Self
 
 from cvmfs_objstore.errors import DatabaseError
 
+if sqlite3.sqlite_version_info < (3, 37):  # databases from bytes, and tables that are strict about types
+    raise ImportError(f"SQLite 3.37 or newer is needed, this is {sqlite3.sqlite_version}")
+
 _MAGIC: Final = b"SQLite format 3\x00"
 _WAL_VERSIONS: Final = slice(18, 20)
 # An in-memory copy cannot have a write-ahead log: a file that says it has one is opened as one that has none.
