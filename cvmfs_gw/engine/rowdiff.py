@@ -31,6 +31,8 @@ _CHUNK: Final = "md5path_1, md5path_2, offset, size, hash"
 _TEXTS: Final = ("name", "symlink")
 _FEW: Final = 4000
 """Up to this many rows of the older version are copied one by one, rather than all of it at once."""
+_SMALL: Final = 1 << 20
+"""A file of fewer bytes is copied as it is all the same."""
 
 _TABLES: Final = (
     f"CREATE TABLE found.changed {TABLE}",
@@ -120,7 +122,7 @@ class CatalogDiff:
             return
         rows, chunks = candidates["catalog"], candidates["chunks"]
         with_chunks = bool(chunks.new or chunks.old)
-        if with_chunks or len(rows.old) > _FEW:
+        if with_chunks or len(rows.old) > _FEW or base.file is None or len(base.file) < _SMALL:
             self._attach(base)
         else:
             self._copy(base, rows)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cvmfs_gw.engine import rowdiff
 from cvmfs_gw.engine.errors import MergeError
 from cvmfs_gw.engine.rowdiff import CatalogDiff, linked_rows
 from cvmfs_gw.engine.rowpaths import RowPaths
@@ -38,7 +39,17 @@ def all_rows(catalog: Catalog) -> list[Row]:
 
 
 def compare(base: bytes, result: bytes, *, pages: bool) -> Found:
-    """Compare two files, by pages or all rows."""
+    """Compare two files, by pages or all rows; by pages with all of the older one, and with a few of its rows."""
+    if not pages:
+        return _compare(base, result, pages=False)
+    whole = _compare(base, result, pages=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rowdiff, "_SMALL", 0)
+        assert _compare(base, result, pages=True) == whole
+    return whole
+
+
+def _compare(base: bytes, result: bytes, *, pages: bool) -> Found:
     with Catalog.load(base) as one, Catalog.load(result) as other:
         files = (base, result) if pages else None
         with closing(CatalogDiff(one, other, files)) as diff:
