@@ -116,7 +116,7 @@ class FakeEngine:
             with self._lock:
                 if self.failures:
                     raise self.failures.pop(0)
-            return CommitOutcome(revision, catalog(f"root {revision}"), request.tag_name)
+            return CommitOutcome(revision, catalog(f"root {revision}"), request.tag_name, phases={"publish": 0.25})
         finally:
             with self._lock:
                 self.running -= 1

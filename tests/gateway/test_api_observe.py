@@ -79,7 +79,11 @@ async def test_metrics(api: Api) -> None:
     ):
         assert f"\ncvmfs_gateway_{line}\n" in text
     await api.commit(token)
-    assert f'commits_total{{outcome="ok",repository="{FQRN}"}} 1' in (await get(api, "/metrics"))[1]
+    text = (await get(api, "/metrics"))[1]
+    assert f'commits_total{{outcome="ok",repository="{FQRN}"}} 1' in text
+    for phase in ("queue", "engine", "publish"):
+        assert f'commit_seconds_count{{phase="{phase}"}} 1' in text
+    assert 'commit_seconds_sum{phase="publish"} 0.25' in text
 
 
 async def test_health(api: Api, service: GatewayService, monkeypatch: pytest.MonkeyPatch) -> None:
