@@ -74,7 +74,7 @@ class ContentOptions:
 class StoredContent:
     """What became of a file's content: its size in bytes, storage flags, and either a hash or chunks.
 
-    Valid once :meth:`Contents.finish` has returned.
+    Valid once :meth:`Contents.finish` has returned; the size of a stream, once it has been read.
     """
 
     __slots__ = ("chunks", "flags", "hash", "size")
@@ -138,6 +138,7 @@ class Contents:
         else:
             if not isinstance(content, (bytes, LocalFile)):
                 content = b"".join(_pieces(content, size))
+                stored.size = len(content)
             self._small.append((stored, content, size, known))
             self._small_bytes += size
             if len(self._small) >= _BATCH_FILES or self._small_bytes >= _BATCH_BYTES:
@@ -150,7 +151,6 @@ class Contents:
         self._hand_over()
         self._workers.wait()
         for stored, parts in self._large:
-            stored.size = sum(part.size for part in parts)
             if len(parts) == 1:
                 stored.hash = parts[0].digest
             else:
@@ -205,6 +205,7 @@ class Contents:
                 end_is_cut |= is_cut
                 self._progress(len(segment))
             writer.finish(Suffix.CHUNK if len(parts) > 1 else Suffix.NONE)
+            stored.size = part.offset + part.size
         finally:
             writer.discard()
 

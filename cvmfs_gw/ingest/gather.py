@@ -12,7 +12,7 @@ from cvmfs_gw.ingest.contents import Contents, StoredContent
 from cvmfs_gw.ingest.errors import BadSource, SourceTooLarge
 from cvmfs_gw.ingest.items import Item, Source, Whiteout
 from cvmfs_objstore.formats.database import to_bytes
-from cvmfs_objstore.formats.entry import Chunks, Entry, Kind
+from cvmfs_objstore.formats.entry import Chunks, Entry, Kind, is_below
 
 NAME_MAX: Final = 255
 """Most bytes of a name."""
@@ -36,7 +36,7 @@ class GatherOptions:
     """What a source may hold; sizes in bytes."""
 
     devices: Devices = Devices.KEEP
-    max_file_size: int = 1 << 50
+    max_file_size: int = 1 << 40
     max_entries: int = 100_000_000
 
 
@@ -57,7 +57,8 @@ class Node:
     * anything else has an *item* and, if it is a file, *stored* content; names with the same *group* are hard links
     * with neither item nor children nothing is to be there
 
-    *opaque*: nothing of what is now in the directory stays. *is_default*: only if there is nothing yet.
+    *opaque*: the directory is to be there, and nothing of what is now in it stays. *is_default*: only if there is
+    nothing yet.
     """
 
     __slots__ = ("children", "group", "is_default", "item", "opaque", "stored")
@@ -77,6 +78,20 @@ class Node:
     @property
     def is_gone(self) -> bool:
         return self.item is None and self.children is None
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether anything has to be at its path: not for a directory that holds nothing but what is to be gone."""
+        if self.item is not None or self.opaque:
+            return True
+        return self.children is not None and not self.holds_nothing
+
+    @property
+    def holds_nothing(self) -> bool:
+        """Whether it is a directory of which nothing is said, and of what is in it only what is to be gone."""
+        if self.item is not None or self.children is None:
+            return False
+        return not any(child.is_needed for child in self.children.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +176,11 @@ class _Reader:
             node = siblings[name] = Node(item)
             self._link(node, item)
             return
-        siblings[name] = Node(item, self._content(item) if stat.S_ISREG(mode) else None)
+        if stat.S_ISREG(mode):
+            stored = self._content(item)
+            siblings[name] = Node(item._replace(content=None), stored)
+        else:
+            siblings[name] = Node(item)
 
     def _wants(self, item: Item) -> bool:
         mode = item.mode
@@ -188,7 +207,8 @@ class _Reader:
             return
         _check_name(path, name)
         children: dict[str, Node] = {}
-        siblings[name] = Node(item, children=children)
+        # what took the place of something else must not show what was behind that
+        siblings[name] = Node(item, children=children, opaque=old is not None)
         self._directories[path] = children
 
     def _make_directory(self, path: str) -> dict[str, Node]:
@@ -206,21 +226,42 @@ class _Reader:
         siblings[name] = Node(children=children, opaque=old is not None)
         return children
 
+    # -- whiteouts, which hide what is below the source, and nothing of the source itself
+
     def _white_out(self, item: Whiteout) -> None:
-        if item.opaque:
-            node = self._root
-            if item.path:
-                if item.path not in self._directories:
-                    self._make_directory(item.path)
-                parent, _, name = item.path.rpartition("/")
-                node = self._directories[parent][name]
-            node.opaque = True
+        path = item.path
+        if not path:
+            self._root.opaque |= item.opaque
             return
-        parent, _, name = item.path.rpartition("/")
-        siblings = self._directories.get(parent)
-        if siblings is None:
-            siblings = self._make_directory(parent)
-        siblings.setdefault(name, Node())
+        if self._is_hidden(path):
+            return
+        parent, _, name = path.rpartition("/")
+        node = self._at(path)
+        if node is None and item.opaque:
+            self._make_directory(path)
+            node = self._at(path)
+        if node is None or (not item.opaque and node.holds_nothing):
+            siblings = self._directories.get(parent)
+            if siblings is None:
+                siblings = self._make_directory(parent)
+            siblings[name] = Node()
+            self._forget(path)
+        elif node.children is not None:
+            node.opaque = True
+
+    def _is_hidden(self, path: str) -> bool:
+        """Whether *path*, or a directory above it, is to be gone already."""
+        while path:
+            node = self._at(path)
+            if node is not None:
+                return node.is_gone
+            path = path.rpartition("/")[0]
+        return False
+
+    def _forget(self, path: str) -> None:
+        """Forget the directories at and below *path*, which hold nothing but whiteouts."""
+        for known in [known for known in self._directories if is_below(known, path)]:
+            del self._directories[known]
 
     # -- files
 
@@ -244,11 +285,10 @@ class _Reader:
         return self._directories.get(parent, {}).get(name)
 
     def _content(self, item: Item) -> StoredContent:
-        size, content = item.size, item.content
+        size, content, limit = item.size, item.content, self._options.max_file_size
         if content is None:
             raise BadSource(f"{item.path} is a file without content")
-        if size > self._options.max_file_size:
-            limit = self._options.max_file_size
+        if size > limit:
             raise SourceTooLarge(f"{item.path} has {size} bytes, more than the {limit} that are allowed")
         known: frozenset[str] = frozenset()
         old = self._existing.get(item.path) if self._existing else None
@@ -259,9 +299,16 @@ class _Reader:
                 self._unchanged += 1
                 return StoredContent(size, old.flags & _STORAGE_FLAGS, old.hash, chunks)
             known = _object_paths(old, chunks)
+        if size < 0:
+            # Nobody knows: one byte over the limit tells that it is over.
+            stored = self._contents.add(content, limit + 1, known)
+            size = stored.size
+            if size > limit:
+                raise SourceTooLarge(f"{item.path} has more than the {limit} bytes that are allowed")
+        else:
+            stored = self._contents.add(content, size, known)
         self._files += 1
         self._bytes += size
-        stored = self._contents.add(content, size, known)
         self._progress(item.path, size)
         return stored
 

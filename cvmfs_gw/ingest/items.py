@@ -35,9 +35,10 @@ Content = bytes | LocalFile | Stream
 class Item(NamedTuple):
     """One file, directory, symbolic link or special file.
 
-    *mode* is that of stat(2), type included; *mtime* in nanoseconds since the epoch; *size* in bytes, for files only;
-    *xattrs* the packed attributes of :func:`cvmfs_objstore.formats.entry.pack_xattrs`. An item with *link* is another
-    name of what is at that path of the same source, attributes and content included.
+    *mode* is that of stat(2), type included; *mtime* in nanoseconds since the epoch; *size* in bytes, for files only,
+    and -1 for a stream of unknown length; *xattrs* the packed attributes of
+    :func:`cvmfs_objstore.formats.entry.pack_xattrs`. An item with *link* is another name of what is at that path of the
+    same source, attributes and content included.
     """
 
     path: str

@@ -49,13 +49,16 @@ def overlay(operations: Sequence[Operation]) -> Node:
         parts = _parts(operation.target)
         if isinstance(operation, Delete) and not parts:
             raise BadTarget("the root cannot be deleted")
-        root = _edit(root, parts, operation.target, partial(_apply, operation))
+        change = _nothing if isinstance(operation, Delete) else partial(_apply, operation)
+        root = _edit(root, parts, operation.target, change)
     return root
 
 
-def _apply(operation: Operation, below: Node | None) -> Node:
-    if isinstance(operation, Delete):
-        return Node()
+def _nothing(below: Node | None) -> Node:
+    return Node()
+
+
+def _apply(operation: Replace | Add, below: Node | None) -> Node:
     top = _copy(operation.source.root)
     if isinstance(operation, Replace):
         top.opaque = True
@@ -75,6 +78,8 @@ def merged(lower: Node | None, upper: Node) -> Node:
         return upper
     if upper.children is None or lower.children is None:
         if upper.children is not None:
+            if not upper.is_needed:
+                return lower  # nothing but whiteouts
             upper = _copy(upper)
             upper.opaque = True  # whatever was in the way is gone, and what was behind it must not come back
         return upper
@@ -110,6 +115,8 @@ def _edit(node: Node | None, parts: list[str], path: str, change: Callable[[Node
     if node is None:
         copy = Node(children={})
     elif node.is_gone:
+        if change is _nothing:
+            return node
         copy = Node(children={}, opaque=True)
     elif node.children is None:
         raise BadTarget(f"{path} lies below what becomes a file")

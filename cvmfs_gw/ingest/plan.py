@@ -18,6 +18,7 @@ from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_gw.ingest.errors import BadSource, BadTarget
 from cvmfs_gw.ingest.gather import Node
 from cvmfs_gw.ingest.items import Item
+from cvmfs_gw.ingest.marks import mark_catalogs
 from cvmfs_gw.ingest.overlay import Operation, overlay
 from cvmfs_gw.ingest.ownership import SAME, IdMap
 from cvmfs_objstore.formats.entry import (
@@ -32,6 +33,7 @@ from cvmfs_objstore.formats.entry import (
     is_below,
     parent_path,
 )
+from cvmfs_objstore.objects import ObjectStore
 
 DIRECTORY_SIZE: Final = 4096
 """The size in bytes that every directory has."""
@@ -64,10 +66,22 @@ class Plan:
     scope: str = ""
 
 
-def plan(tree: CatalogTree, operations: Sequence[Operation], options: PlanOptions) -> Plan:
-    """What *operations* change in *tree*. Raises :exc:`BadTarget` and :exc:`BadSource`."""
+def plan(
+    tree: CatalogTree, operations: Sequence[Operation], options: PlanOptions, objects: ObjectStore | None = None
+) -> Plan:
+    """What *operations* change in *tree*. Raises :exc:`BadTarget`, :exc:`BadSource` and :exc:`BadConfiguration`.
+
+    With *objects*, where both the repository's contents and the new ones can be read, ``.cvmfsdirtab`` is honoured:
+    directories that are changed and that it names get the file that marks a nested catalog, unless they have it.
+
+    Divergence: ``cvmfs_server publish`` looks at every directory of the repository, also far from what is leased, and
+    ``ingest`` at those that were there before.
+    """
+    root = overlay(operations)
+    if objects is not None:
+        root = mark_catalogs(tree, root, [operation.target for operation in operations], objects, options.now)
     return Plan(
-        list(_Planner(tree, options).changes(overlay(operations))),
+        list(_Planner(tree, options).changes(root)),
         scope(tree, [operation.target for operation in operations]),
     )
 
@@ -145,15 +159,19 @@ class _Planner:
         """Plan the directory *node*, where *old* is now; *opaque*: a directory above it is."""
         assert node.children is not None
         children = node.children
+        is_directory = old is not None and old.is_directory
+        if (opaque or not is_directory) and not node.is_needed:
+            # There is something to be removed in it, at most.
+            if opaque and old is not None:
+                self._remove(path, old)
+            return
         opaque = opaque or node.opaque
-        if old is not None and not old.is_directory:
+        if old is not None and not is_directory:
             if node.item is None and not opaque:
                 raise BadTarget(f"{path} is no directory, so nothing can be in it")
             self._removes.append(Remove(path, base=old))
             old = None
         if old is None:
-            if node.item is None and not _holds_anything(node):
-                return
             self._put(path, node.item or self._made(path), old)
         elif node.item is not None and not node.is_default:
             self._put(path, node.item, old)
@@ -195,9 +213,10 @@ class _Planner:
             return  # nobody says anything of it
         else:
             marked = False
-        if not marked and old is not None:
-            marked = self._tree.get(f"{path}/{AUTOMATIC_MARKER}") is not None
-        if marked != (old is not None and self._tree.is_mountpoint(path)):
+        is_nested = old is not None and self._tree.is_mountpoint(path)
+        if is_nested and not marked and self._tree.get(f"{path}/{AUTOMATIC_MARKER}") is not None:
+            return  # a server made it, and it ends when the server finds it small
+        if marked != is_nested:
             (self._nested if marked else self._dissolved).append(path)
 
     def _remove(self, path: str, old: Entry) -> None:
@@ -211,6 +230,8 @@ class _Planner:
             self._puts.append(Put(path, entry, base=old))
 
     def _file(self, path: str, node: Node, old: Entry | None) -> None:
+        if node.is_default and old is not None and not old.is_directory:
+            return
         entry, chunks = self._file_entry(path, node)
         if old is not None:
             if old.is_directory:
@@ -281,11 +302,3 @@ class _Planner:
         """A directory that no source says anything of."""
         options = self._options
         return Item(path, stat.S_IFDIR | options.directory, *options.owner, options.now)
-
-
-def _holds_anything(node: Node) -> bool:
-    """Whether a directory of its own accord has anything in it."""
-    return any(
-        child.item is not None or (child.children is not None and _holds_anything(child))
-        for child in (node.children or {}).values()
-    )

@@ -17,16 +17,17 @@ import base64
 import binascii
 import functools
 import os
+import re
 import stat
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
-from urllib.parse import unquote_to_bytes
 
 from cvmfs_gw.ingest.errors import BadArchive, SourceTooLarge
 from cvmfs_gw.ingest.inputs import Input
+from cvmfs_objstore.formats.database import to_bytes
 
 BLOCK: Final = 512
 MAX_EXTENSION: Final = 1 << 20
@@ -38,6 +39,7 @@ _HEADER: Final = struct.Struct("100s8s8s8s12s12s8sc100s8s64x8s8s155s12x")
 _OLD_SPARSE: Final = struct.Struct("386x96s?12s17x")
 _CHECKSUM: Final = slice(148, 156)
 _ADLER: Final = 65521
+_ESCAPED: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 _TYPES: Final = {
     b"0": stat.S_IFREG, b"\0": stat.S_IFREG, b"7": stat.S_IFREG, b"S": stat.S_IFREG, b"1": stat.S_IFREG,
@@ -268,7 +270,7 @@ def _xattrs(records: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
     for key, value in records.items():
         if key.startswith("LIBARCHIVE.xattr."):
             try:
-                name = _text(unquote_to_bytes(key.removeprefix("LIBARCHIVE.xattr.")))
+                name = _text(_ESCAPED.sub(lambda match: bytes.fromhex(match[1].decode()), to_bytes(key[17:])))
                 yield name, base64.b64decode(value + b"=" * (-len(value) % 4))
             except binascii.Error as error:
                 raise BadArchive(f"a damaged extended attribute in the archive: {error}") from error
