@@ -14,7 +14,8 @@ from typing import Final
 from cvmfs_gw.ingest.errors import BadArchive
 from cvmfs_gw.ingest.inputs import Input, Readable, plain
 from cvmfs_gw.ingest.items import MAX_XATTR, XATTR_PREFIXES, Content, Item, Whiteout
-from cvmfs_gw.ingest.tarheader import BLOCK, Member, members
+from cvmfs_gw.ingest.tarfields import BLOCK
+from cvmfs_gw.ingest.tarheader import Member, members
 from cvmfs_objstore.formats.entry import pack_xattrs
 
 AT_ONCE: Final = 1 << 20

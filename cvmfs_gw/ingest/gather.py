@@ -169,7 +169,7 @@ class _Reader:
         if old is None:
             _check_name(path, name)
         elif old.children is not None:
-            if old.children or old.opaque:
+            if old.children:
                 raise BadSource(f"{path} is a directory that is not empty, and then something else")
             del self._directories[path]
         if item.link is not None:

@@ -30,7 +30,8 @@ from cvmfs_gw.ingest.errors import BadArchive, BadImage, SourceTooLarge
 from cvmfs_gw.ingest.inputs import BUFFER, Input, Readable, Rewound, SeekableInput, plain
 from cvmfs_gw.ingest.items import XATTR_PREFIXES, Item, Whiteout
 from cvmfs_gw.ingest.layers import Layers
-from cvmfs_gw.ingest.tarheader import BLOCK, members
+from cvmfs_gw.ingest.tarfields import BLOCK
+from cvmfs_gw.ingest.tarheader import members
 
 MAX_DOCUMENT: Final = 8 << 20
 """Most bytes of a manifest, index or configuration."""

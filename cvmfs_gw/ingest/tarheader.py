@@ -13,11 +13,7 @@ tar; tar(5) of libarchive.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import functools
 import os
-import re
 import stat
 import struct
 import zlib
@@ -27,19 +23,15 @@ from typing import Final, NamedTuple
 
 from cvmfs_gw.ingest.errors import BadArchive, SourceTooLarge
 from cvmfs_gw.ingest.inputs import Input
-from cvmfs_objstore.formats.database import to_bytes
+from cvmfs_gw.ingest.tarfields import BLOCK, decimal, number, records_of, text_of, time_of, xattrs_of
+from cvmfs_gw.ingest.tarsparse import Segments, new_map, old_map
 
-BLOCK: Final = 512
 MAX_EXTENSION: Final = 1 << 20
 """Most bytes of a long name or of extended attributes and other records of one member."""
-MAX_SEGMENTS: Final = 1 << 20
-"""Most segments of data in a sparse file."""
 
 _HEADER: Final = struct.Struct("100s8s8s8s12s12s8sc100s8s64x8s8s155s12x")
-_OLD_SPARSE: Final = struct.Struct("386x96s?12s17x")
 _CHECKSUM: Final = slice(148, 156)
 _ADLER: Final = 65521
-_ESCAPED: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 _TYPES: Final = {
     b"0": stat.S_IFREG, b"\0": stat.S_IFREG, b"7": stat.S_IFREG, b"S": stat.S_IFREG, b"1": stat.S_IFREG,
@@ -47,9 +39,6 @@ _TYPES: Final = {
     b"6": stat.S_IFIFO,
 }  # fmt: skip
 _WITH_DATA: Final = (b"0", b"\0", b"7", b"S", b"D")
-
-Segments = tuple[tuple[int, int], ...]
-"""Where the data of a sparse file is, as offsets and lengths in bytes, in order."""
 
 
 class Member(NamedTuple):
@@ -103,7 +92,7 @@ def members(source: Input, *, is_verified: bool = False) -> Iterator[Member]:
         if not _is_right(block, checksum):
             raise BadArchive("not a tar archive" if first else "a damaged header in the archive")
         first = False
-        length = _number(size)
+        length = number(size)
         if length < 0:
             raise BadArchive("a member of negative size in the archive")
         if kind in b"LKxgX":
@@ -117,9 +106,11 @@ def members(source: Input, *, is_verified: bool = False) -> Iterator[Member]:
             elif kind == b"K":
                 extensions.link = content.partition(b"\0")[0]
             elif kind == b"g":
-                common.update(_records(content))
+                common.update(records_of(content))
+                _check_total(common)
             else:
-                extensions.records |= _records(content, extensions.sparse)
+                extensions.records |= records_of(content, extensions.sparse)
+                _check_total(extensions.records)
             continue
         if kind == b"V":
             source.skip(length + -length % BLOCK)
@@ -135,19 +126,19 @@ def members(source: Input, *, is_verified: bool = False) -> Iterator[Member]:
         has_data = kind in _WITH_DATA
         data = length if has_data else 0
         member = Member(
-            _text(name),
-            _TYPES[kind] | _number(mode) & 0o7777,
-            _number(uid),
-            _number(gid),
-            _number(mtime) * 10**9,
+            text_of(name),
+            _TYPES[kind] | number(mode) & 0o7777,
+            number(uid),
+            number(gid),
+            number(mtime) * 10**9,
             data if kind != b"D" else 0,
             data,
-            _text(link.partition(b"\0")[0]) if kind in b"12" else "",
+            text_of(link.partition(b"\0")[0]) if kind in b"12" else "",
             kind == b"1",
-            os.makedev(_number(major), _number(minor)) if kind in b"34" else 0,
+            os.makedev(number(major), number(minor)) if kind in b"34" else 0,
         )
         if kind == b"S":
-            member = _with_old_map(member, block, source)
+            member = member._replace(**old_map(block, data, source)._asdict())
         if extensions is not None or common:
             member = _extended(member, extensions or _Extensions(), common, source, has_data)
             extensions = None
@@ -156,10 +147,15 @@ def members(source: Input, *, is_verified: bool = False) -> Iterator[Member]:
         raise BadArchive("the archive ends behind a header that belongs to another member")
 
 
+def _check_total(records: Mapping[str, bytes]) -> None:
+    if sum(map(len, records)) + sum(map(len, records.values())) > MAX_EXTENSION:
+        raise SourceTooLarge("too many records in the headers of the archive")
+
+
 def _is_right(block: bytes, field: bytes) -> bool:
     """Whether the checksum is that of the header, with the field itself taken for blanks."""
     try:
-        expected = _number(field)
+        expected = number(field)
     except BadArchive:
         return False
     # A sum of bytes is what the lower half of Adler-32 is but for 1 and a modulus, and 20 times faster had from there.
@@ -170,179 +166,39 @@ def _is_right(block: bytes, field: bytes) -> bool:
     return sum(byte - 256 if byte > 127 else byte for byte in block) == total
 
 
-@functools.lru_cache(maxsize=4096)
-def _number(field: bytes) -> int:
-    """An octal number in text, or one in base 256."""
-    if field[0] & 0x80:
-        # the highest bit is the mark of this form, and the next one the sign
-        value = int.from_bytes(field, "big", signed=True)
-        return value if field[0] & 0x40 else value + (1 << 8 * len(field) - 1)
-    text = field.partition(b"\0")[0].strip()
-    try:
-        return int(text, 8) if text else 0
-    except ValueError:
-        raise BadArchive(f"a header of the archive has {field[:16]!r} in place of a number") from None
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape")
-
-
-# -- pax
-
-
-def _records(content: bytes, sparse: list[bytes] | None = None) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
-    at = 0
-    while at < len(content) and content[at]:
-        blank = content.find(b" ", at, at + 20)
-        digits = content[at:blank]
-        if blank < 0 or not digits.isdigit():
-            raise BadArchive("a damaged pax header in the archive")
-        end = at + int(digits)
-        key, equals, value = content[blank + 1 : end - 1].partition(b"=")
-        if not equals or end > len(content) or content[end - 1 : end] != b"\n":
-            raise BadArchive("a damaged pax header in the archive")
-        name = _text(key)
-        if sparse is not None and name in ("GNU.sparse.offset", "GNU.sparse.numbytes"):
-            sparse.append(value)
-        found[name] = value
-        at = end
-    return found
-
-
 def _extended(
     member: Member, extensions: _Extensions, common: Mapping[str, bytes], source: Input, has_data: bool
 ) -> Member:
     """*member* with what the headers before it say."""
     changes: dict[str, object] = {}
     if extensions.name is not None:
-        changes["name"] = _text(extensions.name)
+        changes["name"] = text_of(extensions.name)
     if extensions.link is not None and member.link:
-        changes["link"] = _text(extensions.link)
+        changes["link"] = text_of(extensions.link)
     # An empty value takes back a common one.
     records = {key: value for key, value in {**common, **extensions.records}.items() if value}
     if not records:
         return member._replace(**changes)  # type: ignore[arg-type]
     if (path := records.get("path")) is not None:
-        changes["name"] = _text(path)
+        changes["name"] = text_of(path)
     if (link := records.get("linkpath")) is not None and member.link:
-        changes["link"] = _text(link)
+        changes["link"] = text_of(link)
     for key in ("uid", "gid"):
         if (value := records.get(key)) is not None:
-            changes[key] = _decimal(value)
+            changes[key] = decimal(value)
     if (mtime := records.get("mtime")) is not None:
-        changes["mtime"] = _time(mtime)
+        changes["mtime"] = time_of(mtime)
     if (size := records.get("size")) is not None and has_data:
-        data = _decimal(size)
+        data = decimal(size)
         changes["data"] = data
         if not stat.S_ISDIR(member.mode) and member.segments is None:
             changes["size"] = data
-    xattrs = dict(_xattrs(records))
+    xattrs = dict(xattrs_of(records))
     if xattrs:
         changes["xattrs"] = xattrs
     member = member._replace(**changes)  # type: ignore[arg-type]
     if any(key.startswith("GNU.sparse.") for key in records):
-        member = _with_new_map(member, records, extensions.sparse, source)
+        if (name := records.get("GNU.sparse.name")) is not None:
+            member = member._replace(name=text_of(name))
+        member = member._replace(**new_map(records, extensions.sparse, member.data, source)._asdict())
     return member
-
-
-def _decimal(value: bytes) -> int:
-    if not value.isdigit() or len(value) > 20:
-        raise BadArchive(f"a pax header of the archive has {value[:32]!r} in place of a number")
-    return int(value)
-
-
-def _time(value: bytes) -> int:
-    """Seconds with a fraction as nanoseconds; parts of a nanosecond are cut off towards the past."""
-    whole, _, fraction = value.partition(b".")
-    negative = whole.startswith(b"-")
-    if fraction and not fraction.isdigit():
-        raise BadArchive(f"a pax header of the archive has {value[:32]!r} in place of a time")
-    seconds = _decimal(whole[1:] if negative else whole)
-    if seconds >= 1 << 62:
-        raise BadArchive("a time in the archive that no clock shows")
-    nanoseconds = seconds * 10**9 + int(fraction[:9].ljust(9, b"0"))
-    return -nanoseconds if negative else nanoseconds
-
-
-def _xattrs(records: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
-    for key, value in records.items():
-        if key.startswith("LIBARCHIVE.xattr."):
-            try:
-                name = _text(_ESCAPED.sub(lambda match: bytes.fromhex(match[1].decode()), to_bytes(key[17:])))
-                yield name, base64.b64decode(value + b"=" * (-len(value) % 4))
-            except binascii.Error as error:
-                raise BadArchive(f"a damaged extended attribute in the archive: {error}") from error
-    for key, value in records.items():
-        if key.startswith("SCHILY.xattr."):
-            yield key.removeprefix("SCHILY.xattr."), value
-
-
-# -- sparse files
-
-
-def _with_old_map(member: Member, block: bytes, source: Input) -> Member:
-    """The map of a sparse file in GNU's own format: four segments in the header, 21 in each block that follows."""
-    raw, is_extended, real_size = _OLD_SPARSE.unpack(block)
-    numbers = [raw]
-    while is_extended:
-        block = source.exactly(BLOCK)
-        numbers.append(block[:504])
-        is_extended = bool(block[504])
-        if len(numbers) * 21 > MAX_SEGMENTS:
-            raise SourceTooLarge("a sparse file of too many parts in the archive")
-    fields = b"".join(numbers)
-    values = [_number(fields[at : at + 12]) for at in range(0, len(fields), 12) if fields[at]]
-    return _sparse(member, values, _number(real_size), member.data)
-
-
-def _with_new_map(member: Member, records: Mapping[str, bytes], pairs: list[bytes], source: Input) -> Member:
-    """The map of a sparse file in pax records (0.0, 0.1) or before its data (1.0)."""
-    if (name := records.get("GNU.sparse.name")) is not None:
-        member = member._replace(name=_text(name))
-    real_size = records.get("GNU.sparse.realsize", records.get("GNU.sparse.size"))
-    if real_size is None:
-        raise BadArchive(f"{member.name}: a sparse file of no size")
-    data = member.data
-    if records.get("GNU.sparse.major") == b"1":
-        values, taken = _map_before_data(source, data)
-        data -= taken
-    elif (text := records.get("GNU.sparse.map")) is not None:
-        values = [_decimal(value) for value in text.split(b",")] if text else []
-    else:
-        values = [_decimal(value) for value in pairs]
-    return _sparse(member, values, _decimal(real_size), data)
-
-
-def _map_before_data(source: Input, data: int) -> tuple[list[int], int]:
-    """Numbers in lines, the first of which says how many pairs follow, filled up to whole blocks."""
-    values: list[int] = []
-    expected, rest, taken = 1, b"", 0
-    while len(values) < expected:
-        if taken + BLOCK > data + -data % BLOCK:
-            raise BadArchive("a sparse file whose map does not end")
-        *lines, rest = (rest + source.exactly(BLOCK)).split(b"\n")
-        taken += BLOCK
-        for line in lines:
-            if len(values) == expected:
-                break
-            values.append(_decimal(line))
-            if values[0] > MAX_SEGMENTS:
-                raise SourceTooLarge("a sparse file of too many parts in the archive")
-            expected = 1 + 2 * values[0]
-    return values[1:], taken
-
-
-def _sparse(member: Member, values: list[int], size: int, data: int) -> Member:
-    if len(values) % 2 or len(values) > 2 * MAX_SEGMENTS:
-        raise BadArchive(f"{member.name}: a sparse file whose map makes no sense")
-    segments = tuple(zip(values[::2], values[1::2], strict=True))
-    end = 0
-    for offset, length in segments:
-        if offset < end or length < 0:
-            raise BadArchive(f"{member.name}: a sparse file whose map makes no sense")
-        end = offset + length
-    if end > size or sum(length for _, length in segments) != data:
-        raise BadArchive(f"{member.name}: a sparse file whose map does not fit its data")
-    return member._replace(size=size, data=data, segments=segments)

@@ -22,7 +22,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cvmfs_gw.ingest import archive, inputs, tarheader
+from cvmfs_gw.ingest import archive, inputs, tarheader, tarsparse
 from cvmfs_gw.ingest.archive import ArchiveSource, normalized
 from cvmfs_gw.ingest.errors import BadArchive, BadSource, IngestError, SourceTooLarge
 from cvmfs_gw.ingest.gather import Devices, GatherOptions
@@ -410,11 +410,25 @@ def test_sparse_file_over_the_limit() -> None:
 
 
 def test_sparse_map_of_too_many_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tarheader, "MAX_SEGMENTS", 2)
+    monkeypatch.setattr(tarsparse, "MAX_SEGMENTS", 2)
     info = member("f")
     info.pax_headers = {"GNU.sparse.realsize": "6", "GNU.sparse.map": "0,1,2,1,4,1"}
     with pytest.raises(BadArchive):
         read(packed([(info, b"xyz")]))
+
+
+def test_too_many_common_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each header is small, but what they say together is to be remembered."""
+    monkeypatch.setattr(tarheader, "MAX_EXTENSION", 4000)
+    headers = []
+    for number in range(3):
+        content = b"1515 key%d=%s\n" % (number, b"x" * 1504)
+        info = member("g", tarfile.XGLTYPE)
+        info.size = len(content)
+        headers.append(info.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % 512))
+    assert set(read(b"".join(headers[:2]) + packed([(member("f"), b"")]))) == {"", "/f"}
+    with pytest.raises(SourceTooLarge):
+        read(b"".join(headers) + packed([(member("f"), b"")]))
 
 
 def test_whiteouts() -> None:
