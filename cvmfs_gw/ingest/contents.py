@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Final, Protocol
 
 from cvmfs_gw.ingest.items import Content, LocalFile
+from cvmfs_gw.ingest.reading import pieces_of, read_file
 from cvmfs_gw.ingest.workers import Workers
 from cvmfs_objstore.chunking import DEFAULT_SIZES, Chunker, ChunkSizes
 from cvmfs_objstore.compression import Compression, Encoder, FastDeflater, deflate_fast
@@ -33,7 +34,6 @@ BUFFERED: Final = 64 << 20
 
 _BATCH_FILES: Final = 128
 _BATCH_BYTES: Final = 1 << 20
-_READ: Final = 1 << 20
 
 
 class Sink(Protocol):
@@ -134,10 +134,10 @@ class Contents:
         """
         stored = StoredContent(0, self._flags)
         if size > self._whole:
-            self._add_large(stored, _pieces(content, size), known)
+            self._add_large(stored, pieces_of(content, size), known)
         else:
             if not isinstance(content, (bytes, LocalFile)):
-                content = b"".join(_pieces(content, size))
+                content = b"".join(pieces_of(content, size))
                 stored.size = len(content)
             self._small.append((stored, content, size, known))
             self._small_bytes += size
@@ -167,7 +167,7 @@ class Contents:
 
     def _store_batch(self, batch: list[_Small]) -> None:
         for stored, content, size, known in batch:
-            data = content if isinstance(content, bytes) else _read_file(content.path, size)
+            data = content if isinstance(content, bytes) else read_file(content.path, size)
             stored.size = len(data)
             stored.hash = self._store(data, Suffix.NONE, known)
 
@@ -293,44 +293,3 @@ def _segments(pieces: Iterator[bytes], chunker: Chunker | None) -> Iterator[tupl
         if at < len(piece):
             yield piece[at:] if at else piece, False
         offset += len(piece)
-
-
-def _pieces(content: Content, size: int) -> Iterator[bytes]:
-    """The first *size* bytes of *content* in pieces of equal length, but for the last."""
-    if isinstance(content, bytes):
-        for at in range(0, size, _READ):
-            yield content[at : at + _READ]
-    elif isinstance(content, LocalFile):
-        with open(content.path, "rb", buffering=0) as file:
-            yield from _read_all(file.read, size)
-    else:
-        yield from _read_all(content.read, size)
-
-
-def _read_all(read: Callable[[int], bytes | None], size: int) -> Iterator[bytes]:
-    while size > 0:
-        piece = read(min(_READ, size)) or b""
-        while piece and len(piece) < min(_READ, size):
-            more = read(min(_READ, size) - len(piece))
-            if not more:
-                break
-            piece += more
-        if not piece:
-            return
-        yield piece
-        size -= len(piece)
-
-
-def _read_file(path: str, size: int) -> bytes:
-    """The first *size* bytes of a file; fewer if it is shorter."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    try:
-        data = os.read(descriptor, size)
-        while len(data) < size:
-            more = os.read(descriptor, size - len(data))
-            if not more:
-                break
-            data += more
-        return data
-    finally:
-        os.close(descriptor)

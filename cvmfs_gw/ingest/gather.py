@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from cvmfs_gw.ingest.contents import Contents, StoredContent
 from cvmfs_gw.ingest.errors import BadSource, SourceTooLarge
 from cvmfs_gw.ingest.items import Item, Source, Whiteout
+from cvmfs_gw.ingest.nodes import Node
 from cvmfs_objstore.formats.database import to_bytes
 from cvmfs_objstore.formats.entry import Chunks, Entry, Kind, is_below
 
@@ -48,50 +49,6 @@ class Existing(Protocol):
 
     def chunks(self, path: str) -> Chunks:
         """The chunks of the file at *path*."""
-
-
-class Node:
-    """One path of a tree that is gathered, and what is to be below it.
-
-    * a directory has *children*; without an *item* it is one that has to be there for what is in it
-    * anything else has an *item* and, if it is a file, *stored* content; names with the same *group* are hard links
-    * with neither item nor children nothing is to be there
-
-    *opaque*: the directory is to be there, and nothing of what is now in it stays. *is_default*: only if there is
-    nothing yet.
-    """
-
-    __slots__ = ("children", "group", "is_default", "item", "opaque", "stored")
-
-    def __init__(
-        self,
-        item: Item | None = None,
-        stored: StoredContent | None = None,
-        children: dict[str, Node] | None = None,
-        opaque: bool = False,
-        is_default: bool = False,
-    ) -> None:
-        self.item, self.stored, self.children, self.opaque = item, stored, children, opaque
-        self.group: object | None = None
-        self.is_default = is_default
-
-    @property
-    def is_gone(self) -> bool:
-        return self.item is None and self.children is None
-
-    @property
-    def is_needed(self) -> bool:
-        """Whether anything has to be at its path: not for a directory that holds nothing but what is to be gone."""
-        if self.item is not None or self.opaque:
-            return True
-        return self.children is not None and not self.holds_nothing
-
-    @property
-    def holds_nothing(self) -> bool:
-        """Whether it is a directory of which nothing is said, and of what is in it only what is to be gone."""
-        if self.item is not None or self.children is None:
-            return False
-        return not any(child.is_needed for child in self.children.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_gw.ingest.contents import StoredContent
 from cvmfs_gw.ingest.dirtab import DIRTAB, MAX_DIRTAB, Dirtab
 from cvmfs_gw.ingest.errors import BadConfiguration
-from cvmfs_gw.ingest.gather import Node
 from cvmfs_gw.ingest.items import Item
+from cvmfs_gw.ingest.nodes import Node
 from cvmfs_gw.ingest.overlay import put_below
 from cvmfs_objstore.compression import Compression, deflate
 from cvmfs_objstore.formats.entry import Entry, Kind, is_below, storage_flags

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from cvmfs_gw.ingest.errors import BadTarget
-from cvmfs_gw.ingest.gather import Gathered, Node
+from cvmfs_gw.ingest.gather import Gathered
+from cvmfs_gw.ingest.nodes import Node
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,12 @@ from cvmfs_gw.engine.changes import CATALOG_MARKER, Change, Nest, Put, Remove, U
 from cvmfs_gw.engine.transaction import same_content
 from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_gw.ingest.errors import BadSource, BadTarget
-from cvmfs_gw.ingest.gather import Node
 from cvmfs_gw.ingest.items import Item
 from cvmfs_gw.ingest.marks import mark_catalogs
+from cvmfs_gw.ingest.nodes import Node
 from cvmfs_gw.ingest.overlay import Operation, overlay
 from cvmfs_gw.ingest.ownership import SAME, IdMap
+from cvmfs_objstore.formats.database import to_bytes
 from cvmfs_objstore.formats.entry import (
     FLAG_CHUNKED,
     FLAG_DIRECTORY,
@@ -267,25 +268,26 @@ class _Planner:
 
     def _file_entry(self, path: str, node: Node) -> tuple[Entry, Chunks]:
         assert node.item is not None
-        entry, stored = self._entry(path, node.item), node.stored
+        stored = node.stored
         if stored is None:
-            return entry, ()
+            return self._entry(path, node.item), ()
         flags = FLAG_FILE | stored.flags | (FLAG_CHUNKED if stored.chunks else 0)
-        return entry._replace(size=stored.size, hash=stored.hash, flags=flags), stored.chunks
+        return self._entry(path, node.item, stored.size, stored.hash, flags), stored.chunks
 
-    def _entry(self, path: str, item: Item) -> Entry:
+    def _entry(
+        self, path: str, item: Item, size: int = 0, digest: bytes | None = None, flags: int = FLAG_FILE
+    ) -> Entry:
         options, mode = self._options, item.mode
         seconds, fraction = divmod(item.mtime, 10**9)
-        size, flags = 0, FLAG_FILE
         if stat.S_ISDIR(mode):
             size, flags = DIRECTORY_SIZE, FLAG_DIRECTORY
         elif stat.S_ISLNK(mode):
-            size, flags = len(item.symlink.encode("utf-8", "surrogateescape")), FLAG_FILE | FLAG_LINK
+            size, flags = len(to_bytes(item.symlink)), FLAG_FILE | FLAG_LINK
         elif not stat.S_ISREG(mode):
             size, flags = item.rdev, FLAG_FILE | FLAG_SPECIAL
         return Entry(
             1,
-            None,
+            digest,
             size,
             mode,
             seconds,

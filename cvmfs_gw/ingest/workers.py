@@ -30,7 +30,7 @@ class Workers:
     def submit(self, work: Work, size: int) -> None:
         """Have *work* done, which holds *size* bytes until then. Raises the first error of all work so far."""
         with self._changed:
-            self._changed.wait_for(lambda: self._error or not self._in_flight or self._in_flight + size <= self._room)
+            self._changed.wait_for(lambda: self._error or self._closed or self._has_room(size))
             self._raise()
             self._queue.append((work, size))
             self._in_flight += size
@@ -40,7 +40,7 @@ class Workers:
     def wait(self) -> None:
         """Wait until everything is done. Raises the first error."""
         with self._changed:
-            self._changed.wait_for(lambda: self._error or not self._unfinished)
+            self._changed.wait_for(lambda: self._error or self._closed or not self._unfinished)
             self._raise()
 
     def close(self) -> None:
@@ -51,6 +51,9 @@ class Workers:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
+
+    def _has_room(self, size: int) -> bool:
+        return not self._in_flight or self._in_flight + size <= self._room
 
     def _raise(self) -> None:
         if self._error is not None:

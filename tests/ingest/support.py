@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cvmfs_gw.ingest.contents import ContentOptions, Contents
-from cvmfs_gw.ingest.gather import Gathered, GatherOptions, Node, gather
+from cvmfs_gw.ingest.gather import Gathered, GatherOptions, gather
 from cvmfs_gw.ingest.items import Content, Item, LocalFile, Source, Whiteout
+from cvmfs_gw.ingest.nodes import Node
 from cvmfs_objstore.chunking import ChunkSizes
 from cvmfs_objstore.compression import Compression
 from cvmfs_objstore.formats.entry import unpack_xattrs
