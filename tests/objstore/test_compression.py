@@ -6,7 +6,7 @@ import io
 import zlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cvmfs_objstore.compression import (
@@ -14,6 +14,7 @@ from cvmfs_objstore.compression import (
     STOCK_ZLIB,
     Compression,
     Deflater,
+    FastDeflater,
     Inflater,
     deflate,
     deflate_fast,
@@ -72,11 +73,21 @@ def test_round_trips(data: bytes) -> None:
 
 
 @given(plain, st.integers(1, 4000))
+@settings(deadline=None)
 def test_streaming_gives_the_same_bytes_however_cut(data: bytes, step: int) -> None:
     deflater = Deflater()
     stored = b"".join(deflater.update(data[i : i + step]) for i in range(0, len(data), step)) + deflater.finish()
     assert stored == deflate(data)
     assert inflate_in_steps(stored, len(data), step) == data
+
+
+@given(plain, st.integers(1000, 40_000))
+@settings(deadline=None)
+def test_fast_streaming(data: bytes, step: int) -> None:
+    """Any zlib inflates it; how it was cut shows."""
+    deflater = FastDeflater()
+    stored = b"".join(deflater.update(data[i : i + step]) for i in range(0, len(data), step)) + deflater.finish()
+    assert inflate(stored, len(data)) == data
 
 
 @given(plain.filter(bool))
