@@ -30,7 +30,8 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench
 
 conformance: $(VENV)/.dev
-	$(BIN)/python -m conformance local --quiet --reference --sessions tests/traffic/fixtures --html build/conformance.html
+	$(BIN)/python -m conformance local --quiet --reference --destructive --sessions tests/traffic/fixtures \
+		--json build/conformance.json --html build/conformance.html
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed (found: $$($(PYTHON) -V 2>&1)); set PYTHON=..." >&2; exit 1; }

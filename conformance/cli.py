@@ -185,6 +185,8 @@ def _finish(arguments: argparse.Namespace, reports: list[Report]) -> int:
         arguments.junit.write_text(junit(reports[0]))
     if arguments.html:
         arguments.html.write_text(page(reports))
+    if any("interrupted" in report.about for report in reports):
+        return 130
     return 1 if any(report.unexpected for report in reports) else 0
 
 
@@ -208,6 +210,8 @@ def _local(arguments: argparse.Namespace) -> int:
         with own(arguments.sessions, small=arguments.alone) as target:
             # Nothing kills a gateway that was started for this.
             reports.append(_run(argparse.Namespace(**{**vars(arguments), "destructive": True}), target))
+    if reports and "interrupted" in reports[0].about:
+        return _finish(arguments, reports)
     if arguments.reference or arguments.only_reference:
         if why := missing():
             print(f"the reference is not tried: {why}")

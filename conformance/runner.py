@@ -27,25 +27,29 @@ def run(
 ) -> Report:
     """Try all *cases*: first those whose programs want a repository without faults, last those that may do damage.
 
-    *known* names the known fault of a target that makes a case fail. The results are in the order of *cases*.
+    *known* names the known fault of a target that makes a case fail. The results are in the order of *cases*. When it
+    is interrupted, the report is of what was tried, and says so.
     """
     places = {case.id: number for number, case in enumerate(cases)}
     cases = sorted(cases, key=lambda case: (case.destructive, case.group != "programs"))
     started, moment = time.monotonic(), datetime.now(UTC)
     results: list[Result] = []
-    for number, (case, probe) in enumerate(zip(cases, Probe.sequence(target), strict=False), 1):
-        if progress:
-            progress(number, len(cases), case, None)
-        if case.destructive and not destructive:
-            result = _result(case, Verdict.NOT_APPLICABLE, 0.0, OFF)
-        else:
-            result = _try(case, probe, (known or {}).get(case.id, ""))
-            if target.restart_command and _maybe_wedged(case, result):
-                restart(target.restart_command)
-        results.append(result)
-        if progress:
-            progress(number, len(cases), case, result)
     about = {"gateway": target.gateway, "stratum0": target.stratum0, "repository": target.fqrn}
+    try:
+        for number, (case, probe) in enumerate(zip(cases, Probe.sequence(target), strict=False), 1):
+            if progress:
+                progress(number, len(cases), case, None)
+            if case.destructive and not destructive:
+                result = _result(case, Verdict.NOT_APPLICABLE, 0.0, OFF)
+            else:
+                result = _try(case, probe, (known or {}).get(case.id, ""))
+                if target.restart_command and _maybe_wedged(case, result):
+                    restart(target.restart_command)
+            results.append(result)
+            if progress:
+                progress(number, len(cases), case, result)
+    except KeyboardInterrupt:
+        about["interrupted"] = f"after {len(results)} of {len(cases)} cases"
     return Report(
         target=target.title,
         about=about,

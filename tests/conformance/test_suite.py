@@ -121,6 +121,14 @@ def test_reports(tmp_path: Path) -> None:
     assert main(["compare", str(path)]) == 2
 
 
+def test_what_was_tried_before_an_interrupt_is_reported(tmp_path: Path) -> None:
+    cases = [_raise(None), _raise(KeyboardInterrupt()), _raise(Failed("never tried"))]
+    report = run(TARGET, cases)
+    assert [result.verdict for result in report.results] == [Verdict.PASS]
+    assert report.about["interrupted"] == "after 1 of 3 cases"
+    assert "interrupted after 1 of 3 cases" in page([report])
+
+
 def test_destructive_cases_are_off() -> None:
     case = Case("leases.x", "x", "x", lambda probe: None, destructive=True)
     assert run(TARGET, [case]).results[0].verdict is Verdict.NOT_APPLICABLE
