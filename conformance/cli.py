@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--local", action="store_true", help="measure one that is started for it")
     command.add_argument("--reference", action="store_true", help="and the reference, where it is installed (root)")
     command.add_argument("--inside", help=argparse.SUPPRESS)
-    command.add_argument("--rounds", type=int, default=5)
+    command.add_argument("--rounds", type=int, default=5, help="in how many turns (default: %(default)s)")
     command.add_argument("--json", metavar="FILE", type=Path)
     command.add_argument("--html", metavar="FILE", type=Path, help="the same as a page with a chart")
     command.add_argument("jobs", nargs="*", help="measure only what has one of these words in its name")
@@ -251,6 +251,9 @@ def _bench(arguments: argparse.Namespace) -> int:
             return _inside(target, enter, given)
     if arguments.reference:
         print(f"the reference is not measured: {why}")
+    if unknown := [word for word in arguments.jobs if not any(word in job.what for job in JOBS)]:
+        there = "".join(f"\n  {job.what}" for job in JOBS)
+        raise ValueError(f"nothing that is measured has {unknown[0]!r} in its name; there are{there}")
     chosen = [job for job in JOBS if not arguments.jobs or any(word in job.what for word in arguments.jobs)]
     with ExitStack() as stack:
         targets = [stack.enter_context(own()) if arguments.local else options.target(arguments)]
