@@ -170,15 +170,21 @@ def _run(arguments: argparse.Namespace, target: Target) -> Report:
 def _remote(arguments: argparse.Namespace) -> int:
     target = options.target(arguments)
     registry.select(arguments.only)
+    _prepare(arguments)
     look(target, force=arguments.force)
     return _finish(arguments, [_run(arguments, target)])
 
 
-def _finish(arguments: argparse.Namespace, reports: list[Report]) -> int:
-    """Write what was asked for."""
+def _prepare(arguments: argparse.Namespace) -> None:
+    """Find out before a long run that a report cannot be written."""
     for path in (arguments.json, arguments.junit, arguments.html):
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
+            path.open("a").close()
+
+
+def _finish(arguments: argparse.Namespace, reports: list[Report]) -> int:
+    """Write what was asked for."""
     if arguments.json:
         arguments.json.write_text(json.dumps([each.to_json() for each in reports], indent=1))
     if arguments.junit:
@@ -200,6 +206,7 @@ def read_reports(path: Path) -> list[Report]:
 
 
 def _local(arguments: argparse.Namespace) -> int:
+    _prepare(arguments)
     if arguments.inside:
         return _finish(arguments, [_run(arguments, options.load(Path(arguments.inside).read_text()))])
     if not arguments.alone and may_be_alone():

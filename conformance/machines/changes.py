@@ -151,7 +151,8 @@ class Maker:
     def edited(self, tree: Tree, scope: str, most: int = 6) -> Tree:
         """*tree* after some changes at or below *scope*; always one that differs."""
         out = dict(tree)
-        while out == tree:
+        while out == tree or (self.plain and _replaces(tree, out)):
+            out = dict(tree)
             for _ in range(self.random.randint(1, most)):
                 self._edit(out, scope)
         return out
@@ -301,6 +302,11 @@ class Maker:
             place.symlink_to(node.target)
         else:
             os.mknod(place, node.mode, node.device or 0)
+
+
+def _replaces(old: Tree, new: Tree) -> bool:
+    """Whether something becomes an entry of another kind."""
+    return any(stat.S_IFMT(old[path].mode) != stat.S_IFMT(new[path].mode) for path in old.keys() & new.keys())
 
 
 def _dress(place: Path, node: Node) -> None:
