@@ -8,6 +8,7 @@
 FROM python:3.12-slim AS build
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
+COPY conformance conformance
 COPY cvmfs_gw cvmfs_gw
 COPY cvmfs_notify cvmfs_notify
 COPY cvmfs_objstore cvmfs_objstore
