@@ -7,23 +7,21 @@ is handed on.
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import json
 import select
 import signal
 import sys
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
 from conformance.chaos import reset
+from conformance.model import Failed
 from conformance.session import Exchange, Session, Stream
-from conformance.stream import Chunks
-from conformance.websocket import BINARY, TEXT, take_frame
+from conformance.taps import Events, Frames, Listener
 from conformance.wire import Key, Reply, Url, request
 
 _KEPT: Final = ("Content-Type", "Expect", "User-Agent")
@@ -33,14 +31,6 @@ _MAX_RECORDED: Final = 2 << 30
 """What is recorded is kept in memory until it is written."""
 _PIECE: Final = 1 << 16
 _STREAM_S: Final = 7200.0
-
-
-@dataclass
-class Listener:
-    """A subscriber: the first members of its :class:`Stream`, and what it was told."""
-
-    asked: tuple[str, str, Mapping[str, str], str, int]
-    messages: list[Mapping[str, Any]] = field(default_factory=list)
 
 
 class Recorder(ThreadingHTTPServer):
@@ -62,10 +52,10 @@ class Recorder(ThreadingHTTPServer):
         with self._lock:
             exchanges = list(self.exchanges)
         agents = {each.headers.get("User-Agent", "") for each in exchanges}
-        paths = [json.loads(each.text).get("path", "") for each in exchanges if each.signed == "body"]
-        fqrn = next((str(path).partition("/")[0] for path in paths if path), "")
         streams = self.told()
-        fqrn = fqrn or next((json.loads(each.text).get("repository", "") for each in streams if each.text), "")
+        names = [_member(each.text, "path").partition("/")[0] for each in exchanges if each.signed == "body"]
+        names += [_member(each.text, "repository") for each in streams]
+        fqrn = next(filter(None, names), "")
         agents |= {each.headers.get("User-Agent", "") for each in streams}
         return Session(about, ", ".join(sorted(agents - {""})), fqrn, 0, [], {}, exchanges, {}, streams)
 
@@ -152,64 +142,6 @@ class Recorder(ThreadingHTTPServer):
         return text
 
 
-class Events:
-    """What is told in an event stream."""
-
-    def __init__(self, recorder: Recorder, handler: BaseHTTPRequestHandler, text: str) -> None:
-        self._recorder, self._listener = recorder, recorder.listen("events", handler, text)
-        self._reply = Chunks()
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the stream ended cleanly."""
-        return self._reply.is_complete
-
-    def seen(self, data: bytes, *, from_server: bool) -> None:
-        if not from_server:
-            return
-        self._reply.feed(data)
-        while (chunk := self._reply.take()) is not None:
-            for line in chunk.splitlines():
-                if line.startswith(b"data: "):
-                    self._recorder.hear(self._listener, line[6:])
-
-
-class Frames:
-    """What is asked for and told in a WebSocket. Each subscription is a stream of its own."""
-
-    is_complete = True
-
-    def __init__(self, recorder: Recorder, handler: BaseHTTPRequestHandler) -> None:
-        self._recorder, self._handler = recorder, handler
-        self._asked: dict[str, Listener] = {}
-        self._data = {True: b"", False: b""}
-        self._is_open = False
-
-    def seen(self, data: bytes, *, from_server: bool) -> None:
-        self._data[from_server] += data
-        if from_server and not self._is_open:
-            _, mark, rest = self._data[True].partition(b"\r\n\r\n")
-            if not mark:
-                return
-            self._is_open, self._data[True] = True, rest
-        while (frame := take_frame(self._data[from_server])) is not None:
-            kind, content, self._data[from_server] = frame
-            if kind in (TEXT, BINARY):
-                (self._told if from_server else self._asks)(content)
-
-    def _asks(self, content: bytes) -> None:
-        listener = self._recorder.listen("websocket", self._handler, content.decode("utf-8", "replace"))
-        with contextlib.suppress(ValueError, AttributeError):
-            self._asked[str(json.loads(content).get("repository"))] = listener
-
-    def _told(self, content: bytes) -> None:
-        with contextlib.suppress(ValueError, AttributeError):
-            name = str(json.loads(content).get("repository"))
-            listener = self._asked.get(name) or next(reversed(self._asked.values()), None)
-            if listener is not None:
-                self._recorder.hear(listener, content)
-
-
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Recorder
@@ -227,8 +159,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._relay("events", body)
             return
         headers = {name: self.headers[name] for name in _SENT if name in self.headers}
-        reply = request(self.server.upstream, self.command, self.path, body, headers, timeout=3600.0)
-        self.server.note(self, body, reply)
+        try:
+            reply = request(self.server.upstream, self.command, self.path, body, headers, timeout=3600.0)
+        except (OSError, Failed) as error:
+            print(f"{self.command} was not answered: {error}", file=sys.stderr)
+            reply = Reply(502, {}, b'{"status":"error","reason":"the recorder cannot reach the gateway"}', b"", 0.0)
+        else:
+            self.server.note(self, body, reply)
         kind = reply.headers.get("content-type", "application/json")
         head = f"HTTP/1.1 {reply.status} {self.responses.get(reply.status, ('',))[0]}\r\n"
         head += f"Content-Type: {kind}\r\nContent-Length: {len(reply.body)}\r\n\r\n"
@@ -244,7 +181,8 @@ class _Handler(BaseHTTPRequestHandler):
         lines = [f"{self.command} {self.path} HTTP/1.1", f"Host: {url.netloc}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         text = body.decode("utf-8", "replace")
-        tap = Frames(self.server, self) if kind == "websocket" else Events(self.server, self, text)
+        made = functools.partial(self.server.listen, kind, self)
+        tap = Frames(made, self.server.hear) if kind == "websocket" else Events(made(text), self.server.hear)
         with url.connect(_STREAM_S) as upstream:
             upstream.sendall(("\r\n".join(lines) + "\r\n\r\n").encode() + body)
             while True:
@@ -282,3 +220,12 @@ def record(host: str, port: int, upstream: str, key: Key, output: Path, about: s
         server.session(about).save(output)
     print(f"{len(server.exchanges)} requests in {output}", file=sys.stderr)
     return 0
+
+
+def _member(text: str, name: str) -> str:
+    """A member of a JSON object; ``""`` if there is none, or no such object."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return ""
+    return str(content.get(name, "")) if isinstance(content, dict) else ""

@@ -230,6 +230,13 @@ def test_recorded_from_the_command_line(target: Target, tmp_path: Path) -> None:
     assert main(["replay", str(output), "--gateway", target.gateway, "--key", str(key)]) == 0
 
 
+def test_a_recorder_without_a_gateway(target: Target) -> None:
+    with recording("http://127.0.0.1:9", target.key) as recorder:
+        reply = Gateway(recorder.url, target.key).get("/repos")
+    assert (reply.status, reply.json["status"]) == (502, "error")
+    assert recorder.exchanges == []
+
+
 def test_subscribers_recorded_and_replayed(target: Target, tmp_path: Path) -> None:
     probe = next(Probe.sequence(target))
     fqrn = target.fqrn
