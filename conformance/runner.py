@@ -31,7 +31,7 @@ def run(
     is interrupted, the report is of what was tried, and says so.
     """
     places = {case.id: number for number, case in enumerate(cases)}
-    cases = sorted(cases, key=lambda case: (case.destructive, case.group != "programs"))
+    cases = sorted(cases, key=lambda case: (case.group != "programs", case.destructive))
     started, moment = time.monotonic(), datetime.now(UTC)
     results: list[Result] = []
     about = {"gateway": target.gateway, "stratum0": target.stratum0, "repository": target.fqrn}

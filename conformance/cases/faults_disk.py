@@ -103,7 +103,7 @@ def serving(probe: Probe) -> None:
     path = probe.path()
     token = probe.acquire(path)
     with full(store):
-        check(probe.repository)
+        expect(probe.repository.tree().children(""), "the root catalog is empty")
         reply = probe.gateway.drop(token)
         done = _told(reply, "drop")
         equal(probe.fqrn + path not in probe.listing(), done, f"whether the lease is gone after the reply {reply}")
