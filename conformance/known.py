@@ -94,7 +94,7 @@ REFERENCE_2_12: Final[Mapping[str, str]] = {
     "programs.ingest.impossible": "a catalog that contradicts itself is merged: no issue known",
     "programs.replacements": _CRASH,
     "programs.spot": _CRASH,
-    "programs.history.any": f"{_LAGGING}; {_MERGE}",
+    "programs.history.any": f"{_OVERLAP}; {_LAGGING}; {_MERGE}",
     "programs.restart": _RESTART,
     "restart.lease.commit": _RESTART,
     "restart.payload.commit": _RESTART,

@@ -28,6 +28,7 @@ class Site:
     def __init__(self, target: Target, base: str = "") -> None:
         self.target, self.base = target, base
         self.repository = Repository(target.stratum0, target.fqrn, target.timeout)
+        self.may_scrub = target.store is not None
         self._stack = ExitStack()
         self._client: Client | None = None
         self._publishers: list[Publisher] = []
@@ -75,8 +76,18 @@ class Site:
         This is what ``cvmfs_server check -i`` does; objects are read only where the target's storage is at hand.
         """
         self.client.check(self.target)
-        if self.target.store:
+        if self.may_scrub:
             self.client.scrub()
+
+    def is_scrubbed(self) -> bool:
+        """Whether the storage is at hand, and holds nothing but objects."""
+        if self.target.store is None:
+            return False
+        try:
+            self.client.scrub()
+        except Failed:
+            return False
+        return True
 
     def verify(self, expected: Tree, *, nanoseconds: bool = False) -> None:
         """The repository is whole, and a new client sees exactly *expected*; raises :exc:`Failed`."""

@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -187,7 +186,7 @@ class World:
         try:
             with urllib.request.urlopen(f"{self.gateway}/repos", timeout=5) as reply:
                 return bool(reply.status == 200)
-        except (urllib.error.URLError, ConnectionError):
+        except OSError:
             return False
 
     def kill(self) -> None:
