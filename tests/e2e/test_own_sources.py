@@ -1,6 +1,6 @@
 """Our own publisher as a user without any rights: trees, archives and images, through our gateway and the reference's.
 
-``CVMFS_TEST_FILES`` and ``CVMFS_TEST_GIB`` make the largest tree and the largest file larger (default: 5,000 and 0.1).
+``CVMFS_TEST_FILES`` and ``CVMFS_TEST_GIB`` make the largest tree and the largest file larger (default: 1,500 and 0.03).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from tests.e2e.network import private_network
 from tests.e2e.world import NOBODY, Repository, World
 
 FQRN = "sources.example.org"
-FILES = int(os.environ.get("CVMFS_TEST_FILES", "5000"))
-GIB = float(os.environ.get("CVMFS_TEST_GIB", "0.1"))
+FILES = int(os.environ.get("CVMFS_TEST_FILES", "1500"))
+GIB = float(os.environ.get("CVMFS_TEST_GIB", "0.03"))
 
 
 def publish(world: World, repository: Repository, target: str, source: Path | str, *options: str) -> str:
