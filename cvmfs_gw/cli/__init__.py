@@ -32,6 +32,7 @@ MODULES: Final = {
     "tag": ("tag", "rollback"),
     "resign": ("resign",),
     "inspect": ("inspect",),
+    "backup": ("export", "import"),
     "doctor": ("doctor",),
     "token": ("token",),
     "demo": ("demo",),

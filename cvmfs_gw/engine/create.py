@@ -78,6 +78,13 @@ class RepositoryOptions:
     """Leave a ``server.conf`` as it is if there is one."""
 
 
+def configure_repository(fqrn: str, paths: SystemPaths, options: RepositoryOptions) -> None:
+    """Write ``server.conf``, list the repository for monitoring and replicas, and let the gateway serve it."""
+    _write_configuration(fqrn, paths, options)
+    _list_repository(fqrn, paths)
+    _grant_access(fqrn, paths)
+
+
 def check_fqrn(fqrn: str) -> str:
     """A fully qualified repository name, or :exc:`ConfigurationError`."""
     if not _FQRN.fullmatch(fqrn):
@@ -160,7 +167,9 @@ def _make_keys(fqrn: str, paths: SystemPaths, options: RepositoryOptions, now: f
         return paths.key_file(fqrn, kind)
 
     if options.keys:
-        _import_keys(fqrn, paths, options.keys)
+        import_keys(fqrn, paths, options.keys)
+        if not os.path.exists(path("masterkey")):
+            raise ConfigurationError(f"no {fqrn}.masterkey in {options.keys}: nothing could sign the whitelist")
     try:
         if not os.path.exists(path("masterkey")):
             master = MasterKey.generate()
@@ -180,7 +189,8 @@ def _make_keys(fqrn: str, paths: SystemPaths, options: RepositoryOptions, now: f
         raise ConfigurationError(str(error)) from error
 
 
-def _import_keys(fqrn: str, paths: SystemPaths, folder: str) -> None:
+def import_keys(fqrn: str, paths: SystemPaths, folder: str) -> None:
+    """Copy the repository's key files from *folder*, but those that are here; raises :exc:`ConfigurationError`."""
     found = False
     for kind, mode in _KEY_MODES.items():
         source = os.path.join(folder, f"{fqrn}.{kind}")
@@ -190,8 +200,6 @@ def _import_keys(fqrn: str, paths: SystemPaths, folder: str) -> None:
         found = found or os.path.exists(source)
     if not found:
         raise ConfigurationError(f"no keys of {fqrn} in {folder}")
-    if not os.path.exists(paths.key_file(fqrn, "masterkey")):
-        raise ConfigurationError(f"no {fqrn}.masterkey in {folder}: nothing could sign the whitelist")
 
 
 def write_whitelist(repository: Repository, now: float) -> None:
@@ -280,7 +288,7 @@ def _write_configuration(fqrn: str, paths: SystemPaths, options: RepositoryOptio
         "CVMFS_REPOSITORY_TTL": str(options.ttl),
     }
     if options.garbage_collection:
-        values["CVMFS_AUTO_GC"] = "false"
+        values["CVMFS_AUTO_GC"] = "true"
     if options.volatile:
         values["CVMFS_VOLATILE"] = "true"
     lines = [f"{key}={value}\n" for key, value in values.items()]

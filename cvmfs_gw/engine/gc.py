@@ -160,7 +160,9 @@ class Collection:
         """Objects that are older may go."""
         self._recent = self._before - MOUNT_LAG_S
         """Revisions that are younger stay."""
-        self._marker = self._resources.enter_context(closing(Marker(repository, self._check_stop)))
+        self._marker = self._resources.enter_context(
+            closing(Marker(repository.objects, repository.temporary, self._check_stop))
+        )
         self._kept_roots: set[ContentHash] = set()
         self._oldest_kept = now
         self._seen_manifest = b""

@@ -17,10 +17,10 @@ from typing import Final
 
 from cvmfs_gw.engine.digests import DigestSet
 from cvmfs_gw.engine.errors import MergeError, MissingObject
-from cvmfs_gw.engine.repository import Repository
 from cvmfs_objstore.errors import DatabaseError, InvalidHash, ObjectCorrupt, ObjectNotFound, ObjectTooLarge
 from cvmfs_objstore.formats.database import attach
 from cvmfs_objstore.hashes import ContentHash, Suffix
+from cvmfs_objstore.objects import ObjectStore
 
 IN_MEMORY: Final = 4 << 20
 """Catalogs whose stored form is larger, in bytes, go through a file."""
@@ -42,13 +42,13 @@ class CatalogFacts:
 class Marker:
     """Marks trees of one repository. Close it. To be used from one thread.
 
-    *check* is called for each catalog and may raise, to end it all.
+    Large catalogs are unpacked in *folder*. *check* is called for each catalog and may raise, to end it all.
     """
 
-    def __init__(self, repository: Repository, check: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, objects: ObjectStore, folder: str, check: Callable[[], None] = lambda: None) -> None:
         self._check = check
-        self._objects = repository.objects
-        self._folder = os.path.join(repository.paths.repository_spool(repository.fqrn), "tmp")
+        self._objects = objects
+        self._folder = folder
         self._pool = ThreadPoolExecutor(_THREADS, "mark")
         self.marked = DigestSet()
         """All names, those of the catalogs included."""

@@ -196,6 +196,11 @@ class Repository:
         return os.path.join(self.paths.repository_spool(self.fqrn), name)
 
     @property
+    def temporary(self) -> str:
+        """The folder of temporary files, which may have to be made."""
+        return self._spool("tmp")
+
+    @property
     def statistics_path(self) -> str:
         """The database of publish statistics."""
         return self._spool(_STATISTICS_FILE)

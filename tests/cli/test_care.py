@@ -143,3 +143,21 @@ def test_inspect(past: Past, capsys: pytest.CaptureFixture[str]) -> None:
     assert say("duplicates")[0].endswith("1.00 times")
     assert run(past, "inspect object", "0" * 40) == 1
     assert run(past, "inspect tree", "/none") == 1
+
+
+def test_export_and_import(past: Past, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy, archive, other = str(tmp_path / "copy"), str(tmp_path / "copy.tar"), str(tmp_path / "other")
+    assert run(past, "export", copy) == 0
+    capsys.readouterr()
+    assert run(past, "export", copy, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["copied"] == 0
+    assert run(past, "export", archive) == 0
+    assert not os.path.exists(f"{archive}.part")
+    assert f"{FQRN} revision 5" in capsys.readouterr().out
+    words = ["--root", other, "import", FQRN, "--from", copy, "-k", past.paths.keys]
+    assert main(words) == 0
+    assert main(words) == 1, "it is there"
+    assert main(["--root", other, "check", "-i", FQRN]) == 0
+    assert main(["--root", other, "doctor", "--no-web", FQRN]) == 0
+    os.unlink(os.path.join(past.paths.repository_storage(FQRN), past.repository().head().root_hash.path))
+    assert run(past, "export", str(tmp_path / "third")) == 1

@@ -98,6 +98,7 @@ async def publish(gateway: Gateway, data: bytes) -> None:
 async def test_automatic(gateway: Gateway) -> None:
     """Once where it was never done; then only when it is time again."""
     past = gateway.past
+    set_conf(past, "CVMFS_AUTO_GC=false")
     await publish(gateway, b"a")
     assert past.has(b"0"), "nobody has asked for it"
     set_conf(past, "CVMFS_AUTO_GC=true", "CVMFS_AUTO_GC_TIMESPAN=now")

@@ -1,0 +1,94 @@
+"""``cvmfs-gw export FQRN TARGET`` and ``import FQRN --from STORAGE --keys DIR``: backup, and moving to another machine.
+
+An export is whole, and publishing goes on meanwhile. TARGET is a folder, into which a second export brings what is new,
+or a file that ends in ``.tar``, or ``-`` for a tar archive on the standard output. Secret keys are not part of it.
+
+An import takes a storage as ``cvmfs_server`` keeps it, or as an export has it, verifies signatures and all objects, and
+copies it. Nobody may publish to it meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from contextlib import ExitStack, closing
+from dataclasses import asdict
+from typing import TYPE_CHECKING, TextIO
+
+from cvmfs_gw.cli.check import Bar
+from cvmfs_gw.engine.adopt import Adoption, adopt
+from cvmfs_gw.engine.check_objects import Progress
+from cvmfs_gw.engine.repository import Repository
+from cvmfs_gw.engine.snapshot import CopyReport, FolderTarget, TarTarget, export
+from cvmfs_gw.paths import SystemPaths
+from cvmfs_gw.text import human_size
+
+if TYPE_CHECKING:
+    from cvmfs_gw.cli.types import Subparsers
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Declare the commands."""
+    parser = commands.add_parser("export", help="copy a repository, for a backup or a move", description=__doc__)
+    parser.add_argument("fqrn", metavar="FQRN")
+    parser.add_argument("target", metavar="TARGET", help="a folder, a file that ends in .tar, or -")
+    parser.add_argument("--json", action="store_true", help="report as JSON")
+    parser.set_defaults(run=_export)
+    parser = commands.add_parser("import", help="take over a Stratum 0 that was made elsewhere", description=__doc__)
+    parser.add_argument("fqrn", metavar="FQRN")
+    parser.add_argument("--from", dest="storage", required=True, metavar="STORAGE", help="the folder with data/ in it")
+    parser.add_argument("-k", "--keys", required=True, metavar="DIR", help="where FQRN.{pub,crt,key,...} are")
+    parser.add_argument(
+        "-w",
+        "--stratum0",
+        default="",
+        metavar="URL",
+        help="where it will be (default: http://localhost:8080/cvmfs/FQRN)",
+    )
+    parser.add_argument("--json", action="store_true", help="report as JSON")
+    parser.set_defaults(run=_import)
+
+
+def _export(arguments: argparse.Namespace, paths: SystemPaths) -> int:
+    repository = Repository(arguments.fqrn, paths, os.environ)
+    with ExitStack() as stack:
+        target: TarTarget | FolderTarget
+        if arguments.target == "-":
+            target = TarTarget(sys.stdout.buffer, time.time())
+        elif arguments.target.endswith(".tar"):
+            # a name that says "whole" only when it is
+            partial = f"{arguments.target}.part"
+            target = TarTarget(stack.enter_context(open(partial, "wb")), time.time())
+        else:
+            target = FolderTarget(arguments.target)
+        stack.enter_context(closing(target))
+        report = export(repository, target, _progress())
+    if arguments.target.endswith(".tar"):
+        os.replace(partial, arguments.target)
+    _print(report, arguments, sys.stderr if arguments.target == "-" else sys.stdout)
+    return 1 if report.missing else 0
+
+
+def _import(arguments: argparse.Namespace, paths: SystemPaths) -> int:
+    stratum0 = arguments.stratum0 or f"http://localhost:8080/cvmfs/{arguments.fqrn}"
+    source = Adoption(arguments.storage, arguments.keys, stratum0)
+    report = adopt(arguments.fqrn, paths, os.environ, source, time.time(), _progress())
+    _print(report, arguments, sys.stdout)
+    return 0
+
+
+def _progress() -> Progress:
+    return Bar() if sys.stderr.isatty() else Progress()
+
+
+def _print(report: CopyReport, arguments: argparse.Namespace, file: TextIO) -> None:
+    if arguments.json:
+        print(json.dumps(asdict(report), indent=2), file=file)
+        return
+    for line in report.missing:
+        print(f"missing: {line}", file=sys.stderr)
+    done = f"{report.copied} of {report.objects} objects copied, {human_size(report.size)}"
+    print(f"{report.fqrn} revision {report.revision}: {done}", file=file)

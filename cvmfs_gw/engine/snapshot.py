@@ -1,0 +1,287 @@
+"""Copies of a repository that are whole: for a backup, while publishing goes on, and for moving to another machine.
+
+::
+
+    pin: no collector ─▶ manifest, whitelist, reflog, read together ─▶ mark ─▶ objects ─▶ reflog, whitelist, manifest
+
+What is copied is what the head, its tags and the reflog's other revisions refer to, and each object is hashed on its
+way. The manifest comes last, so a copy that was broken off is none; the next one into the same folder goes on with what
+is missing, as the next backup does. A copy is laid out as a repository's storage: any web server can serve it.
+
+Secret keys are no part of a copy: what a web server may reach is no place for them. What was removed since the last
+copy stays in it.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from typing import BinaryIO, Final, Protocol
+
+from cvmfs_gw.engine.check_objects import Progress
+from cvmfs_gw.engine.digests import FOLDERS, name_of_record
+from cvmfs_gw.engine.errors import ConfigurationError, Conflict, MissingObject, StorageError
+from cvmfs_gw.engine.locking import collecting
+from cvmfs_gw.engine.mark import Marker
+from cvmfs_gw.engine.repository import MANIFEST_PATH, Repository
+from cvmfs_gw.engine.resign import WHITELIST_PATH
+from cvmfs_objstore.compression import PIECE
+from cvmfs_objstore.errors import FormatError, ObjectCorrupt, ObjectNotFound, ObjectStoreError
+from cvmfs_objstore.formats.history import History
+from cvmfs_objstore.formats.manifest import Manifest, SignedManifest
+from cvmfs_objstore.formats.reflog import REFLOG_PATH, Reflog
+from cvmfs_objstore.hashes import ContentHash, Suffix
+from cvmfs_objstore.local import LocalStorage
+from cvmfs_objstore.objects import ObjectStore
+from cvmfs_objstore.storage import Storage
+
+REPLICA_PATH: Final = ".cvmfs_master_replica"
+CONFIGURATION_PATH: Final = "backup/server.conf"
+"""Where the copy of a repository has its ``server.conf``."""
+_MAX_DATABASE: Final = 1 << 30
+
+
+@dataclass(slots=True)
+class CopyReport:
+    """What a copy came to. Sizes in bytes as stored."""
+
+    fqrn: str
+    revision: int
+    objects: int = 0
+    copied: int = 0
+    size: int = 0
+    missing: list[str] = field(default_factory=list)
+    """Objects that are referred to and not there, or not what they are called."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The files of a repository that name everything else, as they were at one moment."""
+
+    head: Manifest
+    manifest: bytes
+    whitelist: bytes
+    reflog: bytes | None
+    replicable: bool = True
+
+    @classmethod
+    def read(cls, storage: Storage) -> Snapshot:
+        """Read them; raises :exc:`ConfigurationError`. Be alone at the repository, or nobody publishes."""
+        try:
+            manifest = storage.read(MANIFEST_PATH)
+            head = SignedManifest.parse(manifest).manifest
+            whitelist = storage.read(WHITELIST_PATH)
+        except (ObjectNotFound, FormatError) as error:
+            raise ConfigurationError(f"no repository: {error}") from error
+        reflog = storage.read(REFLOG_PATH) if storage.exists(REFLOG_PATH) else None
+        if reflog is not None and head.reflog_hash is not None:
+            found = ContentHash.of(reflog, head.root_hash.algorithm)
+            if found.digest != head.reflog_hash.digest:
+                raise ConfigurationError("the reflog is not the one that the manifest names")
+        return cls(head, manifest, whitelist, reflog, storage.exists(REPLICA_PATH))
+
+
+class Target(Protocol):
+    """What a copy is written to. Paths are those of a repository's storage."""
+
+    def has(self, name: ContentHash, size: int) -> bool:
+        """Whether the object is there already, with that size."""
+
+    def add(self, name: ContentHash, size: int, file: BinaryIO) -> None:
+        """Copy an object; raises :exc:`ObjectCorrupt` if it is not what it is called."""
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a file that changes, after all that was written before."""
+
+
+class FolderTarget:
+    """A copy in a folder, which is made."""
+
+    def __init__(self, folder: str) -> None:
+        self._storage = LocalStorage.create(folder)
+        self._synced = False
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self._storage.close()
+
+    def has(self, name: ContentHash, size: int) -> bool:
+        try:
+            return self._storage.size(name.path) == size
+        except ObjectNotFound:
+            return False
+
+    def add(self, name: ContentHash, size: int, file: BinaryIO) -> None:
+        self._synced = False
+        hasher = name.algorithm.new()
+        with self._storage.stage() as staged:
+            while data := file.read(PIECE):
+                hasher.update(data)
+                staged.write(data)
+            if hasher.digest() != name.digest:
+                raise ObjectCorrupt(f"{name} has the content of {hasher.digest().hex()}")
+            staged.publish(name.path)
+
+    def write(self, path: str, data: bytes) -> None:
+        if not self._synced:
+            self._storage.sync()  # objects are there before anything names them
+            self._synced = True
+        self._storage.write(path, data)
+
+
+class TarTarget:
+    """A copy as a tar archive that is written from its beginning to its end."""
+
+    def __init__(self, file: BinaryIO, now: float) -> None:
+        self._archive = tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+        self._now = now
+
+    def close(self) -> None:
+        """Write the archive's end."""
+        self._archive.close()
+
+    def has(self, name: ContentHash, size: int) -> bool:
+        return False
+
+    def add(self, name: ContentHash, size: int, file: BinaryIO) -> None:
+        # looked at before, as an archive takes nothing back
+        hasher = name.algorithm.new()
+        while data := file.read(PIECE):
+            hasher.update(data)
+        if hasher.digest() != name.digest:
+            raise ObjectCorrupt(f"{name} has the content of {hasher.digest().hex()}")
+        file.seek(0)
+        self._archive.addfile(self._info(name.path, size), file)
+
+    def write(self, path: str, data: bytes) -> None:
+        info = self._info(path, len(data))
+        self._archive.addfile(info, _Bytes(data))
+
+    def _info(self, path: str, size: int) -> tarfile.TarInfo:
+        info = tarfile.TarInfo(path)
+        info.size, info.mtime, info.mode = size, int(self._now), 0o644
+        return info
+
+
+class _Bytes:
+    """Bytes as a file, for an archive."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = memoryview(data)
+
+    def read(self, size: int = -1, /) -> bytes:
+        size = len(self._data) if size < 0 else size
+        found, self._data = bytes(self._data[:size]), self._data[size:]
+        return found
+
+
+def export(repository: Repository, target: Target, progress: Progress | None = None) -> CopyReport:
+    """Copy *repository* to *target*, while others publish; returns what came of it.
+
+    What is missing or damaged is told in the report, and the copy is complete but for that. Raises
+    :exc:`EngineError`: :exc:`Conflict` while garbage is collected, which does not begin either before this ends.
+    """
+    with _pinned(repository):
+        with repository.exclusive():
+            snapshot = Snapshot.read(repository.storage)
+            configuration = _read_file(repository.paths.server_conf(repository.fqrn))
+        report = copy_snapshot(snapshot, repository.objects, target, repository.temporary, progress)
+        if configuration is not None:
+            target.write(CONFIGURATION_PATH, configuration)
+        finish_copy(snapshot, target)
+    return report
+
+
+@contextmanager
+def _pinned(repository: Repository) -> Iterator[None]:
+    with collecting(repository.paths, repository.fqrn) as alone:
+        if not alone:
+            raise Conflict(f"{repository.fqrn}: garbage is collected, or another copy is made; try again later")
+        yield
+
+
+def _read_file(path: str) -> bytes | None:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+
+
+def copy_snapshot(
+    snapshot: Snapshot, objects: ObjectStore, target: Target, folder: str, progress: Progress | None = None
+) -> CopyReport:
+    """Copy all objects of *snapshot* that *target* does not have. *folder* is for large catalogs on their way.
+
+    Raises :exc:`MissingObject` and :exc:`MergeError` if catalogs of the head or of a tag cannot be read.
+    """
+    head, progress = snapshot.head, progress or Progress()
+    report = CopyReport(head.fqrn, head.revision)
+    with closing(Marker(objects, folder)) as marker:
+        _mark(snapshot, objects, marker)
+        progress.begin(FOLDERS)
+        try:
+            for number in range(FOLDERS):
+                copied, size = report.copied, report.size
+                for record in marker.marked.folder(number):
+                    report.objects += 1
+                    _copy_object(name_of_record(record), objects, target, report)
+                progress.folder_done(report.copied - copied, report.size - size)
+        finally:
+            progress.end()
+    return report
+
+
+def finish_copy(snapshot: Snapshot, target: Target) -> None:
+    """Write what names the objects; the manifest is the last."""
+    if snapshot.reflog is not None:
+        target.write(REFLOG_PATH, snapshot.reflog)
+    if snapshot.replicable:
+        target.write(REPLICA_PATH, b"")
+    target.write(WHITELIST_PATH, snapshot.whitelist)
+    target.write(MANIFEST_PATH, snapshot.manifest)
+
+
+def _mark(snapshot: Snapshot, objects: ObjectStore, marker: Marker) -> None:
+    head = snapshot.head
+    marker.mark(head.root_hash)
+    marker.add((head.certificate, head.history, head.meta_info, head.micro_catalog))
+    if head.history is not None:
+        try:
+            with History.load(objects.get_plain(head.history, max_size=_MAX_DATABASE)) as history:
+                tags = list(history.tags())
+        except ObjectStoreError as error:
+            raise MissingObject(f"tag database {head.history}: {error}") from error
+        for tag in tags:
+            marker.mark(tag.root_hash)
+    if snapshot.reflog is None:
+        return
+    with Reflog.load(snapshot.reflog) as reflog:
+        for ref, _ in reflog.refs():
+            # the check of a repository tells what of its past is missing: it can be served and copied without
+            if not objects.has(ref):
+                continue
+            if ref.suffix is Suffix.CATALOG:
+                marker.mark(ref)
+            else:
+                marker.add((ref,))
+
+
+def _copy_object(name: ContentHash, objects: ObjectStore, target: Target, report: CopyReport) -> None:
+    try:
+        size = objects.size(name)
+        if target.has(name, size):
+            return
+        with objects.open(name) as file:
+            target.add(name, size, file)
+    except ObjectNotFound:
+        report.missing.append(f"{name}: not there")
+    except ObjectCorrupt as error:
+        report.missing.append(str(error))
+    except OSError as error:
+        raise StorageError(f"{name}: {error.strerror}") from error
+    else:
+        report.copied += 1
+        report.size += size
