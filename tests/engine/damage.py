@@ -237,6 +237,20 @@ def unlisted_certificate(repository: Repository) -> None:
     repository.storage.write(MANIFEST_PATH, head.signed(key))
 
 
+def garbage_certificate(repository: Repository) -> None:
+    algorithm = repository.head().root_hash.algorithm
+    name = repository.objects.add(b"no certificate", algorithm, Suffix.CERTIFICATE, deflate=deflate)
+    edit_reflog(lambda reflog: reflog.add(name, NOW))(repository)
+    resign(repository, certificate=name)
+
+
+def untagged_by_trunk(repository: Repository) -> ContentHash:
+    """The root catalog of tag ``first``, when another revision was published on top of it."""
+    root = repository.head().root_hash
+    edit_catalogs(repository, {"": lambda catalog: None})
+    return root
+
+
 def flip(path: str, at: int = -5) -> None:
     with open(path, "rb") as file:
         data = bytearray(file.read())
@@ -314,6 +328,9 @@ DAMAGES: Final = (
         lambda r: overwrite(path_of(r, MANIFEST_PATH), b"garbage\n"),
         True,
     ),
+    Damage(
+        "manifest-root-path", F.MANIFEST_ROOT_PATH, MANIFEST_PATH, lambda r: resign(r, root_path_md5="0" * 32), False
+    ),
     Damage("manifest-name", F.MANIFEST_NAME, MANIFEST_PATH, lambda r: resign(r, fqrn="other.example.org"), False),
     Damage("manifest-signature", F.MANIFEST_SIGNATURE, MANIFEST_PATH, lambda r: flip(path_of(r, MANIFEST_PATH)), False),
     Damage("manifest-other-key", F.MANIFEST_SIGNATURE, MANIFEST_PATH, other_key, False),
@@ -334,6 +351,8 @@ DAMAGES: Final = (
     Damage("whitelist-soon", F.WHITELIST_EXPIRES_SOON, ".cvmfswhitelist", lambda r: whitelist(r, days=2), False),
     Damage("certificate-unlisted", F.CERTIFICATE_NOT_LISTED, ".cvmfswhitelist", unlisted_certificate, False),
     Damage("certificate-gone", F.CERTIFICATE_MISSING, "X", lambda r: os.unlink(name_in_head(r, "certificate")), False),
+    Damage("certificate-garbage", F.CERTIFICATE_UNREADABLE, "X", garbage_certificate, False),
+    Damage("public-key-gone", F.PUBLIC_KEY, "pub", lambda r: os.unlink(r.paths.key_file(FQRN, "pub")), False),
     Damage("key-gone", F.SIGNING_KEY, "keys", lambda r: os.unlink(r.paths.key_file(FQRN, "key")), False),
     Damage("meta-info-gone", F.META_INFO, "M", lambda r: os.unlink(name_in_head(r, "meta_info")), True),
     # -- reflog
@@ -358,6 +377,16 @@ DAMAGES: Final = (
         "H",
         lambda r: edit_reflog(lambda reflog: reflog.connection.execute("DELETE FROM refs WHERE type = 2"))(r),
         True,
+    ),
+    Damage(
+        "reflog-lacks-tag",
+        F.REFLOG_LACKS_TAG,
+        "tag first",
+        lambda r: edit_reflog(lambda reflog: reflog.remove(untagged_by_trunk(r)))(r),
+        True,
+    ),
+    Damage(
+        "reflog-hash", F.REFLOG_MANIFEST, MANIFEST_PATH, lambda r: resign(r, reflog_hash=ContentHash.of(b"")), False
     ),
     Damage(
         "reflog-dangling",
@@ -390,6 +419,7 @@ DAMAGES: Final = (
     # -- tags
     Damage("history-gone", F.HISTORY_MISSING, "H", lambda r: os.unlink(name_in_head(r, "history")), True),
     Damage("history-corrupt", F.HISTORY_UNREADABLE, "H", lambda r: flip(name_in_head(r, "history")), True),
+    Damage("history-name", F.HISTORY_NAME, "H", edit_history(lambda h: h.set_property("fqrn", "o.example.org")), False),
     Damage(
         "tag-dangling",
         F.TAG_CATALOG_MISSING,
@@ -473,6 +503,13 @@ DAMAGES: Final = (
     Damage("unregistered", F.NESTED_UNREGISTERED, NESTED, sql("", "DELETE FROM nested_catalogs"), True),
     Damage("no-mountpoint", F.NESTED_NO_MOUNTPOINT, NESTED, sql("", "UPDATE catalog SET flags = 1 WHERE {/a/n}"), True),
     Damage("registration", F.NESTED_INVALID, NESTED, sql("", "UPDATE nested_catalogs SET sha1 = 'xyz'"), True),
+    Damage(
+        "nested-and-bind",
+        F.NESTED_AND_BIND,
+        NESTED,
+        sql("", "INSERT INTO bind_mountpoints SELECT path, sha1, size FROM nested_catalogs"),
+        True,
+    ),
     Damage(
         "mountpoint-not-empty",
         F.NESTED_NOT_EMPTY,
@@ -562,6 +599,9 @@ DAMAGES: Final = (
         "/a/d/fifo",
         sql("", "UPDATE catalog SET symlink = 'x' WHERE {/a/d/fifo}"),
         True,
+    ),
+    Damage(
+        "size-negative", F.SIZE_NEGATIVE, "/a/d/file", sql("", "UPDATE catalog SET size = -1 WHERE {/a/d/file}"), True
     ),
     Damage("no-hash", F.FILE_NO_HASH, "/a/d/file", sql("", "UPDATE catalog SET hash = NULL WHERE {/a/d/file}"), True),
     Damage(
