@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 from conformance.machines import content
@@ -13,6 +15,7 @@ from conformance.machines.machine import Machine
 from cvmfs_gw.engine.publish import Publication, TagChanges
 from cvmfs_gw.engine.repository import Repository as Opened
 from cvmfs_gw.paths import SystemPaths
+from cvmfs_objstore.formats.keychain import Certificate, RepositoryKey
 from cvmfs_objstore.formats.reflog import Reflog
 from tests.e2e.world import NOBODY, Repository, World
 
@@ -119,3 +122,125 @@ def age(repository: Repository) -> None:
     for folder in (repository.storage, repository.folder / "var/spool/cvmfs" / repository.fqrn):
         for path in folder.iterdir():
             os.chown(path, NOBODY, NOBODY)
+
+
+def test_inside_statistics_and_keys(world: World) -> None:
+    """What each says of the other's repository; keys that are rolled over; undo; a copy that is taken over."""
+    repository = world.mkfs(FQRN, "-z")
+    world.serve()
+    publisher = world.publisher("alpha", repository)
+
+    def change(number: int) -> content.Change:
+        def plant(top: Path) -> None:
+            content.put(top / "a" / "file", f"number {number}", moment=number)
+            for nested in ("n", "n/m", "o"):
+                content.put(top / nested / ".cvmfscatalog", b"")
+                content.put(top / nested / f"file-{number}", f"nested {number}", moment=number)
+
+        return plant
+
+    trees = [publisher.publish(change(number)) for number in range(3)]
+    admin = world.importer("admin", repository)
+
+    def ours(*words: str) -> str:
+        return world.program(*words).output
+
+    def theirs(*words: str) -> str:
+        output = admin.run("cvmfs_server", *words).output
+        world.adopt_reflog(admin, repository)
+        return output
+
+    # catalogs and statistics
+    listed = {line.strip() or "/" for line in theirs("list-catalogs", "-x", FQRN).splitlines()}
+    found = {json.loads(line)["path"] for line in ours("inspect", "catalogs", "--json", FQRN).splitlines()}
+    assert found == {"/", "/n", "/n/m", "/o"}
+    assert found - {"/"} == listed - {"/"}
+    ours("gc", FQRN)
+    spool = f"var/spool/cvmfs/{FQRN}/stats.db"
+    admin.path(f"/{spool}").write_bytes((repository.folder / spool).read_bytes())
+    for table, number in (("publish_statistics", 3), ("gc_statistics", None)):
+        head, *rows = theirs("print-stats", "-t", table, FQRN).splitlines()
+        assert "start_time" in head
+        assert all(row.count("|") == head.count("|") for row in rows)
+        assert len(rows) == number if number else rows
+    # signing: theirs, then ours
+    give_reflog(world, admin, repository)
+    theirs("resign", "-d", "20", FQRN)
+    assert "no problems found" in ours("check", FQRN)
+    ours("resign", FQRN)
+    world.verify(repository, trees[-1])
+    # undo: ours, then theirs; each goes back one publish
+    ours("rollback", FQRN)
+    world.verify(repository, trees[1])
+    tree = publisher.publish(change(3))
+    give_reflog(world, admin, repository)
+    theirs("rollback", "-f", FQRN)
+    assert "no problems found" in ours("check", FQRN)
+    world.verify(repository, trees[1])
+    # new keys, while a client may still have the old manifest
+    keys = repository.folder / "etc/cvmfs/keys"
+    key = RepositoryKey.generate()
+    certificate = Certificate.self_signed(key, FQRN, datetime.now(UTC))
+    for kind, data in (("crt", certificate.pem), ("key", key.pem)):
+        path = keys / f"{FQRN}.{kind}"
+        path.unlink()
+        path.write_bytes(data)
+        shutil.chown(path, NOBODY, NOBODY)
+    ours("resign", FQRN)
+    world.verify(repository, trees[1])
+    ours("resign", "--manifest", FQRN)
+    world.verify(repository, trees[1])
+    ours("resign", "--only-own", FQRN)
+    tree = publisher.publish(change(4))
+    world.verify(repository, tree)
+    assert "no problems found" in ours("check", "-i", FQRN)
+    # a copy of it is one that the reference finds nothing wrong with, and that another server takes over
+    copy, other = str(world.root / "copy"), str(world.root / "other")
+    ours("export", FQRN, copy)
+    ours("--root", other, "import", FQRN, "--from", copy, "-k", str(keys), "-w", repository.web)
+    assert "no problems found" in ours("--root", other, "check", "-i", FQRN)
+    checksum = f"/mnt/server/other/var/spool/cvmfs/{FQRN}/reflog.chksum"
+    checked = world.client.machine.run(
+        "cvmfs_swissknife", "check", "-c", "-r", f"/mnt/server/other/srv/cvmfs/{FQRN}", "-t", "/tmp", "-R", checksum
+    )
+    assert "no problems found" in checked.output
+
+
+def test_import_of_theirs(world: World) -> None:
+    """A Stratum 0 that ``cvmfs_server`` has made and published to, served by our web server, is taken over."""
+    fqrn = "theirs.example.org"
+    world.mkfs(FQRN)
+    world.serve()
+    storage = world.root / "srv/cvmfs"
+    machine = world.machine("theirs", {"/srv/cvmfs": str(storage)})
+    web = f"http://127.0.0.1:{world.web_port}/cvmfs/{fqrn}"
+    # it wants an Apache to be there, though it is told not to use it
+    machine.write("/srv/keys/service", "#!/bin/sh\n", 0o755)
+    machine.shell("mount --bind /srv/keys/service /usr/sbin/service")
+    machine.run("cvmfs_server", "mkfs", "-p", "-z", "-w", web, "-o", "root", fqrn)
+    for number in range(2):
+        machine.run("cvmfs_server", "transaction", fqrn)
+        machine.shell(
+            f"cd /cvmfs/{fqrn} && mkdir -p d n && echo {number} > d/file && ln -sf file d/link"
+            f" && touch n/.cvmfscatalog && head -c 20000000 /dev/zero > n/large-{number}"
+        )
+        machine.run("cvmfs_server", "publish", "-a", f"tag-{number}", fqrn)
+    keys, other = world.folder / "keys", str(world.root / "other")
+    keys.mkdir()
+    for kind in ("pub", "crt", "key", "masterkey"):
+        path = keys / f"{fqrn}.{kind}"
+        path.write_bytes(machine.path(f"/etc/cvmfs/keys/{fqrn}.{kind}").read_bytes())
+        shutil.chown(path, NOBODY, NOBODY)
+    world.program("--root", other, "import", fqrn, "--from", str(storage / fqrn), "-k", str(keys), "-w", web)
+    assert "no problems found" in world.program("--root", other, "check", "-i", "-a", fqrn).output
+    listed = [
+        json.loads(line)
+        for line in world.program("--root", other, "inspect", "tree", "--json", fqrn).output.splitlines()
+    ]
+    assert {entry["path"] for entry in listed if entry["kind"] != "directory"} == {
+        "/new_repository", "/d/file", "/d/link", "/n/.cvmfscatalog", "/n/large-0", "/n/large-1",
+    }  # fmt: skip
+    tags = world.program("--root", other, "tag", "list", fqrn).output
+    assert "tag-0" in tags
+    assert "tag-1" in tags
+    machine.run("cvmfs_server", "rmfs", "-f", fqrn)
