@@ -10,6 +10,9 @@
 A commit costs about the same for one file as for a hundred, so nobody waits on purpose and nobody waits long. One
 that is refused does not fail the others: a plan touches nothing, and when the commit as a whole cannot be published
 because of what is in it, it is split until the one that does not fit is alone.
+
+Leases are looked at when the commit begins. A publisher that gets one in the milliseconds until it ends loses nothing:
+its own commit is merged with whatever is there by then.
 """
 
 from __future__ import annotations

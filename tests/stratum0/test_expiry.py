@@ -201,3 +201,13 @@ async def test_a_running_upload_holds_back_the_collector(server: Server) -> None
     go_on.set()
     assert (await upload)[0] == 201
     assert server.gateway.garbage.oldest_lease(FQRN) is None
+
+
+async def test_more_than_one_commit_removes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cvmfs_gw.stratum0.jobs.MAX_EXPIRED", 3)
+    await asyncio.gather(*(server.put(f"d/{n}?ttl_s=10", b"x") for n in range(10)))
+    server.time.advance(10)
+    before = server.repository.head().revision
+    assert (await server.call("POST", "expiry"))[1]["removed"] == 11
+    assert server.repository.head().revision == before + 4
+    assert await server.names() == []

@@ -10,12 +10,16 @@ from collections.abc import AsyncIterator
 import pytest
 
 from cvmfs_gw.client.gateway import read_key_file
+from cvmfs_gw.engine.commit_api import CommitRequest
 from cvmfs_gw.gateway.authorization import Key
 from cvmfs_gw.gateway.leasepath import LeasePath
 from cvmfs_gw.stratum0.settings import RepositorySettings, new_token
-from tests.engine.repositories import FQRN, check_chain
+from cvmfs_objstore.formats.entry import Kind
+from tests.engine.repositories import FQRN, check_chain, publisher_root
+from tests.engine.repositories import put as put_change
+from tests.engine.trees import Item
 from tests.gateway.support import until
-from tests.stratum0.support import ALL, BUILDS, READER, Server, write_settings
+from tests.stratum0.support import ALL, BUILDS, READER, Server, checked, write_settings
 
 
 async def test_a_file_is_put_and_read(server: Server) -> None:
@@ -318,3 +322,17 @@ async def test_metrics_and_description(server: Server) -> None:
         described = (await response.json())["paths"]
     assert {"put", "get", "patch", "delete"} <= set(described["/repos/{name}/files/{path}"])
     assert "/repos/{name}/entries/{path}" in described
+
+
+async def test_a_publisher_and_uploads_do_not_undo_each_other(server: Server) -> None:
+    """What is uploaded while a publisher has an older revision mounted is still there after its commit."""
+    await server.put("theirs/old", b"x")
+    mounted = server.repository.head().root_hash
+    folder = put_change("/pub", Item(Kind.DIRECTORY, 1))
+    result = publisher_root(server.repository, mounted, [folder, put_change("/pub/f", Item(Kind.SYMLINK, 1))])
+    await server.put("theirs/new", b"y")
+    await server.call("DELETE", "files/theirs/old")
+    request = CommitRequest(FQRN, "/pub", mounted, result)
+    await asyncio.to_thread(server.engine.commit, request)
+    await server.put("theirs/newer", b"z")
+    assert checked(server.repository) == {"/pub", "/pub/f", "/theirs", "/theirs/new", "/theirs/newer"}
