@@ -67,6 +67,7 @@ class RepositoryOptions:
     compression: str = "default"
     volatile: bool = False
     garbage_collection: bool = False
+    auto_garbage_collection: bool = False
     auto_tag: bool = True
     auto_tag_timespan: str = ""
     ttl: int = DEFAULT_TTL
@@ -141,6 +142,7 @@ def begin_anew(fqrn: str, paths: SystemPaths, stratum0: str, now: float, *, keys
     options = RepositoryOptions(
         stratum0=stratum0,
         garbage_collection=True,
+        auto_garbage_collection=True,
         auto_tag=False,
         keys=keys,
         revision=int(now),
@@ -288,7 +290,7 @@ def _write_configuration(fqrn: str, paths: SystemPaths, options: RepositoryOptio
         "CVMFS_REPOSITORY_TTL": str(options.ttl),
     }
     if options.garbage_collection:
-        values["CVMFS_AUTO_GC"] = "true"
+        values["CVMFS_AUTO_GC"] = _boolean(options.auto_garbage_collection)
     if options.volatile:
         values["CVMFS_VOLATILE"] = "true"
     lines = [f"{key}={value}\n" for key, value in values.items()]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Final
@@ -23,8 +24,8 @@ from cvmfs_objstore.compression import Compression
 from cvmfs_objstore.errors import FormatError
 from cvmfs_objstore.hashes import Algorithm
 
-IN_FLIGHT: Final = 32 << 20
-"""Bytes of one body that may wait to be compressed, hashed and written."""
+IN_FLIGHT: Final = 64 << 20
+"""Bytes of all large bodies together that may wait to be compressed, hashed and written, beside a chunk of each."""
 SMALL: Final = 1 << 20
 """Up to this many bytes a body is small: one thread is enough for it."""
 _UNKNOWN: Final = 1 << 50  # surely longer than any body
@@ -45,18 +46,28 @@ def options(configuration: ServerConf, algorithm: Algorithm) -> ContentOptions:
         raise ConfigurationError(str(error)) from error
 
 
-def store_file(body: Body, length: int | None, repository: Repository) -> StoredContent:
+def store_file(body: Body, length: int | None, repository: Repository, others: int = 0) -> StoredContent:
     """Read *body*, of *length* bytes if that is known, to its end and store it as one file's content.
 
-    Raises :exc:`UploadError`, :exc:`EngineError` and ``OSError``.
+    *others* is how many large bodies are stored at the same time. Raises :exc:`UploadError`, :exc:`EngineError` and
+    ``OSError``.
     """
-    settings = options(repository.configuration(), repository.head().root_hash.algorithm)
     threads = 1 if length is not None and length <= SMALL else None
-    with Contents(repository.storage, settings, threads=threads, in_flight=IN_FLIGHT) as contents:
+    with _contents(repository, others, threads) as contents:
         stored = contents.add(body, _UNKNOWN if length is None else length)
         body.finish()  # its checksum is known at its end only
         contents.finish()
     return stored
+
+
+def _contents(
+    repository: Repository, others: int, threads: int | None, progress: Callable[[int], None] = lambda size: None
+) -> Contents:
+    settings = options(repository.configuration(), repository.head().root_hash.algorithm)
+    in_flight = IN_FLIGHT // (others + 1)
+    if others >= (os.cpu_count() or 1):
+        threads = 1
+    return Contents(repository.storage, settings, threads=threads, in_flight=in_flight, progress=progress)
 
 
 class Archive(StrEnum):
@@ -66,7 +77,9 @@ class Archive(StrEnum):
     OCI = "oci"
 
 
-def store_archive(body: Body, kind: Archive, repository: Repository, limits: RepositorySettings) -> Gathered:
+def store_archive(
+    body: Body, kind: Archive, repository: Repository, limits: RepositorySettings, others: int = 0
+) -> Gathered:
     """Read *body* to its end and store what is in it: of an image, what its layers amount to.
 
     Device files are left out. Raises :exc:`UploadError`, :exc:`EngineError` and ``OSError``.
@@ -79,12 +92,8 @@ def store_archive(body: Body, kind: Archive, repository: Repository, limits: Rep
         if taken > limits.max_bytes:
             raise TooLarge(f"the archive holds more than {limits.max_bytes} bytes")
 
-    settings = options(repository.configuration(), repository.head().root_hash.algorithm)
     wanted = GatherOptions(Devices.SKIP, limits.max_bytes, limits.max_entries)
-    with (
-        translated(),
-        Contents(repository.storage, settings, in_flight=IN_FLIGHT, progress=progress) as contents,
-    ):
+    with translated(), _contents(repository, others, None, progress) as contents:
         gathered = gather(ArchiveSource(body) if kind is Archive.TAR else ImageSource(body), contents, wanted)
         body.finish()
     return gathered

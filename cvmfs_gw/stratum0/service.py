@@ -4,7 +4,7 @@
 
     body ──▶ intake ──▶ job ──▶ committer ──▶ everybody who subscribed is told
                          ▲
-    upkeep ── expiry ────┘      whitelists, garbage
+    upkeep ── expiry ────┘      whitelists
 
 A body is taken in before its commit is asked for, so however long it takes, nobody waits for it. A job that was asked
 for is committed also when its client has gone away; sent again, it finds what it wanted.
@@ -57,7 +57,7 @@ log = logging.getLogger(__name__)
 MAX_UPLOADS: Final = 1000
 """Bodies that come in at the same time; more are told to come again. A small one is in memory as a whole."""
 MAX_LARGE: Final = 32
-"""Of these, those that are not small. Each has a thread, and some 50 MB of memory if the disk is slow."""
+"""Of these, those that are not small. Each has a thread, and a few chunks in memory."""
 WATCH_S: Final = 5.0
 """How often it is looked whether ``uploads.json`` has changed, in seconds."""
 
@@ -95,7 +95,7 @@ class UploadService:
         self._committer = GroupCommitter(engine.repository, self._check_leases, self._published, time.time)
         self._tasks: list[asyncio.Task[None]] = []
         gateway.garbage.others = self.oldest_work
-        self.upkeep = Upkeep(self, gateway.garbage)
+        self.upkeep = Upkeep(self)
 
     async def start(self, *, upkeep: bool = True) -> None:
         """Begin to look whether the settings have changed and, with *upkeep*, after times to live and whitelists."""
@@ -104,10 +104,9 @@ class UploadService:
 
     async def close(self) -> None:
         """Commit what was taken in, and end the threads."""
-        tasks = [*self._tasks, *self.upkeep.collections]
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for pool in (self._bodies, self._readers, self._committer):
             await asyncio.to_thread(pool.shutdown if isinstance(pool, ThreadPoolExecutor) else pool.close)
         await asyncio.to_thread(self.clock.save)
@@ -145,13 +144,14 @@ class UploadService:
         small = wanted.length is not None and wanted.length <= SMALL
         with self._working(fqrn, small=small):
             repository = await self._in_thread(self.repository, fqrn)
+            others = max(self._large - 1, 0)
 
             def read(body: Body) -> Job:
                 # a file's time is the clock's that times to live are measured with, so that its age is right
                 if wanted.unpack is not None:
-                    gathered = store_archive(body, wanted.unpack, repository, limits)
+                    gathered = store_archive(body, wanted.unpack, repository, limits, others)
                     return PutTree(path, gathered, int(self.clock()), end, wanted.overwrite)
-                content = store_file(body, wanted.length, repository)
+                content = store_file(body, wanted.length, repository, others)
                 return PutFile(path, content, int(self.clock()), end, wanted.mode, wanted.overwrite)
 
             if small:

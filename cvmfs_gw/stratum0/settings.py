@@ -39,7 +39,7 @@ _NOBODY: Final = hashlib.sha256(b"a token that nobody has").hexdigest()
 
 
 class RepositorySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a repository takes uploads. Times in seconds; 0 for no time to live, and for no collection of garbage."""
+    """How a repository takes uploads. Times in seconds."""
 
     default_ttl_s: int = 0
     """For uploads that do not say; 0: they stay."""
@@ -51,10 +51,6 @@ class RepositorySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     """Of an archive."""
     public_read: bool = False
     """Whether anybody may list and download."""
-    collect_every_s: int = 3600
-    """How long after something has expired its garbage is collected, at the earliest after the last time."""
-    keep_s: int = 3 * 86_400
-    """The revisions of how long are kept by that collection."""
 
     def __post_init__(self) -> None:
         for name in ("default_ttl_s", "max_ttl_s"):
@@ -62,8 +58,6 @@ class RepositorySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
                 raise ValueError(f"{name}: not from 0 to {MAX_TTL_S}")
         if not 0 < self.max_bytes <= MAX_FILE or not 0 < self.max_entries <= MAX_ENTRIES:
             raise ValueError(f"max_bytes and max_entries: not from 1 to {MAX_FILE} and {MAX_ENTRIES}")
-        if self.collect_every_s < 0 or self.keep_s < 0:
-            raise ValueError("collect_every_s and keep_s: not negative")
         if self.max_ttl_s and self.default_ttl_s > self.max_ttl_s:
             raise ValueError("default_ttl_s is more than max_ttl_s")
 

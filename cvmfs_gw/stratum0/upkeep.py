@@ -1,4 +1,6 @@
-"""What a server does by itself: remove what has lived its time, collect after it, keep whitelists good.
+"""What a server does by itself: remove what has lived its time, keep whitelists good.
+
+Garbage is collected after it as after every commit, if ``server.conf`` wants that (``CVMFS_AUTO_GC``).
 
 When the next entry is due is known from uploads as they come, and found by looking through the head from time to time,
 as publishers bring and take entries, too. A look costs little where nothing has changed.
@@ -15,9 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from cvmfs_gw.engine.errors import EngineError
-from cvmfs_gw.engine.gc import Policy
 from cvmfs_gw.gateway.errors import GatewayError
-from cvmfs_gw.gateway.garbage import Garbage
 from cvmfs_gw.stratum0.whitelist import WhitelistState, look_after
 from cvmfs_objstore.errors import ObjectStoreError
 
@@ -37,14 +37,11 @@ WHITELIST_S: Final = 3600.0
 class Upkeep:
     """Runs in the event loop of *service*."""
 
-    def __init__(self, service: UploadService, garbage: Garbage) -> None:
-        self._service, self._garbage = service, garbage
+    def __init__(self, service: UploadService) -> None:
+        self._service = service
         self._next: dict[str, float] = {}
         self._looked: dict[str, float] = {}
         self._awake = asyncio.Event()
-        self._collected: dict[str, float] = {}
-        self.collections: set[asyncio.Task[None]] = set()
-        """Collections of garbage that are running."""
         self.whitelists: dict[str, WhitelistState] = {}
         """The whitelists as they were found last."""
 
@@ -96,7 +93,6 @@ class Upkeep:
             removed = await service.expire(fqrn)
             if removed:
                 log.info("%s: %d entries have lived their time", fqrn, removed)
-                self._collect_soon(fqrn)
             first = await self._first(fqrn)
             if first <= service.clock():
                 first = service.clock() + BLOCKED_S
@@ -106,31 +102,6 @@ class Upkeep:
         service = self._service
         root = (await service.head(fqrn)).root_hash
         return await asyncio.to_thread(lambda: service.index(fqrn).first(root))
-
-    # --- garbage -------------------------------------------------------------------------------------------------
-
-    def _collect_soon(self, fqrn: str) -> None:
-        settings = self._service.admission.settings.repositories[fqrn]
-        last = self._collected.get(fqrn, -math.inf)
-        if not settings.collect_every_s or time.monotonic() - last < settings.collect_every_s:
-            return
-        self._collected[fqrn] = time.monotonic()
-        task = asyncio.create_task(self._collect(fqrn, settings.keep_s))
-        self.collections.add(task)
-        task.add_done_callback(self.collections.discard)
-
-    async def _collect(self, fqrn: str, keep_s: int) -> None:
-        try:
-            if not (await asyncio.to_thread(self._service.repository(fqrn).configuration)).garbage_collection:
-                log.warning("%s: what has lived its time takes up room for ever: no garbage collection", fqrn)
-                return
-            policy = Policy(since=time.time() - keep_s)
-            report = await self._garbage.collect(fqrn, policy, dry_run=False, on_delete=lambda name, size: None)
-            log.info("%s: collected %d objects, %d bytes", fqrn, report.condemned_objects, report.condemned_bytes)
-        except (GatewayError, EngineError) as error:
-            log.warning("%s: garbage was not collected: %s", fqrn, error)
-        except Exception:
-            log.exception("%s: garbage was not collected", fqrn)
 
     # --- whitelists ----------------------------------------------------------------------------------------------
 

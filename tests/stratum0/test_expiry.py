@@ -18,13 +18,12 @@ from cvmfs_gw.engine.tags import rollback
 from cvmfs_gw.engine.transaction import Transaction
 from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_gw.stratum0.expiry import ATTRIBUTE, ExpiryIndex, expires, later, with_expiry
-from cvmfs_gw.stratum0.settings import RepositorySettings
 from cvmfs_objstore.formats.entry import Kind, pack_xattrs, unpack_xattrs
 from tests.engine.repositories import FQRN
 from tests.engine.trees import Item, make_entry
 from tests.gateway.support import until
 from tests.stratum0.conftest import Start
-from tests.stratum0.support import Server, checked, write_settings
+from tests.stratum0.support import Server, checked
 
 FILE = make_entry("/f", Item(Kind.FILE, 1))[0]
 
@@ -167,8 +166,6 @@ async def test_another_revision_brings_its_own_ends(server: Server) -> None:
 
 async def test_garbage_follows(start: Start) -> None:
     server = await start(upkeep=True)
-    write_settings(server.paths, RepositorySettings(collect_every_s=1, keep_s=0))
-    await server.uploads.reload()
     collected = []
     collect = server.gateway.garbage.collect
 
@@ -179,6 +176,8 @@ async def test_garbage_follows(start: Start) -> None:
 
     server.gateway.garbage.collect = noticed  # type: ignore[method-assign, assignment]
     await server.put("f?ttl_s=10", b"x")
+    with open(server.paths.server_conf(FQRN), "a", encoding="utf-8") as file:  # noqa: ASYNC230
+        file.write("CVMFS_AUTO_GC=true\n")
     server.time.advance(11)
     server.uploads.upkeep.wake()
     await until(lambda: collected)

@@ -53,7 +53,6 @@ TOKEN = {"id": "t", "repository": FQRN, "sha256": "0" * 64}
         {"repositories": {FQRN: {"max_ttl_s": 5, "default_ttl_s": 6}}},
         {"repositories": {FQRN: {"max_bytes": 0}}},
         {"repositories": {FQRN: {"max_entries": 10**12}}},
-        {"repositories": {FQRN: {"keep_s": -1}}},
         {"repositories": {}, "tokens": [TOKEN]},
         {"repositories": {FQRN: {}}, "tokens": [TOKEN, TOKEN]},
         {"repositories": {FQRN: {}}, "tokens": [{**TOKEN, "path": "/a/../b"}]},
