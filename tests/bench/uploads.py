@@ -43,6 +43,27 @@ print(json.dumps({"seconds": time.monotonic() - began, "reply": reply.decode(err
 """
 
 
+_CLIENTS: Final = 20
+_FILES: Final = 50
+_MANY: Final = """
+import http.client, json, sys, threading, time
+port, head, token, clients, files = int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
+def put(client):
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    for number in range(files):
+        data, headers = b"%d" % number * 500, {"Authorization": f"Bearer {token}"}
+        connection.request("PUT", f"{head}/{client}/{number}", data, headers)
+        reply = connection.getresponse()
+        assert reply.status == 201, reply.read()
+        reply.read()
+threads = [threading.Thread(target=put, args=(client,)) for client in range(clients)]
+began = time.monotonic()
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(json.dumps(time.monotonic() - began))
+"""
+
+
 def rows(rounds: int) -> list[Row]:
     """Uploads and plain writes in turns; the reference's column is the plain write."""
     uploads: list[float] = []
@@ -56,7 +77,11 @@ def rows(rounds: int) -> list[Row]:
             uploads.append(_SIZE / _MIB / _upload(server.port, token, name))
             plain.append(_SIZE / _MIB / _plain(server.root / "srv/cvmfs" / FQRN / "plain"))
             _remove(server.port, token, name, server.root)
-    return [Row("1 GiB file, no compression", median(uploads[1:]), median(plain[1:]), "MiB/s", "400 and 0.5x")]
+        many = [_many(server.port, token, number) for number in range(rounds + 1)]
+    return [
+        Row("1 GiB file, no compression", median(uploads[1:]), median(plain[1:]), "MiB/s", "400 and 0.5x"),
+        Row(f"small files, {_CLIENTS} clients, each published", median(many[1:]), None, "files/s"),
+    ]
 
 
 def _token(root: Path, port: int) -> str:
@@ -90,6 +115,14 @@ def _upload(port: int, token: str, name: str) -> float:
     found = _send(port, head)
     assert "201 Created" in str(found["reply"]), found
     return float(str(found["seconds"]))
+
+
+def _many(port: int, token: str, number: int) -> float:
+    """Small files for each second, from clients that wait for each answer."""
+    head = f"/api/v1/repos/{FQRN}/files/many{number}"
+    command = [sys.executable, "-c", _MANY, str(port), head, token, str(_CLIENTS), str(_FILES)]
+    seconds = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return _CLIENTS * _FILES / float(seconds)
 
 
 def _plain(path: Path) -> float:
