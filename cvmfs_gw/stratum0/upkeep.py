@@ -30,6 +30,8 @@ LOOK_S: Final = 60.0
 """How often the heads are looked through, and the clock is saved, in seconds."""
 BLOCKED_S: Final = 10.0
 """How long to leave alone what is due and could not be removed: a publisher works there, or the disk is full."""
+AGAIN_S: Final = 1.0
+"""The same if others were removed, so that a stream of ends does not become one of commits."""
 WHITELIST_S: Final = 3600.0
 """How often whitelists are looked at, in seconds."""
 
@@ -95,7 +97,8 @@ class Upkeep:
                 log.info("%s: %d entries have lived their time", fqrn, removed)
             first = await self._first(fqrn)
             if first <= service.clock():
-                first = service.clock() + BLOCKED_S
+                # what is due is in the way of a publisher, or has become due meanwhile
+                first = service.clock() + (AGAIN_S if removed else BLOCKED_S)
         self._next[fqrn] = first
 
     async def _first(self, fqrn: str) -> float:

@@ -187,7 +187,7 @@ class World:
             with urllib.request.urlopen(f"{self.gateway}/repos", timeout=5) as reply:
                 return bool(reply.status == 200)
         except OSError:
-            return False
+            return False  # also a timeout: the parent listens, and its worker is not ready yet
 
     def kill(self) -> None:
         """Kill the server, as a crash would."""
