@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from tests.e2e.machines import Machine
+from conformance.machines.machine import Machine
 from tests.e2e.world import World, wait_for
 
 FQRN: Final = "ci.example.org"
