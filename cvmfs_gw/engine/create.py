@@ -67,7 +67,6 @@ class RepositoryOptions:
     compression: str = "default"
     volatile: bool = False
     garbage_collection: bool = False
-    auto_garbage_collection: bool = False
     auto_tag: bool = True
     auto_tag_timespan: str = ""
     ttl: int = DEFAULT_TTL
@@ -142,7 +141,6 @@ def begin_anew(fqrn: str, paths: SystemPaths, stratum0: str, now: float, *, keys
     options = RepositoryOptions(
         stratum0=stratum0,
         garbage_collection=True,
-        auto_garbage_collection=True,
         auto_tag=False,
         keys=keys,
         revision=int(now),
@@ -290,7 +288,7 @@ def _write_configuration(fqrn: str, paths: SystemPaths, options: RepositoryOptio
         "CVMFS_REPOSITORY_TTL": str(options.ttl),
     }
     if options.garbage_collection:
-        values["CVMFS_AUTO_GC"] = _boolean(options.auto_garbage_collection)
+        values["CVMFS_AUTO_GC"] = "true"
     if options.volatile:
         values["CVMFS_VOLATILE"] = "true"
     lines = [f"{key}={value}\n" for key, value in values.items()]
