@@ -230,6 +230,8 @@ class TreeDiff:
     def _choose_files(self) -> Iterator[tuple[NewFiles, RowPaths, dict[PathKey, str]]]:
         """The new files that are put together, and their directories; the others are left to be put one by one."""
         for _, result, diff in self._diffs:
+            if not diff.has_files:
+                continue
             files, paths = diff.files, RowPaths(result.catalog, result.mountpoint)
             if self._moved:
                 files.leave_out(self._moved)

@@ -85,7 +85,8 @@ class Inspector:
             for directories in (True, False):
                 for row in diff.added(directories=directories):
                     self._take(node, paths, row, touched)
-            self._take_files(diff.files, paths, touched)
+            if diff.has_files:
+                self._take_files(diff.files, paths, touched)
         return node.catalog.count_rows()
 
     def _changed_own(self, before: Node, node: Node, touched: _Touched) -> Counters:
@@ -105,8 +106,9 @@ class Inspector:
                     touched.note(old)
                     own.count(old, _chunk_count(before.catalog, row.key, old), -1)
                     own.count(row.entry, _chunk_count(node.catalog, row.key, row.entry))
-            self._take_files(diff.files, paths, touched)
-            own.add(diff.files.counters())
+            if diff.has_files:
+                self._take_files(diff.files, paths, touched)
+                own.add(diff.files.counters())
         return own
 
     def _take_files(self, files: NewFiles, paths: RowPaths, touched: _Touched) -> None:

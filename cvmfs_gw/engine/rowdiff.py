@@ -9,7 +9,6 @@ What differs is copied into tables of their own (see :mod:`cvmfs_gw.engine.rows`
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -36,10 +35,13 @@ _SMALL: Final = 1 << 20
 
 _TABLES: Final = (
     f"CREATE TABLE found.changed {TABLE}",
-    f"CREATE TEMP TABLE former (id INTEGER PRIMARY KEY, {TYPED_COLUMNS}) STRICT",
-    "CREATE TEMP TABLE gone (id INTEGER PRIMARY KEY)",
-    "CREATE TEMP TABLE look_new (id INTEGER PRIMARY KEY)",
-    "CREATE TEMP TABLE look_old (id INTEGER PRIMARY KEY)",
+    "CREATE TABLE found.gone (id INTEGER PRIMARY KEY)",
+    "CREATE TABLE found.look_new (id INTEGER PRIMARY KEY)",
+    "CREATE TABLE found.look_old (id INTEGER PRIMARY KEY)",
+)
+_FORMER: Final = f"CREATE TABLE found.former (id INTEGER PRIMARY KEY, {TYPED_COLUMNS}) STRICT"
+_HAS_FORMER: Final = (
+    "SELECT EXISTS (SELECT 1 FROM found.gone) OR EXISTS (SELECT 1 FROM found.changed WHERE old IS NOT NULL)"
 )
 _INTO_CHANGED: Final = f"INSERT INTO found.changed (id, old, many, {COLUMN_LIST}) SELECT n.rowid"
 _INSERT_ALL: Final = f"{_INTO_CHANGED}, NULL, {IS_PLAIN}, {columns_of('n')} FROM main.catalog n NOT INDEXED"
@@ -48,12 +50,12 @@ _INSERT_CHANGED: Final = (
     f" LEFT JOIN base.catalog b ON {_SAME_KEY} WHERE b.md5path_1 IS NULL OR ({_NEW}) IS NOT ({_OLD})"
 )
 _INSERT_GONE: Final = (
-    "INSERT INTO temp.gone SELECT b.rowid FROM {source}"
+    "INSERT INTO found.gone SELECT b.rowid FROM {source}"
     f" WHERE NOT EXISTS (SELECT 1 FROM main.catalog n WHERE {_SAME_KEY})"
 )
 _INSERT_FORMER: Final = (
-    f"INSERT INTO temp.former (id, {COLUMN_LIST}) SELECT b.rowid, {columns_of('b')} FROM ("
-    "SELECT id FROM temp.gone UNION SELECT old FROM found.changed WHERE old IS NOT NULL"
+    f"INSERT INTO found.former (id, {COLUMN_LIST}) SELECT b.rowid, {columns_of('b')} FROM ("
+    "SELECT id FROM found.gone UNION SELECT old FROM found.changed WHERE old IS NOT NULL"
     ") l CROSS JOIN base.catalog b ON b.rowid = l.id"
 )
 _INSERT_CHANGED_CHUNKS: Final = (
@@ -65,10 +67,10 @@ _INSERT_CHANGED_CHUNKS: Final = (
 )
 _ADDED: Final = f"SELECT {columns_of('n')} FROM found.changed n WHERE n.old IS NULL AND NOT n.many AND n.flags & 1 = ?"
 _MODIFIED: Final = (
-    f"SELECT {columns_of('n')}, {_OLD} FROM found.changed n CROSS JOIN temp.former b ON b.id = n.old"
+    f"SELECT {columns_of('n')}, {_OLD} FROM found.changed n CROSS JOIN found.former b ON b.id = n.old"
     " WHERE n.flags & 1 = ?"
 )
-_GONE: Final = f"SELECT {columns_of('b')} FROM temp.gone g CROSS JOIN temp.former b ON b.id = g.id"
+_GONE: Final = f"SELECT {columns_of('b')} FROM found.gone g CROSS JOIN found.former b ON b.id = g.id"
 _BAD_CHUNKS: Final = (
     f"SELECT n.name FROM found.changed n CROSS JOIN main.chunks k USING (md5path_1, md5path_2)"
     f" WHERE n.flags & {FLAG_CHUNKED} AND (typeof(k.offset) != 'integer' OR typeof(k.size) != 'integer'"
@@ -90,6 +92,7 @@ class CatalogDiff:
         self._result = result.connection
         self.files = NewFiles(self._result, "found")
         """Plain new files: all or none of them."""
+        self._has_former = False
         try:
             attach_empty(self._result, "found")
             for statement in _TABLES:
@@ -108,7 +111,10 @@ class CatalogDiff:
         if bad is not None:
             self.close()
             raise MergeError(f"the catalog's chunks of {bad[0]!r} make no sense")
-        if 0 < self.files.count() < many:
+        count = self.files.count()
+        self.has_files = count >= many > 0
+        """Whether there are any :attr:`files`."""
+        if count and not self.has_files:
             self.files.leave_out_all()
 
     def _compare(self, base: Catalog, result: Catalog, files: tuple[bytes, bytes] | None) -> None:
@@ -129,8 +135,8 @@ class CatalogDiff:
         self._note("look_new", rows.new)
         self._note("look_old", rows.old)
         self._find(
-            "temp.look_new l CROSS JOIN main.catalog n ON n.rowid = l.id",
-            "temp.look_old l CROSS JOIN base.catalog b ON b.rowid = l.id",
+            "found.look_new l CROSS JOIN main.catalog n ON n.rowid = l.id",
+            "found.look_old l CROSS JOIN base.catalog b ON b.rowid = l.id",
             chunks=with_chunks,
         )
 
@@ -150,28 +156,28 @@ class CatalogDiff:
         self._result.executemany(f"INSERT INTO base.catalog VALUES ({marks}, ?)", found)
 
     def _note(self, table: str, row_ids: Iterable[int]) -> None:
-        self._result.executemany(f"INSERT OR IGNORE INTO temp.{table} VALUES (?)", ((row_id,) for row_id in row_ids))
+        self._result.executemany(f"INSERT OR IGNORE INTO found.{table} VALUES (?)", ((row_id,) for row_id in row_ids))
 
     def _find(self, new: str, old: str, *, chunks: bool) -> None:
         self._result.execute(_INSERT_CHANGED.format(source=new))
         self._result.execute(_INSERT_GONE.format(source=old))
         if chunks:
             self._result.execute(_INSERT_CHANGED_CHUNKS)
-        self._result.execute(_INSERT_FORMER)
+        self._has_former = bool(self._result.execute(_HAS_FORMER).fetchone()[0])
+        if self._has_former:
+            self._result.execute(_FORMER)
+            self._result.execute(_INSERT_FORMER)
         detach(self._result, "base")
 
     def close(self) -> None:
         """Leave the result as it was."""
         # Where an error cut a query off, that may hold its table yet; nobody goes on with such a catalog.
-        with contextlib.suppress(sqlite3.OperationalError):
-            for table in ("former", "gone", "look_new", "look_old"):
-                self._result.execute(f"DROP TABLE IF EXISTS temp.{table}")
         detach(self._result, "base")
         detach(self._result, "found")
 
     def removed(self) -> Iterator[Row]:
         """Rows that are gone, as they were."""
-        return map(make_row, self._result.execute(_GONE))
+        return map(make_row, self._result.execute(_GONE)) if self._has_former else iter(())
 
     def added_keys(self) -> Iterator[PathKey]:
         """Keys of all rows that are new."""
@@ -183,7 +189,7 @@ class CatalogDiff:
 
     def modified(self, *, directories: bool) -> Iterator[tuple[Row, Entry]]:
         """Rows of what is now a directory, or all else, that differ themselves or in their chunks, with the old one."""
-        for found in self._result.execute(_MODIFIED, (directories,)):
+        for found in self._result.execute(_MODIFIED, (directories,)) if self._has_former else ():
             yield make_row(found[:_WIDTH]), Entry._make(found[_WIDTH:])
 
 
