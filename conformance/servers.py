@@ -127,6 +127,11 @@ class Own:
             self._notify = subprocess.Popen(command, stdout=log, stderr=log)
         _wait_for(self.notify_port)
 
+    def said(self) -> str:
+        """What they have logged."""
+        log = self.root / "log"
+        return log.read_text(errors="replace") if log.exists() else ""
+
     def stop(self) -> None:
         """End both, and whatever :func:`restart_own` has put in the gateway's place."""
         if self._notify is not None:
@@ -136,6 +141,8 @@ class Own:
             except subprocess.TimeoutExpired:
                 self._notify.kill()
                 self._notify.wait()
+        if not (self.root / "pid").exists():
+            return
         pid = int((self.root / "pid").read_text())
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
@@ -201,13 +208,13 @@ def own(sessions: Path | None = None, *, small: bool = False) -> Iterator[Target
     """This product's gateway with its web server, running; see :func:`room`."""
     with room("conformance-", small=small) as folder:
         server = Own(folder)
-        server.prepare(sessions)
-        server.start()
-        server.start_notify()
         try:
+            server.prepare(sessions)
+            server.start()
+            server.start_notify()
             yield server.target(sessions)
         except BaseException:
-            print((server.root / "log").read_text(errors="replace")[-3000:], file=sys.stderr)
+            print(server.said()[-3000:], file=sys.stderr)
             raise
         finally:
             server.stop()
