@@ -33,7 +33,7 @@ from cvmfs_objstore.hashes import ContentHash
 _log = logging.getLogger(__name__)
 _MAX_LOGGED_COLLISIONS: Final = 20
 _PREPARED: Final = 8
-"""How many catalogs of a pack are read ahead: the last ones, as the root comes at the end."""
+"""How many catalogs of a pack are read ahead: the last ones, and of these the last first, as the root is at the end."""
 
 
 class Engine:
@@ -67,7 +67,7 @@ class Engine:
         """Read uploaded catalogs into memory while the publisher is still busy; see the protocol."""
         try:
             store = self.repository(fqrn).catalogs
-            for name in catalogs[-_PREPARED:]:
+            for name in reversed(catalogs[-_PREPARED:]):
                 store.plain(name)
         except (EngineError, ObjectStoreError, OSError) as error:
             _log.debug("%s: cannot read ahead: %s", fqrn, error)  # the commit will say what is wrong

@@ -135,6 +135,33 @@ def test_not_zlib(bad: bytes) -> None:
         inflate_in_steps(bad, 1000, 3)
 
 
+@given(st.binary(min_size=1, max_size=300), st.data())
+def test_refuses_what_zlib_refuses(data: bytes, draw: st.DataObject) -> None:
+    """Clients inflate with zlib: nothing may pass here that they cannot read."""
+    stored = bytearray(deflate(data))
+    for place in draw.draw(st.lists(st.integers(0, len(stored) - 1), min_size=1, max_size=3)):
+        stored[place] = draw.draw(st.integers(0, 255))
+    engine = zlib.decompressobj()
+    try:
+        expected = engine.decompress(bytes(stored))
+    except zlib.error:
+        expected = None
+    if expected is None or not engine.eof or engine.unused_data:
+        with pytest.raises(ObjectCorrupt):
+            inflate(stored, 1 << 20)
+    else:
+        assert inflate(stored, 1 << 20) == expected
+
+
+def test_references_to_before_the_beginning() -> None:
+    # one block with fixed codes: the letter a, and three bytes from five before
+    stored = bytes.fromhex("789c4b04120000000001")
+    with pytest.raises(zlib.error, match="too far back"):
+        zlib.decompressobj().decompress(stored)
+    with pytest.raises(ObjectCorrupt):
+        inflate(stored, 1000)
+
+
 def test_bomb_is_not_expanded() -> None:
     bomb = deflate(bytes(50_000_000))
     with pytest.raises(ObjectTooLarge):
