@@ -53,10 +53,20 @@ def same_content(one: Entry, other: Entry) -> bool:
     Two things change that nobody has changed, by work further down, and do not count: a directory's size, which is that
     on the publisher's own disk, and nanoseconds that were not known and then read as none.
     """
-    mask = ~NESTING_FLAGS
-    size = one.size if one.is_directory and other.is_directory else other.size
-    one = one._replace(hardlinks=0, flags=one.flags & mask, mtimens=one.mtimens or 0)
-    return one == other._replace(hardlinks=0, flags=other.flags & mask, size=size, mtimens=other.mtimens or 0)
+    # asked for every file of a publish, so that no copies of entries are made
+    return (
+        one.mode == other.mode
+        and one.mtime == other.mtime
+        and (one.mtimens or 0) == (other.mtimens or 0)
+        and one.hash == other.hash
+        and not (one.flags ^ other.flags) & ~NESTING_FLAGS
+        and (one.size == other.size or (one.is_directory and other.is_directory))
+        and one.name == other.name
+        and one.symlink == other.symlink
+        and one.uid == other.uid
+        and one.gid == other.gid
+        and one.xattr == other.xattr
+    )
 
 
 class Transaction:
