@@ -37,6 +37,7 @@
     │   ├── KeyEndpointDisabled              200   error      key_endpoint_disabled
     │   ├── PublicKeyNotFound                200   error      public_key_not_found
     │   └── CertificateNotFound              200   error      certificate_not_found
+    ├── LeaseDatabaseError                   500   error      the lease database cannot be written: <why>
     ├── UnknownJob                           200   error      no such check: <id>
     ├── NotAvailable                         200   error      what this server does not do, in words
     └── ConfigError                          never on the wire; the process ends with exit code 1
@@ -302,6 +303,12 @@ class UnknownJob(_InWords):
 
 class NotAvailable(_InWords):
     """Something that this server does not do."""
+
+
+class LeaseDatabaseError(_InWords):
+    """What is to be remembered of a lease cannot be written; nothing has changed."""
+
+    http_status = 500
 
 
 class ConfigError(GatewayError):

@@ -39,7 +39,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cvmfs_gw.engine.commit_api import CommitOutcome, UploadStatistics
-from cvmfs_gw.gateway.errors import ConfigError
+from cvmfs_gw.gateway.errors import ConfigError, LeaseDatabaseError
 from cvmfs_objstore.hashes import ContentHash
 
 SCHEMA_VERSION: Final = 3
@@ -151,7 +151,7 @@ class LeaseDatabase:
                 self._prepare()
             self._log = os.open(f"{path}-wal", os.O_RDWR | os.O_CLOEXEC) if mode == "wal" else None
             self.sync()
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, LeaseDatabaseError) as error:
             self._db.close()
             raise ConfigError(f"cannot use the lease database {path}: {error}") from error
         except BaseException:
@@ -336,13 +336,15 @@ class LeaseDatabase:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("begin immediate")
         try:
+            self._db.execute("begin immediate")
             yield
             self._db.execute("commit")
-        except BaseException:
+        except BaseException as error:
             if self._db.in_transaction:
                 self._db.execute("rollback")
+            if isinstance(error, sqlite3.OperationalError):  # a full disk, another program's lock
+                raise LeaseDatabaseError(f"the lease database cannot be written: {error}") from error
             raise
 
     def _delete(self, tokens: Iterable[str]) -> None:

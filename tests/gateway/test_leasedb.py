@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from cvmfs_gw.engine.commit_api import CommitOutcome, UploadStatistics
-from cvmfs_gw.gateway.errors import ConfigError
+from cvmfs_gw.gateway.errors import ConfigError, LeaseDatabaseError
 from cvmfs_gw.gateway.leasedb import LeaseDatabase, LeaseRow
 from cvmfs_gw.paths import SystemPaths
 from tests.gateway.support import FQRN, NEW, OLD, catalog
@@ -203,3 +203,14 @@ def test_a_failed_change_changes_nothing(database: LeaseDatabase) -> None:
         database.grant(row("B", expires_ms=None), replaced=["A"])
     assert [found.token for found in database.leases()] == ["A"]
     database.grant(row("B"))
+
+
+def test_a_full_disk(database: LeaseDatabase, path: str) -> None:
+    database.grant(row())
+    pages = database._db.execute("pragma page_count").fetchone()[0]
+    database._db.execute(f"pragma max_page_count = {pages}")
+    with pytest.raises(LeaseDatabaseError, match="cannot be written: database or disk is full"):
+        database.grant(row("OTHER====", hostname="x" * 10_000))
+    assert query(path, "select Token from Lease") == [("TOKEN====",)]
+    database.remove(["TOKEN===="])
+    assert query(path, "select Token from Lease") == []
