@@ -18,7 +18,8 @@ OURS: Final = ("cvmfs_gw", "cvmfs_notify", "cvmfs_objstore", "conformance", "tes
 _BOTTOM: Final = ("cvmfs_gw.paths", "cvmfs_gw.serverconf", "cvmfs_gw.text", "cvmfs_gw.version", "cvmfs_gw.when")
 _ENGINE: Final = ("cvmfs_gw.engine", *_BOTTOM, "cvmfs_objstore")
 _INGEST: Final = ("cvmfs_gw.ingest", *_ENGINE)
-_GATEWAY: Final = ("cvmfs_gw.gateway", *_ENGINE)
+_CARE: Final = ("cvmfs_gw.care", *_ENGINE)
+_GATEWAY: Final = ("cvmfs_gw.gateway", *_CARE)
 _STRATUM0: Final = ("cvmfs_gw.stratum0", "cvmfs_gw.ingest", *_GATEWAY)
 _API: Final = ("cvmfs_gw.api", "cvmfs_notify", *_STRATUM0)
 
@@ -39,6 +40,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     "cvmfs_gw.client": ("cvmfs_gw.client", "cvmfs_gw.gateway.authorization", *_INGEST),
     "cvmfs_gw.stratum0": _STRATUM0,
     "cvmfs_gw.ingest": _INGEST,
+    "cvmfs_gw.care": _CARE,
     "cvmfs_gw.engine": _ENGINE,
     "cvmfs_gw.paths": ("cvmfs_objstore",),
     "cvmfs_gw.serverconf": ("cvmfs_objstore",),
@@ -59,6 +61,7 @@ _ASYNCHRONOUS: Final = ("asyncio", "aiohttp", "starlette", "sse_starlette")
 _NETWORK: Final = ("socket", "ssl", "http", "urllib.request", "urllib3", "aiohttp")
 FORBIDDEN: Final[dict[str, tuple[str, ...]]] = {
     "cvmfs_gw.engine": (*_ASYNCHRONOUS, *_NETWORK),
+    "cvmfs_gw.care": (*_ASYNCHRONOUS, *_NETWORK),
     "cvmfs_gw.ingest": (*_ASYNCHRONOUS, *_NETWORK, "time"),
     "cvmfs_gw.client": _ASYNCHRONOUS,
     "cvmfs_gw.gateway": ("aiohttp", "starlette"),

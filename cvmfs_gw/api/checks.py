@@ -13,8 +13,8 @@ from aiohttp import web
 from cvmfs_gw.api.context import authorization, json_body, service, url_path
 from cvmfs_gw.api.describe import COUNT, FLAG, TEXT, Paths, in_path, json_request, operation
 from cvmfs_gw.api.messages import decode, reply
-from cvmfs_gw.engine.check import CheckOptions, CheckReport
-from cvmfs_gw.engine.digests import FOLDERS
+from cvmfs_gw.care.check import CheckOptions, CheckReport
+from cvmfs_gw.care.digests import FOLDERS
 from cvmfs_gw.gateway.care import CheckJob
 from cvmfs_gw.gateway.errors import InvalidBody
 from cvmfs_gw.text import printable
@@ -24,7 +24,7 @@ MAX_SHOWN: Final = 1000
 
 
 class CheckRequest(msgspec.Struct, frozen=True):
-    """``POST /repos/<name>/checks``; see :class:`~cvmfs_gw.engine.check.CheckOptions`."""
+    """``POST /repos/<name>/checks``; see :class:`~cvmfs_gw.care.check.CheckOptions`."""
 
     tag: str = ""
     every_tag: bool = False

@@ -17,7 +17,7 @@ from aiohttp import web
 from cvmfs_gw.api.context import authorization, json_body, service
 from cvmfs_gw.api.describe import FLAG, TEXT, Paths, json_request, operation
 from cvmfs_gw.api.messages import GcRequest, decode, reply
-from cvmfs_gw.engine.gc import GcReport, Policy
+from cvmfs_gw.care.gc import GcReport, Policy
 from cvmfs_gw.gateway.errors import InvalidBody
 from cvmfs_objstore.hashes import ContentHash
 

@@ -18,11 +18,11 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, TextIO
 
+from cvmfs_gw.care.adopt import Adoption, adopt
+from cvmfs_gw.care.check_objects import Progress
+from cvmfs_gw.care.snapshot import CopyReport, FolderTarget, TarTarget, export
 from cvmfs_gw.cli.check import Bar
-from cvmfs_gw.engine.adopt import Adoption, adopt
-from cvmfs_gw.engine.check_objects import Progress
 from cvmfs_gw.engine.repository import Repository
-from cvmfs_gw.engine.snapshot import CopyReport, FolderTarget, TarTarget, export
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_gw.text import human_size
 

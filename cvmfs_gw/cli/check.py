@@ -14,10 +14,10 @@ import time
 from typing import TYPE_CHECKING
 
 from cvmfs_gw.api.checks import report_as_json
-from cvmfs_gw.engine.check import CheckOptions, CheckReport, check_repository
-from cvmfs_gw.engine.check_objects import Progress
-from cvmfs_gw.engine.faults import Repair
-from cvmfs_gw.engine.repair import repair
+from cvmfs_gw.care.check import CheckOptions, CheckReport, check_repository
+from cvmfs_gw.care.check_objects import Progress
+from cvmfs_gw.care.faults import Repair
+from cvmfs_gw.care.repair import repair
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_gw.text import printable

@@ -13,11 +13,11 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from cvmfs_gw.care.faults import Severity
 from cvmfs_gw.doctor.findings import Finding
 from cvmfs_gw.doctor.machine import examine_gateway
 from cvmfs_gw.doctor.repository import examine_repository
 from cvmfs_gw.doctor.website import examine_url
-from cvmfs_gw.engine.faults import Severity
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_gw.text import printable
 

@@ -18,8 +18,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, TextIO
 
 from cvmfs_gw.api.gc import describe
+from cvmfs_gw.care.gc import GcReport, Policy, collect
 from cvmfs_gw.engine.errors import StorageError
-from cvmfs_gw.engine.gc import GcReport, Policy, collect
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.gateway.config import Config
 from cvmfs_gw.gateway.garbage import oldest_lease_in

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from cvmfs_gw.engine.census import Census
+from cvmfs_gw.care.census import Census
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.engine.tags import find_root
 from cvmfs_gw.paths import SystemPaths

@@ -13,8 +13,8 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from cvmfs_gw.care.resign import WHITELIST_PATH, resign_manifest, resign_whitelist
 from cvmfs_gw.engine.repository import Repository
-from cvmfs_gw.engine.resign import WHITELIST_PATH, resign_manifest, resign_whitelist
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_objstore.formats.whitelist import SignedWhitelist
 

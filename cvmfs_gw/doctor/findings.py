@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from cvmfs_gw.engine.faults import Fault, Severity
+from cvmfs_gw.care.faults import Fault, Severity
 
 _OWNER = "run as the user who owns it, or give it to the user whom the gateway runs as (chown -R)"
 

@@ -7,10 +7,10 @@ import stat
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from cvmfs_gw.care.check_head import HeadCheck
+from cvmfs_gw.care.faults import Faults
 from cvmfs_gw.doctor.findings import Finding, FindingKind
-from cvmfs_gw.engine.check_head import HeadCheck
 from cvmfs_gw.engine.errors import EngineError
-from cvmfs_gw.engine.faults import Faults
 from cvmfs_gw.engine.locking import busy_with
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.paths import SystemPaths

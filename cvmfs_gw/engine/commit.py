@@ -14,8 +14,6 @@ from cvmfs_gw.engine.balance import Weights
 from cvmfs_gw.engine.catalogs import CatalogCache
 from cvmfs_gw.engine.commit_api import CommitOutcome, CommitRequest
 from cvmfs_gw.engine.errors import EngineError, MergeError, PathViolation, StorageError
-from cvmfs_gw.engine.gc import GcReport, OnDelete, Policy, collect
-from cvmfs_gw.engine.lastgc import due
 from cvmfs_gw.engine.merge import Merged, MergeRequest, check_ancestors, merge
 from cvmfs_gw.engine.phases import Stopwatch, describe
 from cvmfs_gw.engine.publish import Publication, TagChanges
@@ -49,7 +47,7 @@ class Engine:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._strict_objects = strict_objects
-        self._paths, self._environment, self._durable, self._clock = paths, environment, durable, clock
+        self._paths, self._environment, self._durable, self.clock = paths, environment, durable, clock
         self._cache = CatalogCache()
         self._repositories: dict[str, Repository] = {}
         self._lock = threading.Lock()
@@ -115,7 +113,7 @@ class Engine:
     def _commit(self, repository: Repository, request: CommitRequest) -> CommitOutcome:
         watch = Stopwatch()
         head = repository.head()
-        now = self._clock()
+        now = self.clock()
         tags = TagChanges(
             request.tag_name,
             request.tag_description,
@@ -176,41 +174,9 @@ class Engine:
         counts.catalog_bytes_uploaded = uploads.catalog_bytes_added
         started = request.started_ms / 1000 if request.started_ms else now
         try:
-            record_publish(repository.statistics_path, request.fqrn, started, self._clock(), merged.revision, counts)
+            record_publish(repository.statistics_path, request.fqrn, started, self.clock(), merged.revision, counts)
         except (sqlite3.Error, OSError) as error:
             _log.warning("%s: cannot store statistics: %s", request.fqrn, error)
-
-    def collect(
-        self,
-        fqrn: str,
-        policy: Policy,
-        *,
-        oldest_lease: float | None,
-        dry_run: bool,
-        on_delete: OnDelete | None,
-        stop: Callable[[], bool],
-    ) -> GcReport:
-        """Collect garbage while commits go on; see :func:`cvmfs_gw.engine.gc.collect`. Raises :exc:`EngineError`."""
-        try:
-            return collect(
-                self.repository(fqrn),
-                policy,
-                oldest_lease=oldest_lease,
-                dry_run=dry_run,
-                on_delete=on_delete,
-                stop=stop,
-                clock=self._clock,
-            )
-        except (ObjectStoreError, OSError) as error:
-            raise StorageError(f"{fqrn}: {error}") from error
-
-    def collection_due(self, fqrn: str) -> Policy | None:
-        """What an automatic collection is to keep now; None if it is not time. Raises :exc:`EngineError`."""
-        try:
-            since = due(self.repository(fqrn), self._clock())
-        except (ObjectStoreError, OSError) as error:
-            raise StorageError(f"{fqrn}: {error}") from error
-        return None if since is None else Policy(since=since)
 
     def recover(self, fqrn: str) -> None:
         """Put right what a killed process left behind. Only at start; raises :exc:`EngineError` or ``OSError``."""

@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Protocol, runtime_checkable
 
 from cvmfs_gw.engine.errors import EngineError
-from cvmfs_gw.engine.gc import Policy
 from cvmfs_gw.gateway.committer import Committed
 from cvmfs_gw.gateway.errors import GatewayError
 from cvmfs_gw.gateway.garbage import Garbage
@@ -23,18 +21,10 @@ from cvmfs_gw.gateway.garbage import Garbage
 log = logging.getLogger(__name__)
 
 
-@runtime_checkable
-class DueEngine(Protocol):
-    """What is needed of an engine that knows when it is time to collect."""
-
-    def collection_due(self, fqrn: str) -> Policy | None: ...
-
-
 class AutoGarbage:
     """Listens to commits. To be used from one event loop only."""
 
-    def __init__(self, engine: object, garbage: Garbage) -> None:
-        self._engine = engine if isinstance(engine, DueEngine) else None
+    def __init__(self, garbage: Garbage) -> None:
         self._garbage = garbage
         self._running: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
@@ -42,31 +32,29 @@ class AutoGarbage:
     async def committed(self, committed: Committed) -> None:
         """Collect if it is time; returns at once."""
         fqrn = committed.fqrn
-        if self._engine is None:
-            return
         if fqrn in self._running:
             self._again.add(fqrn)
             return
-        self._running[fqrn] = asyncio.create_task(self._run(self._engine, fqrn))
+        self._running[fqrn] = asyncio.create_task(self._run(fqrn))
 
     async def idle(self) -> None:
         """Wait until nothing is under way."""
         while self._running:
             await asyncio.gather(*self._running.values())
 
-    async def _run(self, engine: DueEngine, fqrn: str) -> None:
+    async def _run(self, fqrn: str) -> None:
         try:
             while True:
                 self._again.discard(fqrn)
-                await self._collect_if_due(engine, fqrn)
+                await self._collect_if_due(fqrn)
                 if fqrn not in self._again:
                     break
         finally:
             del self._running[fqrn]
 
-    async def _collect_if_due(self, engine: DueEngine, fqrn: str) -> None:
+    async def _collect_if_due(self, fqrn: str) -> None:
         try:
-            policy = await asyncio.to_thread(engine.collection_due, fqrn)
+            policy = await asyncio.to_thread(self._garbage.due, fqrn)
             if policy is None:
                 return
             report = await self._garbage.collect(fqrn, policy, dry_run=False)

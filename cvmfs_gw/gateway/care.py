@@ -14,18 +14,19 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Final, Protocol, TypeVar, runtime_checkable
+from typing import Final, TypeVar
 
-from cvmfs_gw.engine.check import CheckOptions, CheckReport, check_repository
-from cvmfs_gw.engine.check_objects import Progress
+from cvmfs_gw.care.check import CheckOptions, CheckReport, check_repository
+from cvmfs_gw.care.check_objects import Progress
+from cvmfs_gw.care.growth import Growth, GrowthPoint
+from cvmfs_gw.care.resign import resign_manifest, resign_whitelist
 from cvmfs_gw.engine.commit_api import CommitOutcome
 from cvmfs_gw.engine.errors import Conflict, EngineError, StorageError
-from cvmfs_gw.engine.growth import Growth, GrowthPoint
 from cvmfs_gw.engine.repository import Repository
-from cvmfs_gw.engine.resign import resign_manifest, resign_whitelist
 from cvmfs_gw.engine.tags import Rollback, add_tag, find_root, list_tags, move_tag, remove_tags, rollback
 from cvmfs_gw.gateway.committer import Committed, Committer
 from cvmfs_gw.gateway.errors import NotAvailable, UnknownJob
+from cvmfs_gw.gateway.garbage import CareEngine
 from cvmfs_gw.gateway.repositories import Repositories
 from cvmfs_objstore.errors import ObjectStoreError
 from cvmfs_objstore.formats.history import Tag
@@ -39,13 +40,6 @@ MAX_JOBS: Final = 20
 """Checks that are remembered: for a new one, the oldest that has ended is forgotten."""
 _THREADS: Final = 2
 T = TypeVar("T")
-
-
-@runtime_checkable
-class CareEngine(Protocol):
-    """What is needed of an engine whose repositories can be cared for."""
-
-    def repository(self, fqrn: str) -> Repository: ...
 
 
 @dataclass(slots=True)

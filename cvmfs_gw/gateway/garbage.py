@@ -10,9 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Final, Protocol, runtime_checkable
 
-from cvmfs_gw.engine.gc import GcReport, OnDelete, Policy
+from cvmfs_gw.care.gc import GcReport, OnDelete, Policy, collect
+from cvmfs_gw.care.lastgc import due
+from cvmfs_gw.engine.errors import StorageError
+from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.gateway.errors import NotAvailable
 from cvmfs_gw.gateway.leases import Lease
+from cvmfs_objstore.errors import ObjectStoreError
 
 MAX_PARALLEL: Final = 2
 """Repositories that are collected at the same time."""
@@ -20,26 +24,19 @@ _DAY_MS: Final = 86_400_000
 
 
 @runtime_checkable
-class GarbageEngine(Protocol):
-    """What is needed of an engine that can collect garbage."""
+class CareEngine(Protocol):
+    """What is needed of an engine whose repositories can be cared for. *clock* gives seconds since the epoch."""
 
-    def collect(
-        self,
-        fqrn: str,
-        policy: Policy,
-        *,
-        oldest_lease: float | None,
-        dry_run: bool,
-        on_delete: OnDelete | None,
-        stop: Callable[[], bool],
-    ) -> GcReport: ...
+    clock: Callable[[], float]
+
+    def repository(self, fqrn: str) -> Repository: ...
 
 
 class Garbage:
     """Runs collections. *leases* tells those that are alive; none lives longer than *max_lease_ms* unless renewed."""
 
     def __init__(self, engine: object, leases: Callable[[], Iterable[Lease]], max_lease_ms: int) -> None:
-        self._engine = engine if isinstance(engine, GarbageEngine) else None
+        self._engine = engine if isinstance(engine, CareEngine) else None
         self._leases, self._max_lease_ms = leases, max_lease_ms
         self._pool = ThreadPoolExecutor(MAX_PARALLEL, "gw-gc")
         self._stop = threading.Event()
@@ -56,12 +53,31 @@ class Garbage:
             raise NotAvailable("garbage collection is not available")
 
         def work() -> GcReport:
-            # the leases first, then the head: who commits in between is part of the head
-            oldest = self.oldest_lease(fqrn)
-            stop = self._stop.is_set
-            return engine.collect(fqrn, policy, oldest_lease=oldest, dry_run=dry_run, on_delete=on_delete, stop=stop)
+            try:
+                return collect(
+                    engine.repository(fqrn),
+                    policy,
+                    # the leases first, then the head: who commits in between is part of the head
+                    oldest_lease=self.oldest_lease(fqrn),
+                    dry_run=dry_run,
+                    on_delete=on_delete,
+                    stop=self._stop.is_set,
+                    clock=engine.clock,
+                )
+            except (ObjectStoreError, OSError) as error:
+                raise StorageError(f"{fqrn}: {error}") from error
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def due(self, fqrn: str) -> Policy | None:
+        """What an automatic collection is to keep now; None if it is not time. Raises :exc:`EngineError`."""
+        if self._engine is None:
+            return None
+        try:
+            since = due(self._engine.repository(fqrn), self._engine.clock())
+        except (ObjectStoreError, OSError) as error:
+            raise StorageError(f"{fqrn}: {error}") from error
+        return None if since is None else Policy(since=since)
 
     def oldest_lease(self, fqrn: str) -> float | None:
         """When the oldest open lease of the repository was granted, or other work on it began, in seconds."""

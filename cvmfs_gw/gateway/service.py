@@ -121,7 +121,7 @@ class GatewayService:
         )
         self.garbage = Garbage(engine, self.leases.all, config.max_lease_ms)
         self.care = Care(engine, self.repositories, self.commits)
-        self.auto_garbage = AutoGarbage(engine, self.garbage)
+        self.auto_garbage = AutoGarbage(self.garbage)
         self.commits.on_committed.append(self.auto_garbage.committed)
         self._tasks: list[asyncio.Task[None]] = []
 

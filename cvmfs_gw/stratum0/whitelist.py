@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from cvmfs_gw.care.resign import WHITELIST_PATH, resign_whitelist
 from cvmfs_gw.engine.errors import EngineError
 from cvmfs_gw.engine.repository import Repository
-from cvmfs_gw.engine.resign import WHITELIST_PATH, resign_whitelist
 from cvmfs_objstore.errors import ObjectStoreError
 from cvmfs_objstore.formats.whitelist import SignedWhitelist
 

@@ -25,7 +25,7 @@ from typing import Final
 
 import pytest
 
-from cvmfs_gw.engine.check import CheckOptions, check_repository
+from cvmfs_gw.care.check import CheckOptions, check_repository
 from cvmfs_gw.gateway.leasepath import LeasePath
 from cvmfs_gw.stratum0.reading import look, open_file
 from cvmfs_gw.stratum0.settings import new_token

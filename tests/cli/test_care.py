@@ -11,7 +11,7 @@ import pytest
 from cvmfs_gw.cli import main
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_gw.when import parse_time
-from tests.engine.collecting import Past
+from tests.care.collecting import Past
 from tests.engine.repositories import FQRN, make_keys
 from tests.engine.trees import NOW
 

@@ -13,8 +13,8 @@ import pytest
 
 from cvmfs_gw.cli import main
 from cvmfs_gw.paths import SystemPaths
+from tests.care.collecting import Past
 from tests.cli.support import run
-from tests.engine.collecting import Past
 from tests.engine.repositories import FQRN, make_keys
 
 

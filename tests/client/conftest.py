@@ -7,17 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cvmfs_gw.paths import SystemPaths
 from tests.client.support import Server
-from tests.engine.repositories import FQRN, make_keys
-
-
-@pytest.fixture(scope="session")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder with all five key files of the test repository."""
-    paths = SystemPaths(str(tmp_path_factory.mktemp("keys")))
-    make_keys(FQRN, paths)
-    return paths.keys
 
 
 @pytest.fixture

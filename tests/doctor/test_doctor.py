@@ -19,11 +19,11 @@ from typing import Any
 
 import pytest
 
+from cvmfs_gw.care.resign import resign_whitelist
 from cvmfs_gw.cli import main
 from cvmfs_gw.doctor.findings import FindingKind
 from cvmfs_gw.engine.create import RepositoryOptions, create_repository
 from cvmfs_gw.engine.repository import Repository
-from cvmfs_gw.engine.resign import resign_whitelist
 from cvmfs_gw.engine.tags import add_tag
 from cvmfs_gw.paths import SystemPaths
 from tests.engine.repositories import FQRN, make_keys

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from cvmfs_gw.care.check import CheckOptions, check_repository
 from cvmfs_gw.engine.changes import Put
-from cvmfs_gw.engine.check import CheckOptions, check_repository
 from cvmfs_gw.engine.edit import edit
 from cvmfs_gw.engine.errors import EngineError, LimitExceeded
 from cvmfs_gw.engine.repository import Repository

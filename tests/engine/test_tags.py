@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from cvmfs_gw.care.resign import resign_manifest, resign_whitelist
 from cvmfs_gw.engine.changelist import list_changes
 from cvmfs_gw.engine.errors import MissingObject, SigningError, TagError
-from cvmfs_gw.engine.resign import resign_manifest, resign_whitelist
 from cvmfs_gw.engine.tags import add_tag, find_root, list_tags, move_tag, remove_tags, rollback
 from cvmfs_objstore.formats.keychain import Certificate, RepositoryKey
 from cvmfs_objstore.hashes import ContentHash, Suffix
-from tests.engine.collecting import HOUR, Past, content_of
+from tests.care.collecting import HOUR, Past, content_of
 from tests.engine.repositories import FQRN, check_chain
 from tests.engine.test_faults import KILLED, _die, at_call
 

@@ -9,7 +9,7 @@ from aiohttp import ClientSession
 
 from cvmfs_gw.gateway.authorization import Key, sign
 from cvmfs_gw.gateway.service import GatewayService
-from tests.engine.collecting import Past
+from tests.care.collecting import Past
 from tests.engine.repositories import FQRN
 from tests.gateway.support import ADMIN
 

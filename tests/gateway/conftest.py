@@ -15,7 +15,7 @@ from cvmfs_gw.gateway.service import GatewayService
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_objstore.memory import MemoryStorage
 from cvmfs_objstore.objects import ObjectStore
-from tests.engine.collecting import HOUR, Past
+from tests.care.collecting import HOUR, Past
 from tests.engine.repositories import make_keys
 from tests.gateway.caring import Gateway
 from tests.gateway.support import FQRN, OTHER, Api, Clock, FakeEngine, write_access

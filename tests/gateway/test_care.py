@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-from cvmfs_gw.engine.check import CheckOptions
+from cvmfs_gw.care.check import CheckOptions
+from cvmfs_gw.care.resign import WHITELIST_PATH
 from cvmfs_gw.engine.repository import MANIFEST_PATH
-from cvmfs_gw.engine.resign import WHITELIST_PATH
 from cvmfs_gw.gateway.committer import Committed
-from tests.engine.collecting import content_of
+from tests.care.collecting import content_of
 from tests.engine.repositories import FQRN
 from tests.gateway.caring import Gateway
 from tests.gateway.support import KEY

@@ -11,16 +11,16 @@ import pytest
 
 from cvmfs_gw.api.gc import policy_of
 from cvmfs_gw.api.messages import GcRequest
+from cvmfs_gw.care.gc import Policy
+from cvmfs_gw.care.lastgc import last_collection
 from cvmfs_gw.engine.commit_api import CommitOutcome
-from cvmfs_gw.engine.gc import Policy
-from cvmfs_gw.engine.lastgc import last_collection
 from cvmfs_gw.gateway.committer import CommitBody, Committed
 from cvmfs_gw.gateway.errors import InvalidBody
 from cvmfs_gw.gateway.garbage import oldest_lease_in
 from cvmfs_gw.gateway.leasepath import LeasePath
 from cvmfs_gw.gateway.leases import LeaseBook
 from cvmfs_objstore.hashes import ContentHash, Suffix
-from tests.engine.collecting import HOUR, Past, content_of
+from tests.care.collecting import HOUR, Past, content_of
 from tests.engine.repositories import FQRN
 from tests.engine.trees import NOW
 from tests.gateway.caring import Gateway

@@ -18,11 +18,8 @@ from cvmfs_gw.gateway.service import GatewayService
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_gw.stratum0.clock import SteadyClock
 from cvmfs_gw.stratum0.service import UploadService
-from tests.engine.conftest import keys
 from tests.engine.repositories import new_repository
 from tests.stratum0.support import FakeTime, Server, write_settings
-
-__all__ = ["keys"]
 
 Start = Callable[..., Awaitable[Server]]
 

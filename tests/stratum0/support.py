@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from cvmfs_gw.engine.check import CheckOptions, check_repository
+from cvmfs_gw.care.check import CheckOptions, check_repository
 from cvmfs_gw.engine.commit import Engine
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.gateway.authorization import Key, sign

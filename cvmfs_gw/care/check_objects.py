@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from cvmfs_gw.engine.digests import (
+from cvmfs_gw.care.digests import (
     FOLDERS,
     NAME_BITS,
     NAME_SIZE,
@@ -25,7 +25,7 @@ from cvmfs_gw.engine.digests import (
     record_of,
     size_of,
 )
-from cvmfs_gw.engine.faults import FaultKind, Faults
+from cvmfs_gw.care.faults import FaultKind, Faults
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_objstore.compression import PIECE, Compression, Decoder
 from cvmfs_objstore.errors import InvalidHash, ObjectCorrupt, ObjectNotFound, ObjectTooLarge

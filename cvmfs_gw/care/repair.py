@@ -16,8 +16,8 @@ from collections.abc import Iterable
 from contextlib import closing
 from typing import Final
 
+from cvmfs_gw.care.faults import Faults, Repair
 from cvmfs_gw.engine.errors import MissingReflog
-from cvmfs_gw.engine.faults import Faults, Repair
 from cvmfs_gw.engine.node import Node
 from cvmfs_gw.engine.publish import Publication, TagChanges, load_history
 from cvmfs_gw.engine.repository import Repository

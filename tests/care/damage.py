@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from cvmfs_gw.engine.faults import FaultKind
+from cvmfs_gw.care.faults import FaultKind
 from cvmfs_gw.engine.publish import Publication, TagChanges
 from cvmfs_gw.engine.repository import MANIFEST_PATH, Repository
 from cvmfs_objstore.compression import deflate

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from cvmfs_gw.care.gc import Collection, Policy, collect
+from cvmfs_gw.care.sweep import Hand
 from cvmfs_gw.engine.commit_api import CommitRequest
 from cvmfs_gw.engine.errors import ConfigurationError, Conflict, MergeError, MissingObject
-from cvmfs_gw.engine.gc import Collection, Policy, collect
 from cvmfs_gw.engine.locking import collecting
 from cvmfs_gw.engine.repository import MANIFEST_PATH
-from cvmfs_gw.engine.sweep import Hand
 from cvmfs_objstore.formats.reflog import REFLOG_PATH, Reflog
 from cvmfs_objstore.hashes import ContentHash, Suffix
-from tests.engine.collecting import HOUR, Past, content_of
+from tests.care.collecting import HOUR, Past, content_of
 from tests.engine.repositories import FQRN, everything, new_repository
 from tests.engine.test_faults import KILLED, _die, at_call
 from tests.engine.trees import NOW

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from cvmfs_gw.care.faults import FaultKind, Faults
 from cvmfs_gw.engine.errors import SigningError
-from cvmfs_gw.engine.faults import FaultKind, Faults
 from cvmfs_gw.engine.repository import MANIFEST_PATH, Repository
 from cvmfs_objstore.errors import (
     DatabaseError,

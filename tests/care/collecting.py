@@ -6,10 +6,10 @@ import os
 from contextlib import closing
 from typing import Final
 
-from cvmfs_gw.engine.check import CheckOptions, check_repository
+from cvmfs_gw.care.check import CheckOptions, check_repository
+from cvmfs_gw.care.gc import GcReport, Policy, collect
 from cvmfs_gw.engine.commit import Engine
 from cvmfs_gw.engine.commit_api import CommitRequest
-from cvmfs_gw.engine.gc import GcReport, Policy, collect
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.engine.tags import list_tags
 from cvmfs_gw.engine.tree import CatalogTree

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-from cvmfs_gw.engine.digests import DigestSet
+from cvmfs_gw.care.digests import DigestSet
 from cvmfs_gw.engine.errors import MergeError, MissingObject
 from cvmfs_objstore.errors import DatabaseError, InvalidHash, ObjectCorrupt, ObjectNotFound, ObjectTooLarge
 from cvmfs_objstore.formats.database import attach

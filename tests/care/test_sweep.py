@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from cvmfs_gw.engine.digests import DigestSet
+from cvmfs_gw.care.digests import DigestSet
+from cvmfs_gw.care.sweep import AT_ONCE, FolderSweep, Hand, Helper, Order, OwnHand, hands
 from cvmfs_gw.engine.errors import StorageError
 from cvmfs_gw.engine.locking import exclusive
-from cvmfs_gw.engine.sweep import AT_ONCE, FolderSweep, Hand, Helper, Order, OwnHand, hands
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_objstore.hashes import Algorithm, ContentHash, Suffix
 from cvmfs_objstore.local import LocalStorage

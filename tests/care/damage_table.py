@@ -1,6 +1,6 @@
 """The page that says what our check and the reference's find, of each corruption that the tests plant.
 
-python -m tests.engine.damage_table        writes it anew
+python -m tests.care.damage_table        writes it anew
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from tests.engine.damage import DAMAGES
+from tests.care.damage import DAMAGES
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "check.md"
 _HEAD: Final = """\
@@ -17,7 +17,7 @@ _HEAD: Final = """\
 
 Each line is a corruption that the tests plant into a small repository, what `cvmfs-gw check` says of it, and whether
 `cvmfs_swissknife check -c` of CernVM-FS 2.12 says anything. "read" is found with `--integrity` alone, "mended" is what
-`--repair` mends. This page is made by `python -m tests.engine.damage_table`; a test compares it with what is planted,
+`--repair` mends. This page is made by `python -m tests.care.damage_table`; a test compares it with what is planted,
 and where the reference is installed, the tests ask it.
 
 """

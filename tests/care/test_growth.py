@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cvmfs_gw.engine import growth
-from cvmfs_gw.engine.growth import Growth
-from tests.engine.collecting import HOUR, Past
+from cvmfs_gw.care import growth
+from cvmfs_gw.care.growth import Growth
+from tests.care.collecting import HOUR, Past
 from tests.engine.trees import NOW
 
 

@@ -28,7 +28,7 @@ from multiprocessing.connection import Connection, Pipe
 from multiprocessing.reduction import recv_handle, send_handle
 from typing import Any, Final, Protocol
 
-from cvmfs_gw.engine.digests import FOLDERS, file_names
+from cvmfs_gw.care.digests import FOLDERS, file_names
 from cvmfs_gw.engine.errors import StorageError
 from cvmfs_objstore.local import LocalStorage
 from cvmfs_objstore.storage import Storage
@@ -42,7 +42,7 @@ MAX_HELPERS: Final = 4
 LISTED_AHEAD: Final = 500_000
 """Names that a helper holds, of some 90 bytes each, before it is told what is kept."""
 _OBJECT: Final = re.compile(r"[0-9a-f]{38}(?:-rmd160|-shake128)?[CHXMPL]?")
-_PROGRAM: Final = "from cvmfs_gw.engine.sweep import help_collector; help_collector()"
+_PROGRAM: Final = "from cvmfs_gw.care.sweep import help_collector; help_collector()"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from cvmfs_gw.care.gc import Policy
+from cvmfs_gw.care.lastgc import STATUS_PATH, due, last_collection, record_collection
 from cvmfs_gw.engine.errors import ConfigurationError
-from cvmfs_gw.engine.gc import Policy
-from cvmfs_gw.engine.lastgc import STATUS_PATH, due, last_collection, record_collection
 from cvmfs_gw.engine.repository import Repository
-from tests.engine.collecting import Past
+from tests.care.collecting import Past
 from tests.engine.repositories import FQRN, new_repository
 from tests.engine.trees import NOW
 

@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
 
-from cvmfs_gw.engine.digests import DigestSet, size_of
+from cvmfs_gw.care.digests import DigestSet, size_of
 from cvmfs_gw.engine.errors import TagError
 from cvmfs_gw.engine.publish import load_history
 from cvmfs_gw.engine.repository import Repository

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from cvmfs_gw.engine import census
-from cvmfs_gw.engine.census import Census
+from cvmfs_gw.care import census
+from cvmfs_gw.care.census import Census
 from cvmfs_gw.engine.errors import TagError
 from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_objstore.compression import deflate
 from cvmfs_objstore.formats.entry import Entry, Kind, is_below
 from cvmfs_objstore.hashes import ContentHash, Suffix
-from tests.engine.collecting import Past
+from tests.care.collecting import Past
 
 FILES: dict[str, bytes | None] = {
     "/a": b"/", "/a/b": b"/", "/a/b/c": b"/", "/a/b/c/deep": b"12345", "/a/b/same": b"shared", "/a/one": b"1",

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from cvmfs_gw.engine.check import CheckOptions, CheckReport, check_repository
-from cvmfs_gw.engine.check_objects import Progress
+from cvmfs_gw.care.check import CheckOptions, CheckReport, check_repository
+from cvmfs_gw.care.check_objects import Progress
+from cvmfs_gw.care.faults import FaultKind, Repair, Severity
+from cvmfs_gw.care.repair import repair
 from cvmfs_gw.engine.errors import EngineError
-from cvmfs_gw.engine.faults import FaultKind, Repair, Severity
-from cvmfs_gw.engine.repair import repair
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_objstore.hashes import Algorithm
-from tests.engine.damage import DAMAGES, Damage, build
-from tests.engine.damage_table import PAGE, page
+from tests.care.damage import DAMAGES, Damage, build
+from tests.care.damage_table import PAGE, page
 from tests.engine.repositories import FQRN, new_repository
 from tests.engine.trees import NOW
 
@@ -87,7 +87,7 @@ def test_every_kind_is_planted() -> None:
 
 
 def test_table_is_true() -> None:
-    """What the page says is what the tests plant and find: ``python -m tests.engine.damage_table`` writes it."""
+    """What the page says is what the tests plant and find: ``python -m tests.care.damage_table`` writes it."""
     assert PAGE.read_text(encoding="utf-8") == page()
 
 

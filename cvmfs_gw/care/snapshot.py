@@ -20,13 +20,13 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final, Protocol
 
-from cvmfs_gw.engine.check_objects import Progress
-from cvmfs_gw.engine.digests import FOLDERS, name_of_record
+from cvmfs_gw.care.check_objects import Progress
+from cvmfs_gw.care.digests import FOLDERS, name_of_record
+from cvmfs_gw.care.mark import Marker
+from cvmfs_gw.care.resign import WHITELIST_PATH
 from cvmfs_gw.engine.errors import ConfigurationError, Conflict, MissingObject, StorageError
 from cvmfs_gw.engine.locking import collecting
-from cvmfs_gw.engine.mark import Marker
 from cvmfs_gw.engine.repository import MANIFEST_PATH, Repository
-from cvmfs_gw.engine.resign import WHITELIST_PATH
 from cvmfs_objstore.compression import PIECE
 from cvmfs_objstore.errors import FormatError, ObjectCorrupt, ObjectNotFound, ObjectStoreError
 from cvmfs_objstore.formats.history import History

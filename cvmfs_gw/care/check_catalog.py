@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from cvmfs_gw.engine.faults import FaultKind
+from cvmfs_gw.care.faults import FaultKind
 from cvmfs_objstore.compression import Compression
 from cvmfs_objstore.errors import FormatError, InvalidHash
 from cvmfs_objstore.formats.catalog import ENTRY_COLUMNS, Catalog, NestedRef

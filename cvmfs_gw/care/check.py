@@ -18,12 +18,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from cvmfs_gw.engine.check_catalog import counter_faults, inspect_catalog
-from cvmfs_gw.engine.check_head import HeadCheck
-from cvmfs_gw.engine.check_objects import ObjectCheck, Progress
-from cvmfs_gw.engine.digests import DigestSet, record_of
+from cvmfs_gw.care.check_catalog import counter_faults, inspect_catalog
+from cvmfs_gw.care.check_head import HeadCheck
+from cvmfs_gw.care.check_objects import ObjectCheck, Progress
+from cvmfs_gw.care.digests import DigestSet, record_of
+from cvmfs_gw.care.faults import FaultKind, Faults
 from cvmfs_gw.engine.errors import EngineError
-from cvmfs_gw.engine.faults import FaultKind, Faults
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_objstore.errors import DatabaseError, ObjectCorrupt, ObjectNotFound, ObjectTooLarge
 from cvmfs_objstore.formats.catalog import Catalog

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from cvmfs_gw.engine.adopt import Adoption, adopt
-from cvmfs_gw.engine.check import CheckOptions, check_repository
+from cvmfs_gw.care.adopt import Adoption, adopt
+from cvmfs_gw.care.check import CheckOptions, check_repository
+from cvmfs_gw.care.gc import Policy
+from cvmfs_gw.care.resign import resign_whitelist
+from cvmfs_gw.care.snapshot import CONFIGURATION_PATH, CopyReport, FolderTarget, TarTarget, export
 from cvmfs_gw.engine.errors import ConfigurationError, Conflict, MissingObject, SigningError
-from cvmfs_gw.engine.gc import Policy
 from cvmfs_gw.engine.repository import MANIFEST_PATH, Repository
-from cvmfs_gw.engine.resign import resign_whitelist
-from cvmfs_gw.engine.snapshot import CONFIGURATION_PATH, CopyReport, FolderTarget, TarTarget, export
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_objstore.compression import deflate
 from cvmfs_objstore.hashes import ContentHash, Suffix
-from tests.engine.collecting import IGNORED, Past, content_of
+from tests.care.collecting import IGNORED, Past, content_of
 from tests.engine.repositories import FQRN, everything, files
 
 

@@ -7,7 +7,7 @@ import tracemalloc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cvmfs_gw.engine.digests import (
+from cvmfs_gw.care.digests import (
     FOLDERS,
     DigestSet,
     compression_of,

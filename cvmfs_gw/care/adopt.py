@@ -14,11 +14,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from cvmfs_gw.engine.check_objects import Progress
+from cvmfs_gw.care.check_objects import Progress
+from cvmfs_gw.care.snapshot import CopyReport, FolderTarget, Snapshot, copy_snapshot, finish_copy
 from cvmfs_gw.engine.create import RepositoryOptions, check_fqrn, configure_repository, import_keys
 from cvmfs_gw.engine.errors import ConfigurationError, MissingObject, SigningError
 from cvmfs_gw.engine.repository import MANIFEST_PATH, Repository, replace_file
-from cvmfs_gw.engine.snapshot import CopyReport, FolderTarget, Snapshot, copy_snapshot, finish_copy
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_objstore.errors import FormatError, KeyFileError, ObjectStoreError, SignatureError
 from cvmfs_objstore.formats.catalog import Catalog

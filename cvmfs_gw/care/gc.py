@@ -35,15 +35,15 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import Final
 
-from cvmfs_gw.engine.digests import FOLDERS
+from cvmfs_gw.care.digests import FOLDERS
+from cvmfs_gw.care.lastgc import record_collection
+from cvmfs_gw.care.mark import Marker
+from cvmfs_gw.care.sweep import Hand, Order, Removed, hands
 from cvmfs_gw.engine.errors import ConfigurationError, Conflict, MissingObject
-from cvmfs_gw.engine.lastgc import record_collection
 from cvmfs_gw.engine.locking import busy_with, collecting
-from cvmfs_gw.engine.mark import Marker
 from cvmfs_gw.engine.publish import Publication, TagChanges, load_history
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.engine.statistics import GcCounts, record_gc
-from cvmfs_gw.engine.sweep import Hand, Order, Removed, hands
 from cvmfs_objstore.formats.manifest import Manifest
 from cvmfs_objstore.formats.reflog import Reflog
 from cvmfs_objstore.hashes import ContentHash, Suffix
