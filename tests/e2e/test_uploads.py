@@ -1,8 +1,12 @@
-"""Uploads as their users see them: with curl, as the documentation says, and in a mounted client."""
+"""Uploads as their users see them: with curl, as the documentation says, and in a mounted client.
+
+``CVMFS_TEST_ARTIFACTS=1000`` lets more of them come and go.
+"""
 
 from __future__ import annotations
 
 import http.client
+import os
 import re
 import shlex
 import shutil
@@ -18,9 +22,9 @@ from tests.e2e.world import World, wait_for
 
 FQRN: Final = "ci.example.org"
 DOCUMENT: Final = Path(__file__).parents[2] / "docs/uploads.md"
-ARTIFACTS: Final = 1000
-SHORT_S: Final = 30
-"""Time to live of those that expire in the test, in seconds: the last of them are seen before they go."""
+ARTIFACTS: Final = int(os.environ.get("CVMFS_TEST_ARTIFACTS", "200"))
+SHORT_S: Final = 10
+"""Time to live of those that expire in the test, in seconds."""
 
 
 PATIENCE_S: Final = 300
@@ -76,7 +80,7 @@ def put(world: World, token: str, numbers: range) -> None:
     connection.close()
 
 
-def test_a_client_sees_a_thousand_artifacts_come_and_go(world: World) -> None:
+def test_a_client_sees_artifacts_come_and_go(world: World) -> None:
     repository = world.mkfs(FQRN, "--garbage-collection", "--no-auto-tags")
     token = world.program("token", "create", FQRN).output.strip()
     world.serve()
