@@ -7,7 +7,8 @@
 PYTHON = python3
 VENV = .venv
 BIN = $(VENV)/bin
-WORKERS = auto
+# one more than processors: some tests wait for the deployed programs
+WORKERS = $$(( $$(getconf _NPROCESSORS_ONLN) + 1 ))
 
 .PHONY: up test lint types unit bench conformance clean
 
@@ -24,7 +25,7 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 unit: $(VENV)/.dev
-	$(BIN)/pytest -n $(WORKERS)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench

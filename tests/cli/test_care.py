@@ -9,24 +9,16 @@ from pathlib import Path
 import pytest
 
 from cvmfs_gw.cli import main
-from cvmfs_gw.paths import SystemPaths
 from cvmfs_gw.when import parse_time
 from tests.care.collecting import Past
-from tests.engine.repositories import FQRN, make_keys
+from tests.engine.repositories import FQRN
 from tests.engine.trees import NOW
 
 
-@pytest.fixture(scope="module")
-def key_files(tmp_path_factory: pytest.TempPathFactory) -> str:
-    paths = SystemPaths(str(tmp_path_factory.mktemp("keys")))
-    make_keys(FQRN, paths)
-    return paths.keys
-
-
 @pytest.fixture
-def past(tmp_path: Path, key_files: str) -> Past:
+def past(tmp_path: Path, keys: str) -> Past:
     """Three revisions, long ago, and a whitelist that is good today."""
-    made = Past(str(tmp_path / "root"), key_files)
+    made = Past(str(tmp_path / "root"), keys)
     made.commit({"/f": b"2"}, "two")
     made.commit({"/f": b"3"})
     made.commit({"/f": b"4"})

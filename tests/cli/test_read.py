@@ -18,17 +18,10 @@ from tests.cli.support import run
 from tests.engine.repositories import FQRN, make_keys
 
 
-@pytest.fixture(scope="module")
-def key_files(tmp_path_factory: pytest.TempPathFactory) -> str:
-    paths = SystemPaths(str(tmp_path_factory.mktemp("keys")))
-    make_keys(FQRN, paths)
-    return paths.keys
-
-
 @pytest.fixture
-def past(tmp_path: Path, key_files: str) -> Past:
+def past(tmp_path: Path, keys: str) -> Past:
     """Revisions long ago, and a whitelist that is good today."""
-    made = Past(str(tmp_path / "root"), key_files)
+    made = Past(str(tmp_path / "root"), keys)
     made.commit({"/f": b"2"}, "two")
     made.commit({"/f": b"3"})
     made.commit({"/f": b"4", "/g": b"4"}, "four")
