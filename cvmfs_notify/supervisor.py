@@ -135,7 +135,7 @@ class Supervisor:
             if key.fileobj is signals:
                 for number in signals.recv(64):
                     self._signalled(number)
-            else:
+            elif key.fileobj is self._control:  # unless the worker has just been found dead
                 self._worker_speaks()
         if self._kill_at is not None and time.monotonic() >= self._kill_at:
             self._kill_at = None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import selectors
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cvmfs_notify.supervisor import Supervisor
 from tests.notify.real import wait_for
 
 _PARENT = """
@@ -173,3 +175,20 @@ def test_orphans_are_reaped() -> None:
         wait_for("only the worker is left", lambda: len(children()) == 1)
         process.terminate()
         assert process.wait(20) == 0
+
+
+def test_signal_and_end_of_the_pipe_seen_in_one_look() -> None:
+    """Whichever of the two comes first says that the worker is dead; the other then says nothing new."""
+    supervisor = Supervisor([sys.executable, "-c", ""], {}, os.environ)
+    reader, writer = socket.socketpair()
+    with reader, writer, supervisor._selector:
+        supervisor._selector.register(reader, selectors.EVENT_READ)
+        writer.send(bytes([signal.SIGCHLD]))  # first, so that it is looked at first
+        supervisor._start_at = 0.0
+        supervisor._start_when_due()
+        assert supervisor._worker is not None
+        os.waitid(os.P_PID, supervisor._worker.pid, os.WEXITED | os.WNOWAIT)
+        assert len(supervisor._selector.select(10)) == 2
+        supervisor._wait(reader)
+        assert supervisor._worker is None
+        assert supervisor._control is None
