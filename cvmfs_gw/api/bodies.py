@@ -25,13 +25,12 @@ import aiohttp
 from aiohttp import web
 
 from cvmfs_gw.api.runner import Connection
+from cvmfs_gw.gateway.blocks import BLOCK, Blocks
 from cvmfs_gw.gateway.errors import BadPack, InvalidBody
 from cvmfs_gw.gateway.uploads import UNFINISHED
 
 IDLE_S: Final = 900.0
 """How long a publisher may send nothing in the middle of a payload, in seconds."""
-BLOCK: Final = 1 << 20
-"""Bytes in a block: as much as crosses to a thread at once."""
 BLOCKS: Final = UNFINISHED + 2
 """Blocks for each body: those that a thread has, one that is full and one that is filled."""
 STRAIGHT: Final = 2 * BLOCK
@@ -42,11 +41,16 @@ CLOSE: Final = web.RequestKey("close", bool)
 T = TypeVar("T")
 
 
+_OWN: Final = Blocks(shared=False)
+
+
 class Body:
     """A request's body, read in order. No wait for the network lasts longer than :data:`IDLE_S`."""
 
-    def __init__(self, request: web.Request) -> None:
+    def __init__(self, request: web.Request, blocks: Blocks = _OWN) -> None:
+        """A large body is read into *blocks*; call :meth:`close` if they are shared."""
         self._request = request
+        self._blocks = blocks
         self._content = request.content
         self._read = 0
         self._stuck = False
@@ -80,6 +84,11 @@ class Body:
                     return
                 limit -= len(chunk)
 
+    def close(self) -> None:
+        """Give the blocks back. Nobody may use a piece of the body any more."""
+        if self._direct is not None:
+            self._direct.give_back()
+
     async def _next(self) -> bytes | memoryview:
         if self._direct is not None:
             return await self._direct.read()
@@ -95,7 +104,7 @@ class Body:
         # all that the server has read is in its queue, as nothing else has run since
         if length - self._content.total_bytes < STRAIGHT or self._content.total_bytes != self._read:
             return
-        self._direct = _Direct(self._request, server, transport, length - self._read)
+        self._direct = _Direct(self._request, server, transport, length - self._read, self._blocks)
 
     async def _patiently(self, read: Coroutine[Any, Any, T]) -> T:
         try:
@@ -109,16 +118,19 @@ class Body:
 class _Direct(asyncio.BufferedProtocol):
     """Takes *missing* bytes from the connection, in place of the HTTP server's protocol."""
 
-    def __init__(self, request: web.Request, server: Connection, transport: asyncio.Transport, missing: int) -> None:
+    def __init__(
+        self, request: web.Request, server: Connection, transport: asyncio.Transport, missing: int, blocks: Blocks
+    ) -> None:
         self._request = request
         self._server = server
         self._content = request.content
         self._transport = transport
         self._missing = missing
-        self._block = memoryview(bytearray(BLOCK))
+        self._blocks = blocks
+        self._made = [blocks.take()]
+        self._block = self._made[0]
         self._filled = 0
         self._free: list[memoryview] = []
-        self._made = 1
         self._full: deque[memoryview] = deque()
         self._lent: deque[memoryview] = deque()  # what was handed out, the latest last
         self._waiter: asyncio.Future[None] | None = None
@@ -182,6 +194,15 @@ class _Direct(asyncio.BufferedProtocol):
         self._lent.append(memoryview(block.obj))
         return block
 
+    def give_back(self) -> None:
+        """Let others have the blocks."""
+        if self._missing:
+            self._transport.pause_reading()
+            self._missing = 0
+        for block in self._made:
+            self._blocks.give(block)
+        self._made = []
+
     def _hand_back(self) -> None:
         """The body was read to its end: let the server go on with what comes then."""
         if self._request[CLOSE] and self._lost is None:
@@ -194,9 +215,9 @@ class _Direct(asyncio.BufferedProtocol):
     def _begin_block(self) -> bool:
         if self._free:
             self._block = self._free.pop()
-        elif self._made < BLOCKS:
-            self._made += 1
-            self._block = memoryview(bytearray(BLOCK))
+        elif len(self._made) < BLOCKS:
+            self._block = self._blocks.take()
+            self._made.append(self._block)
         else:
             return False
         self._filled = 0

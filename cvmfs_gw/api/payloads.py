@@ -26,7 +26,8 @@ from cvmfs_gw.gateway.protocol import MAX_DRAIN_UNSIGNED, MAX_PAYLOAD, MAX_PAYLO
 
 async def submit(request: web.Request) -> web.Response:
     """``POST /payloads/<token>``, and ``POST /payloads`` with the token in the head."""
-    body = Body(request)
+    payloads = service(request).payloads
+    body = Body(request, payloads.blocks)
     key: Key | None = None
     try:
         head_bytes = await body.exactly(_message_size(request))
@@ -34,16 +35,20 @@ async def submit(request: web.Request) -> web.Response:
         signed = head_bytes if url_token is None else url_token.encode()
         key = service(request).access.authorize(authorization(request), signed)
         head = decode(head_bytes, PayloadHead)
-        await service(request).payloads.receive(
+        await payloads.receive(
             url_token or head.session_token or "",
             key,
             digest=head.payload_digest,
             header_size=number(head.header_size, "header_size"),
             chunks=body.chunks(),
+            size=request.content_length or 0,
         )
     except Exception:
         await body.drain(MAX_DRAIN_UNSIGNED if key is None else MAX_PAYLOAD)
+        body.close()
         raise
+    # not where this is cancelled: blocks may be in use then
+    body.close()
     return reply({"status": "ok"})
 
 

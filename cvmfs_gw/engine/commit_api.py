@@ -50,6 +50,17 @@ class UploadedObjects:
         if len(self) < self._most:
             self._digests.setdefault((name.algorithm, name.suffix), set()).add(name.digest)
 
+    def update(self, other: UploadedObjects) -> None:
+        """Remember what *other* does, as long as there is room."""
+        for kind, digests in other._digests.items():
+            if self.room:
+                self._digests.setdefault(kind, set()).update(digests)
+
+    @property
+    def room(self) -> int:
+        """How many more there is room for."""
+        return max(0, self._most - len(self))
+
     def digests(self, algorithm: Algorithm, suffix: Suffix = Suffix.NONE) -> Set[bytes]:
         """Those of one kind."""
         return self._digests.get((algorithm, suffix), frozenset())

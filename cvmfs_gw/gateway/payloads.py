@@ -6,26 +6,52 @@ import asyncio
 import os
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterable, Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from typing import Final
+from typing import Final, Protocol
 
 from cvmfs_gw.engine.commit_api import UploadedObjects, UploadStatistics
 from cvmfs_gw.gateway.access import Access
 from cvmfs_gw.gateway.authorization import Key
+from cvmfs_gw.gateway.blocks import Blocks
 from cvmfs_gw.gateway.changes import Changes
 from cvmfs_gw.gateway.leases import LeaseBook
 from cvmfs_gw.gateway.metrics import Metrics
+from cvmfs_gw.gateway.packs import PackReceiver, keep
 from cvmfs_gw.gateway.protocol import MAX_PAYLOAD
-from cvmfs_gw.gateway.uploads import PackReceiver, keep, receive
+from cvmfs_gw.gateway.storers import Storers
+from cvmfs_gw.gateway.uploads import ThreadUpload
 from cvmfs_objstore.hashes import ContentHash
+from cvmfs_objstore.local import LocalStorage
 from cvmfs_objstore.objects import ObjectStore
+from cvmfs_objstore.storage import Storage
 
 REMEMBERED: Final = 200_000
 """Objects of recent packs whose names are kept in memory, some 100 bytes each."""
+DIVIDED: Final = 2 << 20
+"""From how many bytes on a pack is divided among processes."""
 MAX_UPLOADS: Final = 32
 """Object packs that are stored at the same time; more wait, and their senders with them."""
+
+
+class Incoming(Protocol):
+    """A pack that is coming in."""
+
+    @property
+    def objects(self) -> int:
+        """How many of its objects are stored, or were there, so far."""
+
+    @property
+    def received(self) -> int:
+        """Bytes of it that were taken in so far."""
+
+    @property
+    def catalogs(self) -> Sequence[ContentHash]:
+        """The catalogs that it brought, whether they were new or not."""
+
+    async def receive(self, chunks: AsyncIterable[bytes | memoryview], /) -> UploadStatistics:
+        """Store it; raises :exc:`PayloadError` and what *chunks* raises."""
 
 
 class RecentUploads:
@@ -77,39 +103,47 @@ class Payloads:
         self._max_size = max_size
         cores = os.cpu_count() or 1
         self._threads = ThreadPoolExecutor(max(4, cores), "gw-upload")
-        self._helpers = ThreadPoolExecutor(cores, "gw-store")
-        self._receivers: dict[str, list[PackReceiver]] = {}
+        self.blocks = Blocks()
+        """Memory to read large bodies into."""
+        self._storers = Storers(self.blocks)
+        self._receivers: dict[str, list[Incoming]] = {}
         self._slots = asyncio.Semaphore(MAX_UPLOADS)
         self._uploaded = RecentUploads()
 
     async def receive(
-        self, token: str, key: Key, *, digest: str, header_size: int, chunks: AsyncIterable[bytes | memoryview]
+        self,
+        token: str,
+        key: Key,
+        *,
+        digest: str,
+        header_size: int,
+        chunks: AsyncIterable[bytes | memoryview],
+        size: int = 0,
     ) -> UploadStatistics:
         """Store the objects of a pack; raises :exc:`GatewayError`.
 
-        *chunks* is the pack alone. It is left where it was when this raises, for the caller to read to its end.
+        *chunks* is the pack alone, of about *size* bytes if that is known: :attr:`blocks` as far as possible. It is
+        left where it was when this raises, for the caller to read to its end.
         """
         lease = self._book.get(token, self._clock())
         self._access.check_owner(key, lease.key_id, lease.path)
         self._book.begin_upload(token, self._clock())
         brought = UploadStatistics()
-        receiver: PackReceiver | None = None
+        receiver: Incoming | None = None
         started, outcome = time.monotonic(), "failed"
         slot = AsyncExitStack()
         try:
             loop = asyncio.get_running_loop()
             await slot.enter_async_context(self._slots)
             store = await loop.run_in_executor(self._threads, self._store, lease.path.fqrn)
-            receiver = PackReceiver(
-                store,
-                digest,
-                header_size,
-                max_size=self._max_size,
-                note=self._uploaded.begin(token).add,
-                helpers=self._helpers,
-            )
+            uploaded = self._uploaded.begin(token)
+            receiver = self._divided(store.storage, digest, header_size, uploaded) if size >= DIVIDED else None
+            if receiver is None:
+                receiver = ThreadUpload(
+                    PackReceiver(store, digest, header_size, max_size=self._max_size, note=uploaded.add), self._threads
+                )
             self._receivers.setdefault(token, []).append(receiver)
-            brought = await receive(chunks, receiver, self._threads)
+            brought = await receiver.receive(chunks)
             outcome = "ok"
             if receiver.catalogs:
                 # The reply does not wait for it, and nobody asks what came of it.
@@ -145,6 +179,11 @@ class Payloads:
         """Object packs that are coming in."""
         return sum(len(receivers) for receivers in self._receivers.values())
 
+    @property
+    def processes(self) -> int:
+        """How many processes store large packs; none before the first has come."""
+        return len(self._storers)
+
     def uploaded(self, token: str) -> UploadedObjects:
         """What the packs of a lease have brought, as far as that is remembered."""
         return self._uploaded.get(token)
@@ -162,12 +201,19 @@ class Payloads:
         running = sum(receiver.received for receivers in self._receivers.values() for receiver in receivers)
         return int(self._metrics.total("payload_bytes_total")) + running
 
-    def close(self) -> None:
-        """Wait for what is being stored, and end the threads."""
-        self._threads.shutdown()
-        self._helpers.shutdown()
+    async def close(self) -> None:
+        """Wait for what is being stored, and end threads and processes."""
+        await self._storers.close()
+        await asyncio.to_thread(self._threads.shutdown)
+        self.blocks.close()
 
-    def _forget(self, token: str, receiver: PackReceiver) -> None:
+    def _divided(self, storage: Storage, digest: str, header_size: int, uploaded: UploadedObjects) -> Incoming | None:
+        if not isinstance(storage, LocalStorage):
+            return None
+        self._storers.wake()
+        return self._storers.begin(storage.root, digest, header_size, self._max_size, uploaded)
+
+    def _forget(self, token: str, receiver: Incoming) -> None:
         self._metrics.add("payload_bytes_total", receiver.received)
         receivers = self._receivers[token]
         receivers.remove(receiver)

@@ -10,8 +10,8 @@
                     └─ garbage        collections, asked for and automatic ones
 
 Everything that may wait for a disk runs in threads: changes of leases in one of their own, in order; object packs in
-a few; commits in one for each repository that is being committed to. Reading leases and repositories touches memory
-only, so that neither waits for anybody.
+a few, and large ones in processes; commits in one for each repository that is being committed to. Reading leases and
+repositories touches memory only, so that neither waits for anybody.
 
 A request's work is not tied to its connection: a commit goes on when the publisher has gone away, and asking for the
 same commit again joins it or gets its recorded outcome.
@@ -171,6 +171,7 @@ class GatewayService:
         await self.commits.finish()
         self.garbage.stop()
         await self.auto_garbage.idle()
+        await self.payloads.close()
         await asyncio.to_thread(self._shutdown)
 
     async def reload_if_changed(self) -> bool:
@@ -227,6 +228,5 @@ class GatewayService:
         self.garbage.close()
         self.care.close()
         self.commits.close()
-        self.payloads.close()
         self._changes.close()
         self._book.close()

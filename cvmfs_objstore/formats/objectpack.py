@@ -12,7 +12,8 @@ be stored, so an object's hash is the hash of its bytes here. A pack may be empt
 
 A pack may be larger than memory, and so may one object in it. :class:`PackParser` therefore takes bytes as
 they come and hands on what they hold: small objects whole and many at a time (:class:`Batch`), without
-copying, so that another thread can hash and store them; large ones in slices, hashed on the way.
+copying, so that another thread can hash and store them; large ones in slices, hashed on the way. Several parsers that
+are fed the same bytes can divide the objects among them (:class:`Share`).
 
 Source: the payload of ``POST /payloads``.
 Divergence: the reference also takes items ``N`` (files with names of their own, written to any path) and
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO, Final
 
 from cvmfs_objstore.compression import PIECE
@@ -51,11 +52,24 @@ _SUFFIXES: Final = {suffix.value.encode(): suffix for suffix in Suffix}
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """Every *of*-th object of a pack, from the one with the number *first* on."""
+
+    first: int = 0
+    of: int = 1
+
+
+WHOLE: Final = Share()
+
+
+@dataclass(frozen=True, slots=True)
 class PackItem:
     """One object of a pack: its name, and its stored size in bytes."""
 
     name: ContentHash
     size: int
+    offset: int = field(default=0, compare=False)
+    """Where its bytes begin, counted from the end of the header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,26 +81,29 @@ class PackHeader:
     """The sum of all object sizes, in bytes."""
 
     @classmethod
-    def parse(cls, data: bytes) -> PackHeader:
-        """Raises :exc:`ObjectPackError`."""
+    def parse(cls, data: bytes, share: Share = WHOLE) -> PackHeader:
+        """Reads all of it, and keeps the items of *share*. Raises :exc:`ObjectPackError`."""
         head = _HEAD.match(data)
         if head is None:
             raise ObjectPackError("not the header of an object pack of version 2")
         size, count = int(head[1]), int(head[2])
         items: list[PackItem] = []
-        position, end, total = head.end(), len(data), 0
-        match = _ITEM.match
+        position, end, total, number = head.end(), len(data), 0, 0
+        match, first, every = _ITEM.match, share.first, share.of
         while position < end:
             item = match(data, position)
             if item is None:
                 raise _bad_line(data[position : position + 200])
-            name = ContentHash(bytes.fromhex(item[1].decode()), _ALGORITHMS[item[2]], _SUFFIXES[item[3]])
-            length = int(item[4])
-            total += length
-            items.append(PackItem(name, length))
+            digest, algorithm, suffix, length = item.groups()
+            size_of_it = int(length)
+            if number % every == first:
+                name = ContentHash(bytes.fromhex(digest.decode()), _ALGORITHMS[algorithm], _SUFFIXES[suffix])
+                items.append(PackItem(name, size_of_it, total))
+            total += size_of_it
+            number += 1
             position = item.end()
-        if len(items) != count:
-            raise ObjectPackError(f"the header promises {count} objects and lists {len(items)}")
+        if number != count:
+            raise ObjectPackError(f"the header promises {count} objects and lists {number}")
         if total != size:
             raise ObjectPackError(f"the header promises {size} bytes and lists {total}")
         return cls(tuple(items), size)
@@ -139,28 +156,32 @@ Event = PackHeader | Batch | ObjectBegin | ObjectSlice | ObjectEnd
 class PackParser:
     """Takes a pack's bytes as they come; returns events. No I/O; memory is bounded by header and batch.
 
-    *digest* and *header_size* are what the sender said of the header. Raises :exc:`ObjectPackError` at the
-    first thing that is wrong, and for every call after that.
+    *digest* and *header_size* are what the sender said of the header. Events come of the objects of *share* alone; the
+    bytes of others are passed over. Raises :exc:`ObjectPackError` at the first thing that is wrong, and for every call
+    after that.
     """
 
-    def __init__(self, digest: ContentHash, header_size: int, *, small_object: int = SMALL_OBJECT) -> None:
+    def __init__(
+        self, digest: ContentHash, header_size: int, *, small_object: int = SMALL_OBJECT, share: Share = WHOLE
+    ) -> None:
         if not 0 < header_size <= MAX_HEADER_SIZE:
             raise ObjectPackError(f"a header of {header_size} bytes: at most {MAX_HEADER_SIZE} are accepted")
         self._digest = digest
         self._header_size = header_size
         self._small_object = small_object
+        self._share = share
         self._header: PackHeader | None = None
         self._items: Iterator[PackItem] = iter(())
         self._item: PackItem | None = None  # the one whose bytes come next
-        self._missing = 0  # bytes of it that have not come
-        self._hasher: Hasher | None = None  # of it, while it is a large one
+        self._position = 0  # how many bytes have come behind the header
+        self._hasher: Hasher | None = None  # of the item, while it is a large one
         self._carry = bytearray()  # what has come of the header, or of a small object
         self._failed = False
 
     @property
     def done(self) -> bool:
         """True once the last byte has come."""
-        return self._header is not None and self._item is None and not self._failed
+        return self._header is not None and self._position == self._header.size and not self._failed
 
     def feed(self, data: bytes | memoryview) -> list[Event]:
         """Take the next bytes, of any number; returns what they complete, in the order of the pack.
@@ -189,43 +210,45 @@ class PackParser:
             if len(self._carry) < self._header_size:
                 return events
             view = view[rest:]
-            events.append(self._begin())
+            self._header = self._begin()
+            events.append(self._header)
+        before = self._position
+        self._position = end = before + len(view)
+        if end > self._header.size:
+            raise ObjectPackError("bytes behind the end of the object pack")
         batch: list[tuple[ContentHash, memoryview]] = []
-        while (item := self._item) is not None and (view or not self._missing):
-            part, view = view[: self._missing], view[self._missing :]
-            self._missing -= len(part)
+        while (item := self._item) is not None:
+            stop = item.offset + item.size
+            if stop > end and item.offset >= end:
+                break  # nothing of it is here
+            part = view[max(item.offset - before, 0) : stop - before]
             if item.size > self._small_object:
                 if batch:
                     events.append(Batch(tuple(batch)))
                     batch = []
                 self._take_slice(item, part, events)
-            elif self._missing or self._carry:
+            elif stop <= end and not self._carry:
+                batch.append((item.name, part))
+            else:
                 self._carry += part
-                if not self._missing:
+                if stop <= end:
                     batch.append((item.name, memoryview(self._carry).toreadonly()))
                     self._carry = bytearray()
-            else:
-                batch.append((item.name, part))
-            if not self._missing:
-                self._next()
+            if stop > end:
+                break
+            self._item = next(self._items, None)
         if batch:
             events.append(Batch(tuple(batch)))
-        if view:
-            raise ObjectPackError("bytes behind the end of the object pack")
         return events
 
     def _begin(self) -> PackHeader:
         raw, self._carry = bytes(self._carry), bytearray()
         if ContentHash.of(raw, self._digest.algorithm).digest != self._digest.digest:
             raise ObjectPackError("the header does not have the digest that was announced")
-        self._header = PackHeader.parse(raw)
-        self._items = iter(self._header.items)
-        self._next()
-        return self._header
-
-    def _next(self) -> None:
+        header = PackHeader.parse(raw, self._share)
+        self._items = iter(header.items)
         self._item = next(self._items, None)
-        self._missing = self._item.size if self._item else 0
+        return header
 
     def _take_slice(self, item: PackItem, part: memoryview, events: list[Event]) -> None:
         if self._hasher is None:
@@ -233,7 +256,7 @@ class PackParser:
             events.append(ObjectBegin(item))
         self._hasher.update(part)
         events.append(ObjectSlice(part))
-        if not self._missing:
+        if self._position >= item.offset + item.size:
             _check(item.name, self._hasher.digest())
             self._hasher = None
             events.append(ObjectEnd(item))

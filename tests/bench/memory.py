@@ -1,4 +1,4 @@
-"""Memory: the largest resident set of the gateway while eight payloads of 2 GiB come in at the same time."""
+"""Memory: the largest resident sets of the gateway and its processes while eight payloads of 2 GiB come in together."""
 
 from __future__ import annotations
 

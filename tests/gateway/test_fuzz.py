@@ -18,7 +18,7 @@ from cvmfs_gw.api.messages import CommitRequest, EnableRequest, GcRequest, NewLe
 from cvmfs_gw.gateway.authorization import parse_header
 from cvmfs_gw.gateway.errors import GatewayError, PayloadError
 from cvmfs_gw.gateway.leasepath import LeasePath
-from cvmfs_gw.gateway.uploads import PackReceiver
+from cvmfs_gw.gateway.packs import PackReceiver
 from cvmfs_objstore.hashes import ContentHash, Suffix
 from cvmfs_objstore.memory import MemoryStorage
 from cvmfs_objstore.objects import ObjectStore

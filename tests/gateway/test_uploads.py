@@ -13,7 +13,8 @@ import pytest
 
 from cvmfs_gw.engine.commit_api import UploadStatistics
 from cvmfs_gw.gateway.errors import BadPack, PackTooLarge, StoreFailure
-from cvmfs_gw.gateway.uploads import PackReceiver, receive
+from cvmfs_gw.gateway.packs import PackReceiver
+from cvmfs_gw.gateway.uploads import receive
 from cvmfs_objstore.hashes import ContentHash, Suffix
 from cvmfs_objstore.local import LocalStorage
 from cvmfs_objstore.objects import ObjectStore
@@ -97,38 +98,6 @@ def test_a_bad_object_is_not_stored_and_leaves_nothing(store: ObjectStore) -> No
         taking.feed([header, bytes(broken)])
     taking.abort()
     assert set(store.list()) <= {ContentHash.of(SMALL[100])}
-    assert not staged(store)
-
-
-MIDDLE = [random.Random(n).randbytes(20_000 + n) for n in range(50)]
-
-
-@pytest.mark.parametrize("idle", [True, False])
-def test_a_batch_that_two_threads_share(store: ObjectStore, idle: bool) -> None:
-    gate = threading.Event()
-    with ThreadPoolExecutor(1) as helpers:
-        if not idle:
-            helpers.submit(gate.wait, 20)
-        header, body = pack(MIDDLE)
-        for added in (len(MIDDLE), 0):
-            taking = receiver(store, header, helpers=helpers)
-            taking.feed([header, body])
-            assert taking.finish().objects_added == added
-        gate.set()
-    assert set(store.list()) == {ContentHash.of(data) for data in MIDDLE}
-
-
-@pytest.mark.parametrize("bad", [10, 11])
-def test_a_bad_object_in_either_half(store: ObjectStore, bad: int) -> None:
-    header, body = pack(MIDDLE)
-    broken = bytearray(body)
-    broken[sum(map(len, MIDDLE[:bad]))] ^= 1
-    with ThreadPoolExecutor(1) as helpers:
-        taking = receiver(store, header, helpers=helpers)
-        with pytest.raises(BadPack):
-            taking.feed([header, bytes(broken)])
-        taking.abort()
-    assert set(store.list()) < {ContentHash.of(data) for data in MIDDLE} - {ContentHash.of(MIDDLE[bad])}
     assert not staged(store)
 
 

@@ -23,6 +23,7 @@ from cvmfs_objstore.formats.objectpack import (
     PackHeader,
     PackItem,
     PackParser,
+    Share,
     header_digest,
 )
 from cvmfs_objstore.hashes import Algorithm, ContentHash, Suffix
@@ -125,6 +126,39 @@ def test_empty_objects_at_the_end_need_no_more_bytes() -> None:
     only_empty, nothing = pack_of([b""])
     assert nothing == b""
     assert run(only_empty, b"") == [("da39a3ee5e6b4b0d3255bfef95601890afd80709", b"")]
+
+
+@given(
+    objects=st.lists(st.binary(max_size=40), max_size=12),
+    parts=st.integers(1, 4),
+    step=st.integers(1, 60),
+    small=st.integers(0, 30),
+)
+def test_parsers_divide_the_objects_among_them(objects: list[bytes], parts: int, step: int, small: int) -> None:
+    header, body = pack_of(objects)
+    expected = run(header, body)
+    for first in range(parts):
+        parser = PackParser(header_digest(header), len(header), small_object=small, share=Share(first, parts))
+        events: list[Event] = []
+        for start in range(0, len(header + body), step):
+            events += parser.feed((header + body)[start : start + step])
+        parser.finish()
+        assert collect(events) == expected[first::parts]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_share_reads_the_whole_header_and_counts_all_bytes(first: int) -> None:
+    header, body = pack_of([b"abc", b"hello"])
+    parser = PackParser(header_digest(header), len(header), share=Share(first, 2))
+    parser.feed(header + body[:-1])
+    with pytest.raises(ObjectPackError, match="ends early"):
+        parser.finish()
+    parser = PackParser(header_digest(header), len(header), share=Share(first, 2))
+    with pytest.raises(ObjectPackError, match="bytes behind the end"):
+        parser.feed(header + body + b"x")
+    broken = header.replace(b"N2", b"N3")
+    with pytest.raises(ObjectPackError, match="promises 3 objects"):
+        PackParser(header_digest(broken), len(broken), share=Share(first, 2)).feed(broken)
 
 
 def test_large_objects_come_in_slices_between_batches() -> None:
