@@ -52,6 +52,11 @@ def request_id(header: str | None) -> str:
 class AccessLogger(AbstractAccessLogger):
     """One line for each request: peer, method, masked URL, status, size of the reply, time taken, id."""
 
+    @property
+    def enabled(self) -> bool:
+        """Looked at once for each connection."""
+        return self.logger.isEnabledFor(logging.INFO)
+
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         fields: dict[str, Any] = {
             "component": "http",

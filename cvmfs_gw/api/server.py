@@ -30,7 +30,7 @@ from cvmfs_gw.engine.commit import Engine
 from cvmfs_gw.engine.errors import EngineError
 from cvmfs_gw.gateway.config import Config
 from cvmfs_gw.gateway.errors import ConfigError
-from cvmfs_gw.gateway.repositories import Head
+from cvmfs_gw.gateway.heads import Head
 from cvmfs_gw.gateway.service import GatewayService
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_gw.stratum0.clock import SteadyClock

@@ -37,7 +37,7 @@ _NOBODY: Final = Key("", b"a secret that nobody has")
 
 def mac(secret: bytes, message: bytes) -> bytes:
     """The hex text of the message's HMAC."""
-    return hmac.new(secret, message, "sha1").hexdigest().encode()
+    return hmac.digest(secret, message, "sha1").hex().encode()
 
 
 def sign(key: Key, message: bytes) -> str:

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -31,10 +30,9 @@ class Changes:
 
     def __init__(self, flush: Callable[[], None]) -> None:
         self._flush = flush
-        self._thread = ThreadPoolExecutor(1, "gw-leases")
-        self._lock = threading.Lock()  # for the thread's decision that there is nothing left
-        self._waiting: deque[_Change] = deque()
-        self._busy = False
+        # an executor would wake threads four times for each change, which costs more than the change
+        self._queue: SimpleQueue[_Change | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
 
     async def __call__(self, function: Callable[..., T], *arguments: object) -> T:
         """What *function* returns or raises; a change is durable by then."""
@@ -46,36 +44,41 @@ class Changes:
 
     async def _put(self, function: Callable[[], T], durable: bool) -> T:
         loop = asyncio.get_running_loop()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, args=(loop,), name="gw-leases", daemon=True)
+            self._thread.start()
         change = _Change(function, durable, loop.create_future())
-        with self._lock:
-            self._waiting.append(change)
-            idle, self._busy = not self._busy, True
-        if idle:
-            self._thread.submit(self._work, loop)
+        self._queue.put(change)
         result: T = await change.told
         return result
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
-        while True:
-            with self._lock:
-                changes = list(self._waiting)
-                self._waiting.clear()
-                if not changes:
-                    self._busy = False
-                    return
-            for change in changes:
-                change.make()
-            if any(change.durable for change in changes):
-                try:
-                    self._flush()
-                except Exception as error:
-                    for change in changes:
-                        change.error = change.error or (error if change.durable else None)
-            loop.call_soon_threadsafe(_tell, changes)
+        ended = False
+        while not ended:
+            taken = [self._queue.get()]
+            taken += [self._queue.get() for _ in range(self._queue.qsize())]
+            changes = [change for change in taken if change is not None]
+            ended = len(changes) < len(taken)
+            self._round(changes)
+            if changes:
+                loop.call_soon_threadsafe(_tell, changes)
+
+    def _round(self, changes: list[_Change]) -> None:
+        for change in changes:
+            change.make()
+        if any(change.durable for change in changes):
+            try:
+                self._flush()
+            except Exception as error:
+                for change in changes:
+                    change.error = change.error or (error if change.durable else None)
 
     def close(self) -> None:
         """Wait for changes that are under way, and end the thread."""
-        self._thread.shutdown()
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+            self._thread = None
 
 
 class _Change:

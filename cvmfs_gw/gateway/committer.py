@@ -86,7 +86,8 @@ class _Running:
 class Committer:
     """Runs commits. To be used from one event loop only.
 
-    *clock* tells milliseconds since the epoch, *uploaded* what the packs of a lease have brought.
+    *clock* tells milliseconds since the epoch, *uploaded* what the packs of a lease have brought. *moved* is told that
+    a repository has a new head, before anybody can be granted the path.
     """
 
     def __init__(
@@ -98,8 +99,10 @@ class Committer:
         clock: Callable[[], int],
         metrics: Metrics | None = None,
         uploaded: Callable[[str], UploadedObjects] = lambda token: UploadedObjects(),
+        moved: Callable[[str], None] = lambda fqrn: None,
     ) -> None:
         self._uploaded = uploaded
+        self._moved = moved
         self._metrics = metrics or Metrics()
         self.on_committed: list[Listener] = []
         """Called after each commit, one after the other; what they raise is logged."""
@@ -177,6 +180,7 @@ class Committer:
             log.exception("commit to %s failed", path)
             await self._changes(self._leases.fail_commit, token, old, new, self._clock())
             raise CommitFailed from error
+        self._moved(path.fqrn)
         try:
             await self._changes(self._leases.finish_commit, token, old, new, outcome, self._clock())
         except Exception:
@@ -190,6 +194,7 @@ class Committer:
     def announce(self, committed: Committed) -> None:
         """Tell whoever wants to know of a commit, also of one that this server has made by itself."""
         fqrn, path, outcome = committed.fqrn, committed.lease_path, committed.outcome
+        self._moved(fqrn)
         self.recent.append(RecentCommit(fqrn, path, outcome.final_revision, outcome.tag_name, self._clock()))
         announcing = asyncio.create_task(self._announce(committed))
         self._announcing.add(announcing)

@@ -17,11 +17,12 @@ from cvmfs_gw.gateway.errors import (
     RepositoryNotFound,
     UnknownRepository,
 )
+from cvmfs_gw.gateway.heads import Head
 from cvmfs_gw.gateway.leasepath import LeasePath
 from cvmfs_gw.gateway.leases import Lease, LeaseBook
 from cvmfs_gw.gateway.metrics import Metrics
 from cvmfs_gw.gateway.protocol import MAX_HOSTNAME, MIN_PROTOCOL, negotiate
-from cvmfs_gw.gateway.repositories import Head, Repositories
+from cvmfs_gw.gateway.repositories import Repositories
 from cvmfs_gw.gateway.waiting import WaitingLine
 
 log = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ class Grants:
             self.waiting.wake()
             raise ConnectionResetError("the publisher has gone away")
         # publishers do without the head
-        return GrantedLease(lease.token, lease.protocol, await self._repositories.look_up_head(fqrn))
+        return GrantedLease(lease.token, lease.protocol, await self._repositories.heads.get(fqrn))
 
     async def renew(self, token: str, key: Key, *, lifetime_s: int | None = None) -> Lease:
         """Let the lease live for *lifetime_s* seconds from now, but no longer than a new one; raises."""

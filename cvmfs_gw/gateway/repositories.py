@@ -21,25 +21,15 @@ from cvmfs_gw.gateway.errors import (
     StoreFailure,
     UnknownRepository,
 )
+from cvmfs_gw.gateway.heads import Head, Heads
 from cvmfs_gw.gateway.leases import LeaseBook
 from cvmfs_gw.paths import SystemPaths
-from cvmfs_objstore.hashes import ContentHash
 from cvmfs_objstore.objects import ObjectStore
 
 log = logging.getLogger(__name__)
 
 MAX_KEY_FILE: Final = 1 << 20
 """Longest key file that the key endpoint hands out, in bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """A repository's present head: revision and root catalog."""
-
-    revision: int
-    root_hash: ContentHash
-    published_s: int = 0
-    """When it was published, in seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +67,8 @@ class Repositories:
         self._changes = changes
         self._commits = commits
         self._stores = stores
-        self._heads = heads
+        self._look_at_head = heads or (lambda fqrn: None)
+        self.heads = Heads(self._look_at_head)
         self._enabled = dict.fromkeys(access.config.repositories, True)
         book.record_repositories(self._enabled)
 
@@ -127,17 +118,7 @@ class Repositories:
 
     def head(self, fqrn: str) -> Head | None:
         """The repository's present head, None if it cannot be read. Looks at the disk."""
-        return None if self._heads is None else self._heads(fqrn)
-
-    async def look_up_head(self, fqrn: str) -> Head | None:
-        """The same in a thread; never raises."""
-        if self._heads is None:
-            return None
-        try:
-            return await asyncio.to_thread(self._heads, fqrn)
-        except Exception:
-            log.exception("cannot read the head of %s", fqrn)
-            return None
+        return self._look_at_head(fqrn)
 
     def store(self, fqrn: str) -> ObjectStore:
         """The repository's object store; raises :exc:`GatewayError` and :exc:`EngineError`. Looks at the disk."""

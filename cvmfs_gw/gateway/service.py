@@ -36,11 +36,12 @@ from cvmfs_gw.gateway.config import Config
 from cvmfs_gw.gateway.errors import ConfigError
 from cvmfs_gw.gateway.garbage import Garbage
 from cvmfs_gw.gateway.grants import Grants
+from cvmfs_gw.gateway.heads import Head
 from cvmfs_gw.gateway.leases import GRACE_MS, LeaseBook, LeaseView
 from cvmfs_gw.gateway.metrics import Metrics
 from cvmfs_gw.gateway.payloads import Payloads
 from cvmfs_gw.gateway.protocol import MAX_PAYLOAD
-from cvmfs_gw.gateway.repositories import Head, Repositories
+from cvmfs_gw.gateway.repositories import Repositories
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_objstore.objects import ObjectStore
 
@@ -86,7 +87,14 @@ class GatewayService:
         self._book = leases
         self._changes = Changes(leases.sync if config.fsync else lambda: None)
         self.commits = Committer(
-            engine, leases, self._changes, access, clock, self.metrics, lambda token: self.payloads.uploaded(token)
+            engine,
+            leases,
+            self._changes,
+            access,
+            clock,
+            self.metrics,
+            uploaded=lambda token: self.payloads.uploaded(token),
+            moved=lambda fqrn: self.repositories.heads.moved(fqrn),
         )
         self.commits.on_committed.append(self._committed)
         self.repositories = Repositories(

@@ -7,7 +7,8 @@ import logging
 import os
 from dataclasses import dataclass
 
-from cvmfs_gw.gateway.repositories import Head, Repositories
+from cvmfs_gw.gateway.heads import Head
+from cvmfs_gw.gateway.repositories import Repositories
 
 log = logging.getLogger(__name__)
 

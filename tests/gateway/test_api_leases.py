@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cvmfs_gw.gateway.authorization import Key
-from cvmfs_gw.gateway.repositories import Head
+from cvmfs_gw.gateway.heads import Head, Heads
 from cvmfs_gw.gateway.service import GatewayService
 from tests.gateway.support import ADMIN, FQRN, KEY, NEW, OTHER, RESTRICTED, STRANGER, UNKNOWN, Api, Clock, FakeEngine
 
@@ -277,13 +277,22 @@ async def test_cancel_by_path_is_for_administrators(api: Api) -> None:
 
 
 async def test_head_in_lease_replies(api: Api, service: GatewayService) -> None:
-    service.repositories._heads = lambda fqrn: Head(7, NEW)
+    heads: dict[str, Head] = {FQRN: Head(7, NEW)}
+    service.repositories.heads = Heads(heads.__getitem__)
     reply = await api.lease(f"{FQRN}/a")
     assert (reply["revision"], reply["root_hash"]) == (7, NEW.bare)
-    service.repositories._heads = lambda fqrn: Head(2**31, NEW)
+    heads[FQRN] = Head(2**31, NEW)
+    service.repositories.heads.moved(FQRN)
     assert "revision" not in await api.lease(f"{FQRN}/b")
-    service.repositories._heads = dict[str, Head]().__getitem__
-    assert (await api.lease(f"{FQRN}/c"))["status"] == "ok"
+    assert (await api.lease(f"{OTHER}/c"))["status"] == "ok"
+
+
+async def test_a_lease_after_a_commit_has_the_new_head(api: Api, service: GatewayService, engine: FakeEngine) -> None:
+    service.repositories.heads = Heads(lambda fqrn: Head(len(engine.requests), NEW))
+    for revision in range(5):
+        reply = await api.lease(f"{FQRN}/a")
+        assert reply["revision"] == revision
+        await api.commit(reply["session_token"])
 
 
 async def test_listing_and_leasing_do_not_wait_for_commits(api: Api, engine: FakeEngine) -> None:

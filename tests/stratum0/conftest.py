@@ -12,8 +12,8 @@ from cvmfs_gw.api.app import make_app, make_runner
 from cvmfs_gw.engine.commit import Engine
 from cvmfs_gw.gateway.committer import Committed
 from cvmfs_gw.gateway.config import Config
+from cvmfs_gw.gateway.heads import Head
 from cvmfs_gw.gateway.protocol import API_ROOT
-from cvmfs_gw.gateway.repositories import Head
 from cvmfs_gw.gateway.service import GatewayService
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_gw.stratum0.clock import SteadyClock
