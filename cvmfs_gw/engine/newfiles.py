@@ -13,7 +13,7 @@ from typing import Final
 
 from cvmfs_gw.engine.changes import CATALOG_MARKER, PutFiles
 from cvmfs_gw.engine.rows import COLUMN_LIST, TYPED_COLUMNS, Row, columns_of, make_row
-from cvmfs_objstore.formats.database import attach, detach
+from cvmfs_objstore.formats.database import attach, detach, serialize
 from cvmfs_objstore.formats.entry import (
     FLAG_BIND_MOUNTPOINT,
     FLAG_CHUNKED,
@@ -129,7 +129,7 @@ class NewFiles:
 
     def change(self, directories: Mapping[PathKey, str]) -> PutFiles:
         """The change that puts all of them; *directories* are those that they are in."""
-        return PutFiles(self._connection.serialize(name=self._schema), directories)
+        return PutFiles(serialize(self._connection, self._schema), directories)
 
     @classmethod
     def attach(cls, connection: sqlite3.Connection, change: PutFiles, directories: Iterable[PathKey]) -> NewFiles:

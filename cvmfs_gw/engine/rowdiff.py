@@ -17,7 +17,7 @@ from cvmfs_gw.engine.errors import MergeError
 from cvmfs_gw.engine.newfiles import IS_PLAIN, MANY, TABLE, NewFiles
 from cvmfs_gw.engine.rows import COLUMN_LIST, COLUMNS, TYPED_COLUMNS, Row, columns_of, make_row
 from cvmfs_objstore.formats.catalog import ENTRY_COLUMNS, Catalog
-from cvmfs_objstore.formats.database import attach, attach_empty, detach
+from cvmfs_objstore.formats.database import attach, attach_empty, detach, serialize
 from cvmfs_objstore.formats.entry import FLAG_CHUNKED, Entry, PathKey
 from cvmfs_objstore.formats.pages import ChangedRows, changed_rows, root_pages
 
@@ -141,7 +141,7 @@ class CatalogDiff:
         )
 
     def _attach(self, base: Catalog) -> None:
-        attach(self._result, "base", base.file if base.file is not None else base.connection.serialize())
+        attach(self._result, "base", base.file if base.file is not None else serialize(base.connection))
 
     def _copy(self, base: Catalog, rows: ChangedRows) -> None:
         """Make a base of nothing but the rows that are worth a look."""

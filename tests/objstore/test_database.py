@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import tempfile
 import threading
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmfs_objstore.errors import DatabaseError
+from cvmfs_objstore.formats import database as module
 from cvmfs_objstore.formats.catalog import Catalog
-from cvmfs_objstore.formats.database import Database, attach, detach, to_bytes, to_str
+from cvmfs_objstore.formats.database import Database, attach, attach_empty, detach, serialize, to_bytes, to_str
 from cvmfs_objstore.formats.history import History
 from cvmfs_objstore.formats.reflog import Reflog
 from cvmfs_objstore.hashes import ContentHash
@@ -285,3 +288,37 @@ def test_close(close: Callable[[Database], object]) -> None:
     close(reflog)
     with pytest.raises(sqlite3.ProgrammingError):
         reflog.property("fqrn")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_large_database_is_copied_through_a_file(
+    kind: type[Database], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with kind.load(some(kind)) as database:
+        database.set_property("colour", "green")
+        at_once = database.dump()
+        monkeypatch.setattr(module, "_LARGE", 0)
+        through_file = database.dump()
+    assert list(tmp_path.iterdir()) == []
+    assert through_file != at_once  # in the counters of changes, which are in the file's header
+    assert through_file[100:] == at_once[100:]
+    with kind.load(through_file) as again:
+        assert again.property("colour") == "green"
+
+
+def test_a_schema_beside_the_main_one_is_copied_through_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LARGE", 0)
+    with contextlib.closing(raw(some(Catalog))) as connection:
+        attach_empty(connection, "other")
+        connection.execute("CREATE TABLE other.numbers (n)")
+        connection.execute("INSERT INTO other.numbers VALUES (7)")
+        with contextlib.closing(raw(serialize(connection, "other"))) as found:
+            assert found.execute("SELECT n FROM numbers").fetchall() == [(7,)]
+
+
+def test_without_room_for_a_file_it_is_copied_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LARGE", 0)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with Catalog.load(some(Catalog)) as catalog:
+        assert catalog.dump() == catalog.connection.serialize()
