@@ -1,12 +1,13 @@
 """``cvmfs-gw leases|cancel|repos|enable|disable|status``: a running gateway, for people.
 
-What changes something is signed with an administrator's key: a ``.gw`` file with one line ``plain_text <id> <secret>``
-whose id has ``"admin": true`` in the gateway's ``repo.json``.
+What changes something is signed with an administrator's key: that of a ``.gw`` file with one line ``plain_text <id>
+<secret>``, or, on the gateway's own machine, the first that has ``"admin": true`` in its ``repo.json``.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -18,7 +19,10 @@ import urllib3
 
 from cvmfs_gw.client.errors import ClientError, GatewayRefused, GatewayUnreachable
 from cvmfs_gw.client.gateway import read_key_file
-from cvmfs_gw.gateway.authorization import sign
+from cvmfs_gw.gateway.access import AccessConfig
+from cvmfs_gw.gateway.authorization import Key, sign
+from cvmfs_gw.gateway.config import Config
+from cvmfs_gw.gateway.errors import ConfigError
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_gw.text import human_size
 
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT: Final = urllib3.Timeout(connect=10, read=600)
 _KEY_VARIABLE: Final = "CVMFS_GW_ADMIN_KEY"
+_UNITS: Final = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -60,9 +65,23 @@ def _add_url(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_key(parser: argparse.ArgumentParser) -> None:
-    default = os.environ.get(_KEY_VARIABLE)
-    text = f"an administrator's key (default: ${_KEY_VARIABLE})"
-    parser.add_argument("--key", metavar="FILE", default=default, required=default is None, help=text)
+    text = f"an administrator's key (default: ${_KEY_VARIABLE}, or the first in repo.json)"
+    parser.add_argument("--key", metavar="FILE", default=os.environ.get(_KEY_VARIABLE), help=text)
+
+
+def _administrator(arguments: argparse.Namespace, paths: SystemPaths) -> Key:
+    """The key to sign with; raises :exc:`ClientError`."""
+    if arguments.key is not None:
+        return read_key_file(arguments.key)
+    try:
+        file = Config.load(paths).access_config_file
+        keys = AccessConfig.load(file, paths).keys.values()
+    except ConfigError as error:
+        raise ClientError(f"which administrator's key? Say --key FILE ({error})") from error
+    for key in keys:
+        if key.admin:
+            return key
+    raise ClientError(f'which administrator\'s key? Say --key FILE, or give a key "admin": true in {file}')
 
 
 # --- the commands -------------------------------------------------------------------------------------------------
@@ -108,14 +127,14 @@ def _status(arguments: argparse.Namespace, paths: SystemPaths) -> int:
 def _cancel(arguments: argparse.Namespace, paths: SystemPaths) -> int:
     fqrn, _, path = arguments.path.partition("/")
     quoted = urllib.parse.quote(os.fsencode(f"{fqrn}/{path.strip('/')}"))
-    _ask(arguments, "DELETE", f"/leases-by-path/{quoted}", key_file=arguments.key)
+    _ask(arguments, "DELETE", f"/leases-by-path/{quoted}", key=_administrator(arguments, paths))
     print(f"cancelled the leases at and below {fqrn}/{path.strip('/')}")
     return 0
 
 
 def _enable(arguments: argparse.Namespace, paths: SystemPaths) -> int:
     body = json.dumps({"enable": arguments.enable, "wait": arguments.wait}).encode()
-    _ask(arguments, "POST", f"/repos/{urllib.parse.quote(arguments.fqrn)}", body, key_file=arguments.key)
+    _ask(arguments, "POST", f"/repos/{urllib.parse.quote(arguments.fqrn)}", body, key=_administrator(arguments, paths))
     print(f"{arguments.fqrn} is {'enabled' if arguments.enable else 'disabled'}")
     return 0
 
@@ -124,14 +143,14 @@ def _enable(arguments: argparse.Namespace, paths: SystemPaths) -> int:
 
 
 def _ask(
-    arguments: argparse.Namespace, method: str, route: str, body: bytes | None = None, key_file: str | None = None
+    arguments: argparse.Namespace, method: str, route: str, body: bytes | None = None, key: Key | None = None
 ) -> dict[str, Any]:
     url = arguments.gateway.rstrip("/") + route
     headers = {}
-    if key_file is not None:
+    if key is not None:
         # without a body, the URL's path is what is signed
         signed = body or urllib.parse.unquote_to_bytes(urllib.parse.urlsplit(url).path)
-        headers["Authorization"] = sign(read_key_file(key_file), signed)
+        headers["Authorization"] = sign(key, signed)
     try:
         reply = urllib3.request(method, url, body=body, headers=headers, timeout=_TIMEOUT, retries=False)
         answer = json.loads(reply.data)
@@ -172,7 +191,9 @@ def _cell(field: str, value: object) -> str:
 
 
 def _age(seconds: int) -> str:
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+    """The two largest units: ``1 h 59 min``."""
+    for (unit, size), (lower, lower_size) in itertools.pairwise(_UNITS):
         if seconds >= size:
-            return f"{seconds // size} {unit}"
+            rest = seconds % size // lower_size
+            return f"{seconds // size} {unit}" + (f" {rest} {lower}" if rest else "")
     return f"{seconds} s"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
+import secrets
 import sys
 import tempfile
 import threading
@@ -19,9 +21,11 @@ from cvmfs_gw.client.publish import publish
 from cvmfs_gw.client.reader import RepositoryReader
 from cvmfs_gw.client.request import Destination, PublishRequest, Step
 from cvmfs_gw.engine.create import RepositoryOptions, check_fqrn, create_repository
+from cvmfs_gw.engine.repository import replace_file
 from cvmfs_gw.gateway.config import Config
 from cvmfs_gw.ingest.directory import DirectorySource
 from cvmfs_gw.paths import SystemPaths
+from cvmfs_objstore.formats.keychain import write_key_file
 
 if TYPE_CHECKING:
     from cvmfs_gw.cli.types import Subparsers
@@ -35,6 +39,8 @@ _FILES: Final = {
 }
 
 _NEXT: Final = """
+Look at:    {page} in a browser, or {program} status
+            {program} leases, repos, disable, enable, cancel, doctor, check, ...
 Publish:    {program} publish {fqrn}/my/software DIRECTORY
 Or with the CernVM-FS tools, on any machine that reaches this one:
             cvmfs_server mkfs -w {web} -u gw,/srv/cvmfs/{fqrn}/data/txn,{gateway} \\
@@ -65,6 +71,7 @@ def run(arguments: argparse.Namespace, paths: SystemPaths) -> int:
     web = f"http://{arguments.host}:{arguments.web_port}/cvmfs/{fqrn}"
     if not os.path.exists(os.path.join(paths.repository_storage(fqrn), ".cvmfspublished")):
         create_repository(fqrn, paths, {}, RepositoryOptions(stratum0=web), time.time())
+        _make_administrator(paths)
         print(f"Made the repository {fqrn} below {paths.root}", flush=True)
     config = Config.load(paths, {"port": arguments.port})
     set_up_logging(config)
@@ -82,6 +89,7 @@ def run(arguments: argparse.Namespace, paths: SystemPaths) -> int:
             scripts = os.path.join(os.path.dirname(sys.argv[0]), "")
             program = f"{scripts}cvmfs-gw --root {paths.root}"
             values = {"program": program, "scripts": scripts, "fqrn": fqrn, "web": web, "gateway": gateway}
+            values["page"] = gateway.removesuffix("api/v1")
             print(_NEXT.format(**values, keys=paths.keys, pub=pub), flush=True)
         if arguments.once or failed.is_set():
             os.kill(os.getpid(), 15)
@@ -90,6 +98,17 @@ def run(arguments: argparse.Namespace, paths: SystemPaths) -> int:
     thread = threading.Thread(target=demonstrate, name="demonstration", daemon=True)
     asyncio.run(serve(config, paths, os.environ, listen, thread.start))
     return 1 if failed.is_set() else 0
+
+
+def _make_administrator(paths: SystemPaths) -> None:
+    """A key for the commands that want one, unless ``repo.json`` names keys already."""
+    with open(paths.access_config, "rb") as file:
+        access = json.load(file)
+    if "keys" not in access:
+        name = os.path.join(paths.keys, "admin.gw")
+        write_key_file(name, f"plain_text admin {secrets.token_urlsafe(32)}\n".encode(), 0o400)
+        access["keys"] = [{"type": "file", "file_name": name, "admin": True}]
+        replace_file(paths.access_config, json.dumps(access, indent=2).encode() + b"\n", 0o640)
 
 
 def _publish_and_read(fqrn: str, paths: SystemPaths, gateway: str, web: str) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cvmfs_gw.cli import main
+from cvmfs_gw.cli import admin, main
 from cvmfs_gw.gateway.service import GatewayService
+from cvmfs_gw.paths import SystemPaths
 from tests.gateway.conftest import api, clock, config, engine, paths, service, stores
-from tests.gateway.support import ADMIN, FQRN, KEY, OTHER, Api, pack, write
+from tests.gateway.support import ADMIN, FQRN, KEY, OTHER, REPO_JSON, Api, pack, write, write_access
 
 __all__ = ["api", "clock", "config", "engine", "paths", "service", "stores"]
 
@@ -62,6 +63,36 @@ async def test_repositories(
     assert service.repositories.get(OTHER).enabled
     assert await run(api, "enable", "unknown.org", "--key", key_file) == 1
     assert "invalid_repo" in capsys.readouterr().err
+
+
+async def test_without_a_key_it_is_the_one_of_this_machine(
+    api: Api, service: GatewayService, paths: SystemPaths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await run(api, "--root", paths.root, "disable", OTHER) == 0
+    assert not service.repositories.get(OTHER).enabled
+    write_access(paths, REPO_JSON | {"keys": [key for key in REPO_JSON["keys"] if "admin" not in key]})
+    capsys.readouterr()
+    assert await run(api, "--root", paths.root, "enable", OTHER) == 1
+    assert f'give a key "admin": true in {paths.access_config}' in capsys.readouterr().err
+    assert await run(api, "--root", str(paths.root) + "/nowhere", "enable", OTHER) == 1
+    assert "Say --key FILE" in capsys.readouterr().err
+    assert not service.repositories.get(OTHER).enabled
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "0 s"),
+        (59, "59 s"),
+        (60, "1 min"),
+        (7199, "1 h 59 min"),
+        (3605, "1 h"),
+        (86_400 * 3 + 3600, "3 d 1 h"),
+        (61, "1 min 1 s"),
+    ],
+)
+def test_ages(seconds: int, said: str) -> None:
+    assert admin._age(seconds) == said
 
 
 async def test_status(api: Api, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,6 +38,9 @@ def test_keeps_serving(tmp_path: Path) -> None:
             assert {entry.name for entry in reader.entries("/demo")} == {"hello.txt", "bin", "lib"}
             assert reader.entry("/demo/bin/greet").mode & 0o111
         assert answers(port)
+        # the demonstration has an administrator, who is found
+        done = run("cvmfs-gw", "--root", tmp_path, "disable", fqrn, "--gateway", f"http://127.0.0.1:{port}/api/v1")
+        assert (done.returncode, done.stdout) == (0, f"{fqrn} is disabled\n"), done.stderr
         assert process.stop() in (0, 143), process.output
     until(lambda: not answers(port))
     assert "Traceback" not in process.output
