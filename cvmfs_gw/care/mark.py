@@ -18,7 +18,7 @@ from typing import Final
 from cvmfs_gw.care.digests import DigestSet
 from cvmfs_gw.engine.errors import MergeError, MissingObject
 from cvmfs_objstore.errors import DatabaseError, InvalidHash, ObjectCorrupt, ObjectNotFound, ObjectTooLarge
-from cvmfs_objstore.formats.database import attach
+from cvmfs_objstore.formats.database import attach, to_str
 from cvmfs_objstore.hashes import ContentHash, Suffix
 from cvmfs_objstore.objects import ObjectStore
 
@@ -123,6 +123,7 @@ class _Fetched:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
+        connection.text_factory = to_str  # properties hold the catalog's path, and names are bytes
 
     @classmethod
     def of_bytes(cls, data: bytes) -> _Fetched:

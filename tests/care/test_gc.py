@@ -78,6 +78,14 @@ def test_keeps_since(past: Past) -> None:
     past.check()
 
 
+def test_names_are_bytes(past: Past) -> None:
+    """A nested catalog below a name that is no text."""
+    past.commit({"/\udcff": b"/", "/\udcff/file": b"kept"}, nest=("/\udcff",))
+    past.collect(LAST)
+    past.check()
+    assert past.has(b"kept")
+
+
 def test_default_policy(past: Past) -> None:
     assert past.collect(Policy.default(past.now)).condemned_revisions > 0, "publishers' own roots"
     assert files(past) == set(range(2, 8))
