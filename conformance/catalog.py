@@ -44,7 +44,7 @@ Counters = dict[str, int]
 
 def path_key(path: str) -> tuple[int, int]:
     """The MD5 of a path as two numbers; ``""`` is the root."""
-    digest = hashlib.md5(path.encode("utf-8", "surrogateescape"), usedforsecurity=False).digest()
+    digest = hashlib.md5(as_bytes(path), usedforsecurity=False).digest()
     first, second = struct.unpack("<qq", digest)
     return first, second
 
@@ -97,7 +97,11 @@ class Catalog:
         return None if row is None else str(row[0])
 
     def set_property(self, key: str, value: object) -> None:
-        self.db.execute("INSERT OR REPLACE INTO properties (key, value) VALUES (?, ?)", (key, value))
+        if isinstance(value, str):
+            sql = "INSERT OR REPLACE INTO properties (key, value) VALUES (?, CAST(? AS TEXT))"
+            self.db.execute(sql, (key, as_bytes(value)))
+        else:
+            self.db.execute("INSERT OR REPLACE INTO properties (key, value) VALUES (?, ?)", (key, value))
 
     def counters(self) -> Counters:
         """The stored statistics: ``self_...`` and ``subtree_...``."""
@@ -157,8 +161,8 @@ class Catalog:
             entry.mode,
             entry.mtime,
             entry.flags | (CHUNKED if entry.chunks else 0),
-            path.rpartition("/")[2].encode("utf-8", "surrogateescape"),
-            entry.symlink.encode("utf-8", "surrogateescape"),
+            as_bytes(path.rpartition("/")[2]),
+            as_bytes(entry.symlink),
             entry.uid,
             entry.gid,
             entry.xattr,
@@ -213,10 +217,16 @@ class Catalog:
         }
 
     def set_nested(self, path: str, name: str, size: int) -> None:
-        self.db.execute("INSERT OR REPLACE INTO nested_catalogs (path, sha1, size) VALUES (?,?,?)", (path, name, size))
+        sql = "INSERT OR REPLACE INTO nested_catalogs (path, sha1, size) VALUES (CAST(? AS TEXT),?,?)"
+        self.db.execute(sql, (as_bytes(path), name, size))
 
     def drop_nested(self, path: str) -> None:
-        self.db.execute("DELETE FROM nested_catalogs WHERE path = ?", (path,))
+        self.db.execute("DELETE FROM nested_catalogs WHERE path = CAST(? AS TEXT)", (as_bytes(path),))
+
+
+def as_bytes(path: str) -> bytes:
+    """A name or path as it is on disk; SQLite takes no other than UTF-8 as text."""
+    return path.encode("utf-8", "surrogateescape")
 
 
 def as_mountpoint(flags: int) -> int:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from conformance.consistency import check
 from conformance.model import Failed, NotApplicable, equal, expect
 from conformance.probe import Probe, accepted, granted, refused
-from conformance.registry import API, API13, SAFETY, case, each
+from conformance.registry import API, API13, FORMAT, SAFETY, case, each
+from conformance.tree import Tree
 
 
 @case("admin.root", "GET of the API's root welcomes", API)
@@ -185,6 +187,39 @@ def collect(probe: Probe) -> None:
     reply = accepted(probe.gateway.collect(probe.fqrn, key=probe.admin), "gc")
     expect(isinstance(reply.get("output"), str), f"output is {reply.get('output')!r}")
     probe.repository.stored(manifest.root, "C")
+
+
+@case("admin.gc.names", "POST /gc copes with nested catalogs whose path is no UTF-8", FORMAT)
+def collect_names(probe: Probe) -> None:
+    top = probe.path()
+
+    def act(tree: Tree) -> None:
+        tree.make_directories(f"{top}/\udcff")
+        tree.nest(f"{top}/\udcff")
+
+    probe.publish(top, act)
+    collect(probe)
+
+
+@case(
+    "admin.gc.whole",
+    "POST /gc leaves all that the head and the tags name, and publishing goes on",
+    API,
+    destructive=True,
+)
+def collect_whole(probe: Probe) -> None:
+    top, tag = probe.path(), probe.name()
+    probe.publish(top, lambda tree: tree.put_file(top, b"kept by a tag"), tag_name=tag)
+    kept = probe.repository.manifest().root
+    probe.publish(top, lambda tree: tree.put_file(top, b"of the head"))
+    if probe.repository.manifest().fields.get("G") != "yes":
+        raise NotApplicable("the repository's garbage is not collectable")
+    accepted(probe.gateway.collect(probe.fqrn, key=probe.admin, dry_run=False), "gc")
+    for root, content in ((None, b"of the head"), (kept, b"kept by a tag")):
+        check(probe.repository, root)
+        tree = probe.repository.tree(root)
+        equal(probe.repository.content(tree.need(top)), content, "content")
+    probe.plant(probe.path())
 
 
 @case("admin.gc.unknown", "collecting an unknown repository's garbage is refused", API)
