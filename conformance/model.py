@@ -77,7 +77,10 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One run against one target. ``benchmarks`` is there after ``bench`` only."""
+    """One run against one target. ``benchmarks`` is there after ``bench`` only.
+
+    ``about`` says where the target is and, as ``interrupted`` or ``stopped``, after how many cases the run ended early.
+    """
 
     target: str
     about: Mapping[str, str]
@@ -88,6 +91,15 @@ class Report:
 
     def count(self, verdict: Verdict) -> int:
         return sum(result.verdict is verdict for result in self.results)
+
+    @property
+    def was_interrupted(self) -> bool:
+        return "interrupted" in self.about
+
+    @property
+    def cut(self) -> str:
+        """Why not all cases were tried; ``""`` if all were."""
+        return next((f"{how} {self.about[how]}" for how in ("interrupted", "stopped") if how in self.about), "")
 
     @property
     def unexpected(self) -> list[Result]:

@@ -15,59 +15,53 @@ _NEEDED = ("gateway", "stratum0", "repo", "key")
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
-    """Declare them."""
-    add = parser.add_argument
+    """Declare those that every target needs, and what is of use to all commands."""
+    add = parser.add_argument_group("the target (the first four are needed)").add_argument
     add("--gateway", metavar="URL", help="the gateway: http://host:4929, with or without /api/v1")
     add("--stratum0", metavar="URL", help="the web server: http://host/cvmfs, with or without the repository's name")
     add("--repo", metavar="FQRN", help="a repository that may be filled with rubbish")
     add("--key", metavar="FILE", help="its gateway key: plain_text <id> <secret>")
-    add("--name", default="", help="what the target is called in reports")
-    add("--admin-key", metavar="FILE", help="the key of an administrator")
-    add("--other-key", metavar="FILE", help="another key for the same repository")
+    add("--name", metavar="NAME", default="", help="what the target is called in reports")
+    add("--notify", metavar="URL", default="", help="the notification server, if it is not the gateway")
+    add("--timeout", type=float, default=60.0, metavar="SECONDS", help="for one request (default: %(default)s)")
+
+
+def add_more(parser: argparse.ArgumentParser) -> None:
+    """Declare those that make more cases applicable."""
+    add = parser.add_argument_group("more of the target, for more cases").add_argument
+    add("--admin-key", metavar="FILE", help="the key of an administrator: disabling, cancelling, collecting")
+    add("--other-key", metavar="FILE", help="another key for the same repository: whose lease is it?")
     add("--restricted-key", metavar="FILE", help="a key for --restricted-path of the repository only")
     add("--restricted-path", metavar="PATH", default="", help="as in /a/b")
     add("--foreign-key", metavar="FILE", help="a key for another repository of the gateway")
-    add("--notify", metavar="URL", default="", help="the notification server, if it is not the gateway")
     add("--websocket", metavar="URL", default="", help="a stand-alone notification server: http://host:4930")
-    add("--public-key", metavar="FILE", help="the repository's public master key")
-    add("--store", metavar="DIR", type=Path, help="the repository's storage on disk")
+    add("--public-key", metavar="FILE", help="the repository's public master key: signatures, mounted clients")
+    add("--store", metavar="DIR", type=Path, help="the repository's storage on disk: what lies there, full disks")
+    add("--restart-command", metavar="CMD", default="", help="kills the gateway and starts it again: restarts")
     add("--sessions", metavar="DIR", type=Path, help="recorded sessions, whose repositories are on the target")
-    add("--restart-command", metavar="CMD", default="", help="kills the gateway and starts it again")
-    add("--seed", type=int, default=1, help="of random histories (default: %(default)s)")
-    add("--publishes", type=int, default=12, help="how many revisions a random history has (default: %(default)s)")
-    add("--timeout", type=float, default=60.0, metavar="SECONDS", help="for one request (default: %(default)s)")
+    add("--seed", type=int, default=1, metavar="N", help="of random histories (default: %(default)s)")
+    add("--publishes", type=int, default=12, metavar="N", help="how long random histories are (default: %(default)s)")
 
 
 def target(arguments: argparse.Namespace) -> Target:
     """The target of the command line; raises ``ValueError`` and ``OSError``."""
-    if missing := [f"--{name}" for name in _NEEDED if not getattr(arguments, name)]:
-        raise ValueError(f"needs {', '.join(missing)}")
+    given = vars(arguments)
+    if missing := [f"--{name}" for name in _NEEDED if not given[name]]:
+        raise ValueError(f"needs {', '.join(missing)}; see --help")
     for url in (arguments.gateway, arguments.stratum0):
         Url(url)
-
-    def key(path: str | None) -> Key | None:
-        return Key.read(path) if path else None
-
+    keys = ("admin_key", "other_key", "restricted_key", "foreign_key")
+    more: dict[str, Any] = {name: Key.read(given[name]) for name in keys if given.get(name)}
+    public_key = given.get("public_key")
+    same = ("name", "notify", "timeout", "restricted_path", "websocket", "store", "sessions", "restart_command")
+    more |= {name: given[name] for name in (*same, "seed", "publishes") if name in given}
     return Target(
         gateway=arguments.gateway.rstrip("/").removesuffix(API_ROOT),
         stratum0=arguments.stratum0,
         fqrn=arguments.repo,
         key=Key.read(arguments.key),
-        name=arguments.name,
-        admin_key=key(arguments.admin_key),
-        other_key=key(arguments.other_key),
-        restricted_key=key(arguments.restricted_key),
-        restricted_path=arguments.restricted_path,
-        foreign_key=key(arguments.foreign_key),
-        notify=arguments.notify,
-        websocket=arguments.websocket,
-        public_key=Path(arguments.public_key).read_bytes() if arguments.public_key else b"",
-        store=arguments.store,
-        sessions=arguments.sessions,
-        restart_command=arguments.restart_command,
-        timeout=arguments.timeout,
-        seed=arguments.seed,
-        publishes=arguments.publishes,
+        public_key=Path(public_key).read_bytes() if public_key else b"",
+        **more,
     )
 
 

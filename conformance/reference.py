@@ -74,6 +74,8 @@ for turn in $(seq 200); do
   curl -sf http://127.0.0.1:4929/api/v1/repos > /dev/null && exit 0
   sleep 0.05
 done
+cat /run/cvmfs/gateway.log >&2
+df / /srv/cvmfs >&2
 exit 1
 """
 

@@ -51,7 +51,7 @@ def page(reports: Sequence[Report]) -> str:
 def _targets(reports: Sequence[Report]) -> str:
     rows = "".join(
         f"<tr><td>{_e(report.target)}</td><td>{_e(report.started)}</td><td class='n'>{report.seconds:.0f} s"
-        f" {_e('interrupted ' + cut if (cut := report.about.get('interrupted')) else '')}</td></tr>"
+        f" {_e(report.cut)}</td></tr>"
         for report in reports
     )
     return f"<table><tr><th>target</th><th>begun</th><th>took</th></tr>{rows}</table>"

@@ -62,8 +62,8 @@ class Terminal:
                 row = "".join(f"{sum(r.verdict is verdict for r in found):>10}" for verdict in Verdict)
                 self._write(f"{group:16}{row}")
         self._write(f"{'all':16}" + "".join(f"{report.count(verdict):>10}" for verdict in Verdict))
-        if cut := report.about.get("interrupted"):
-            self._write(f"Interrupted {cut}.")
+        if report.cut:
+            self._write(f"{report.cut.capitalize()}.")
         known = sum(bool(result.known) for result in report.results)
         if known:
             self._write(f"{known} of the failures are known faults of this target.")

@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -18,13 +20,14 @@ import pytest
 from conformance import known, registry
 from conformance.bench.measure import Job, measure, render
 from conformance.chaos import Fault, chaos
-from conformance.cli import main, read_reports
+from conformance.cli import main
 from conformance.gateway import Gateway
-from conformance.model import Case, Deviates, Failed, NotApplicable, Report, Verdict
+from conformance.model import Case, Deviates, Failed, NotApplicable, Report, Verdict, expect
 from conformance.options import dump, load
 from conformance.probe import Probe
 from conformance.recorder import Recorder
 from conformance.replay import Player
+from conformance.report import files
 from conformance.report.junit import junit
 from conformance.report.page import page
 from conformance.runner import run
@@ -34,6 +37,7 @@ from conformance.stream import Notifications
 from conformance.target import Target
 from conformance.websocket import WebSocketSubscriber
 from conformance.wire import Key
+from tests.conformance.broken import fake, refuse
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +109,11 @@ def test_reports(tmp_path: Path) -> None:
     report = _report()
     path = tmp_path / "report.json"
     path.write_text(json.dumps(report.to_json()))
-    assert read_reports(path) == [report]
-    tree = ElementTree.fromstring(junit(report))
-    assert tree.get("failures") == "3"
-    assert len(tree.findall(".//testcase")) == 6
+    assert files.read(path) == [report]
+    tree = ElementTree.fromstring(junit([report, replace(report, target="another")]))
+    assert (tree.get("tests"), tree.get("failures")) == ("12", "6")
+    assert [(suite.get("name"), suite.get("failures")) for suite in tree] == [(TARGET.gateway, "3"), ("another", "3")]
+    assert len({(case.get("classname"), case.get("name")) for case in tree.iter("testcase")}) == 12
     text = page([report, report])
     assert "bad &lt;b&gt;" in text
     assert "http" not in text.replace(TARGET.gateway, "")
@@ -125,8 +130,45 @@ def test_what_was_tried_before_an_interrupt_is_reported(tmp_path: Path) -> None:
     cases = [_raise(None), _raise(KeyboardInterrupt()), _raise(Failed("never tried"))]
     report = run(TARGET, cases)
     assert [result.verdict for result in report.results] == [Verdict.PASS]
-    assert report.about["interrupted"] == "after 1 of 3 cases"
-    assert "interrupted after 1 of 3 cases" in page([report])
+    assert report.was_interrupted
+    assert report.cut == "interrupted after 1 of 3 cases"
+    assert report.cut in page([report])
+
+
+def test_a_gateway_that_is_gone_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not tried hundreds of times more; with a command to start it, that is tried."""
+    monkeypatch.setattr("conformance.runner._COMES_BACK_S", 0.0)
+    never = _raise(Failed("never tried"))
+    with ExitStack() as stack:
+        url = stack.enter_context(fake(refuse))
+        kills = Case("leases.kills", "it ends", "somewhere", lambda probe: _fail(stack.close))
+        report = run(replace(TARGET, gateway=url), [kills, never])
+    assert [result.id for result in report.results] == ["leases.kills"]
+    assert report.cut == "stopped after 1 of 2 cases: after leases.kills nothing answers any more"
+    with ExitStack() as stack:
+        url = stack.enter_context(fake(refuse))
+        kills = Case("leases.kills", "it ends", "somewhere", lambda probe: _fail(stack.close))
+        report = run(replace(TARGET, gateway=url, restart_command="false"), [kills, never])
+    assert report.cut.startswith("stopped after 1 of 2 cases: the restart command failed")
+
+
+def _fail(first: Callable[[], object]) -> None:
+    first()
+    raise Failed("after that")
+
+
+def test_what_is_late_is_tried_again() -> None:
+    tries: list[int] = []
+
+    def late(probe: Probe) -> None:
+        tries.append(1)
+        expect(len(tries) > 1, "late")
+
+    cases = [Case(f"{group}.late", "in time", "people wait", late) for group in ("timing", "leases")]
+    verdicts = [result.verdict for result in run(TARGET, cases[:1]).results]
+    assert verdicts == [Verdict.PASS]
+    tries.clear()
+    assert run(TARGET, cases[1:]).unexpected
 
 
 def test_destructive_cases_are_off() -> None:
