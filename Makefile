@@ -1,7 +1,7 @@
 # make up     a demo repository, gateway (4929) and web server (8080), a first publish, and serving on
 # make test   ruff, mypy --strict, all tests
 # make bench  benchmarks (beside the reference, where its programs are on PATH)
-# make conformance  the conformance suite against this gateway, and the reference where it is installed
+# make conformance  the conformance suite against this gateway, and the reference where it is installed; REPORT=/tmp/report
 # make clean  remove .venv and caches; cvmfs-root stays
 .POSIX:
 PYTHON = python3
@@ -9,6 +9,9 @@ VENV = .venv
 BIN = $(VENV)/bin
 # one more than processors: some tests wait for the deployed programs
 WORKERS = $$(( $$(getconf _NPROCESSORS_ONLN) + 1 ))
+
+# what `make conformance` writes, and with which ending
+REPORT = build/conformance
 
 .PHONY: up test lint types unit bench conformance clean
 
@@ -31,8 +34,8 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench
 
 conformance: $(VENV)/.dev
-	$(BIN)/python -m conformance local --quiet --reference --destructive --sessions tests/traffic/fixtures \
-		--json build/conformance.json --html build/conformance.html
+	$(BIN)/python -m conformance local --quiet --reference --destructive \
+		--json $(REPORT).json --junit $(REPORT).xml --html $(REPORT).html
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed (found: $$($(PYTHON) -V 2>&1)); set PYTHON=..." >&2; exit 1; }

@@ -7,12 +7,14 @@ is handed on.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import select
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
@@ -203,6 +205,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Nothing: URLs hold tokens."""
+
+
+@contextlib.contextmanager
+def recording(upstream: str, key: Key) -> Iterator[Recorder]:
+    """A recorder that runs, on any port of loopback."""
+    recorder = Recorder(0, upstream, key)
+    thread = threading.Thread(target=recorder.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield recorder
+    finally:
+        recorder.shutdown()
+        thread.join()
+        recorder.server_close()
 
 
 def record(host: str, port: int, upstream: str, key: Key, output: Path, about: str) -> int:

@@ -79,9 +79,10 @@ class Player:
         route = self._now(exchange.path).partition("/api/v1")[2]
         text = self._now(exchange.text)
         text = self._with_manifest(text) if route.endswith("/publish") else self._with_head(text)
-        return self._send(exchange, route, text.encode("utf-8", "surrogateescape"))
+        return self.send(exchange, route, text.encode("utf-8", "surrogateescape"))
 
-    def _send(self, exchange: Exchange, route: str, text: bytes) -> Reply:
+    def send(self, exchange: Exchange, route: str, text: bytes) -> Reply:
+        """The same with *route* and *text* as they are to be."""
         signed = {"body": text, "head": text, "token": route.rpartition("/")[2].encode()}.get(exchange.signed)
         headers = {name: value for name, value in exchange.headers.items() if name != "Expect"}
         if exchange.pack is not None:

@@ -7,7 +7,7 @@
     initial/...     the server's files before the session: storage, configuration, and keys made for it alone
 
 Nothing in it is secret: tokens are numbered (``<token 1>``), signatures are left out, paths are relative. A recording
-of a site has no ``initial`` and no ``tree``.
+of a site has no ``initial`` and no ``tree``. Those in the folder ``sessions`` have both.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ import json
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from conformance.machines.snapshot import Node, Tree
 from conformance.trust import renewed
 from conformance.wire import Key
 
+SHIPPED: Final = Path(__file__).parent / "sessions"
+"""Where recordings are that come with the suite."""
 ROOT: Final = "@root@"
 """Stands for the server's root directory in recorded text files."""
 _MOMENT: Final = (2020, 1, 1, 0, 0, 0)
@@ -70,7 +73,7 @@ class Session:
     fqrn: str
     revision: int
     catalogs: Sequence[str]
-    tree: Mapping[str, Mapping[str, Any]]
+    tree: Tree
     exchanges: Sequence[Exchange]
     initial: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     streams: Sequence[Stream] = ()
@@ -95,9 +98,10 @@ class Session:
             ]
             names = [name for name in archive.namelist() if name.startswith("initial/")]
             initial = {name.removeprefix("initial/"): archive.read(name) for name in names}
-        known = {name: content[name] for name in ("about", "recorded_with", "fqrn", "revision", "catalogs", "tree")}
+        known = {name: content[name] for name in ("about", "recorded_with", "fqrn", "revision", "catalogs")}
+        tree = {path: _parse(node) for path, node in content["tree"].items()}
         streams = tuple(Stream(**each) for each in content.get("streams", ()))
-        return cls(**known, exchanges=exchanges, initial=initial, streams=streams)
+        return cls(**known, tree=tree, exchanges=exchanges, initial=initial, streams=streams)
 
     def save(self, path: Path) -> None:
         """Write the file; the same session gives the same bytes."""
@@ -107,7 +111,8 @@ class Session:
                 archive.writestr(zipfile.ZipInfo(name, _MOMENT), data, zipfile.ZIP_DEFLATED)
 
             content = {name: getattr(self, name) for name in ("about", "recorded_with", "fqrn", "revision")}
-            content |= {"catalogs": list(self.catalogs), "tree": dict(self.tree)}
+            content["catalogs"] = list(self.catalogs)
+            content["tree"] = {path: _dump(node) for path, node in sorted(self.tree.items())}
             content["exchanges"] = [asdict(each) | {"pack": each.pack is not None} for each in self.exchanges]
             if self.streams:
                 content["streams"] = [asdict(each) for each in self.streams]
@@ -137,6 +142,36 @@ class Session:
         for number in range(256):
             (root / f"srv/cvmfs/{self.fqrn}/data/{number:02x}").mkdir(parents=True, exist_ok=True)
         (root / f"srv/cvmfs/{self.fqrn}/data/txn").mkdir(exist_ok=True)
+
+
+def _dump(node: Node) -> dict[str, Any]:
+    """What is known of an entry; xattrs in hexadecimal, the mode in octal digits."""
+    values = {each.name: value for each in fields(Node) if (value := getattr(node, each.name)) not in (None, ())}
+    values["mode"] = f"{node.mode:o}"
+    if node.xattrs:
+        values["xattrs"] = {name: value.hex() for name, value in node.xattrs}
+    return values
+
+
+def _parse(values: Mapping[str, Any]) -> Node:
+    xattrs = tuple(sorted((name, bytes.fromhex(value)) for name, value in values.get("xattrs", {}).items()))
+    unknown = {"uid": None, "gid": None, "mtime": None}
+    return Node(**(unknown | dict(values) | {"mode": int(values["mode"], 8), "xattrs": xattrs}))
+
+
+def read_initial(root: Path, fqrn: str, replacing: Mapping[str, str]) -> dict[str, bytes]:
+    """The files of a server that has no open leases; in text files, texts are replaced as *replacing* says."""
+    found: dict[str, bytes] = {}
+    for top in ("etc/cvmfs", f"srv/cvmfs/{fqrn}", f"var/spool/cvmfs/{fqrn}"):
+        for path in sorted((root / top).rglob("*")):
+            if not path.is_file():
+                continue
+            data = path.read_bytes()
+            if top.startswith("etc/"):
+                for old, new in replacing.items():
+                    data = data.replace(old.encode(), new.encode())
+            found[str(path.relative_to(root))] = data
+    return found
 
 
 def load_all(folder: Path) -> dict[str, Session]:

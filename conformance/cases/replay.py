@@ -5,13 +5,10 @@ The same replies, the same messages, and the same tree in the end.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
-from typing import Any
-
 from conformance.consistency import check
-from conformance.entry import SPECIAL, Entry, xattrs
 from conformance.gateway import Gateway
+from conformance.machines.published import Published
+from conformance.machines.snapshot import differences
 from conformance.model import Failed, NotApplicable, equal
 from conformance.probe import Probe
 from conformance.registry import each
@@ -49,7 +46,7 @@ SESSIONS = {
     },
 )
 def replayed(probe: Probe, name: str) -> None:
-    folder = probe.need(probe.target.sessions, "--sessions")
+    folder = probe.need(probe.target.sessions, "--sessions, whose repositories unpack has put onto the server")
     file = folder / f"{name}.zip"
     if not file.exists():
         raise NotApplicable(f"there is no {file.name}")
@@ -58,7 +55,7 @@ def replayed(probe: Probe, name: str) -> None:
         raise NotApplicable("the session has no key")
     served = probe.gateway.get("/repos").json.get("data", {})
     if session.fqrn not in served:
-        raise NotApplicable(f"{session.fqrn} is not on this target")
+        raise NotApplicable(f"{session.fqrn} is not on this target: unpack puts it there")
     base = probe.repository.url.text.rpartition("/")[0]
     repository = Repository(base, session.fqrn, probe.target.timeout)
     commits = sum("final_revision" in exchange.reply for exchange in session.exchanges)
@@ -68,40 +65,8 @@ def replayed(probe: Probe, name: str) -> None:
     where = {"notify": probe.target.notify, "websocket": probe.target.websocket}
     Player(gateway, session, session.key, repository, **where).play()
     equal(repository.manifest().revision, session.revision, "revision")
-    tree = check(repository)
-    nested = sorted(prefix.lstrip("/") for prefix in tree.prefixes()[1:])
-    equal(nested, sorted(session.catalogs), "nested catalogs")
-    found = {path.lstrip("/"): entry for path, entry in tree.walk()}
-    wrong = [f"missing: {path}" for path in session.tree if path not in found]
-    wrong += [f"not to be there: {path}" for path in found if path not in session.tree]
-    for path, wanted in session.tree.items():
-        if path in found:
-            wrong += _differences(repository, path, found[path], wanted)
-    if wrong:
+    check(repository)
+    tree, nested = Published(repository).read()
+    equal(sorted(nested), sorted(session.catalogs), "nested catalogs")
+    if wrong := differences(session.tree, tree):
         raise Failed("; ".join(wrong[:8]) + (f"; and {len(wrong) - 8} more" if len(wrong) > 8 else ""))
-
-
-def _differences(repository: Repository, path: str, entry: Entry, wanted: Mapping[str, Any]) -> list[str]:
-    seen: dict[str, object] = {
-        "mode": f"{entry.mode:o}",
-        "uid": entry.uid,
-        "gid": entry.gid,
-        "target": entry.symlink,
-        "link": entry.symlink,
-        "size": entry.size,
-    }
-    if "mtime" in wanted:
-        # Compared to the second: not every mount shows more.
-        seen["mtime"] = entry.mtime
-        wanted = {**wanted, "mtime": wanted["mtime"] // 10**9}
-    if "xattrs" in wanted:
-        seen["xattrs"] = {name: value.hex() for name, value in xattrs(entry.xattr).items()}
-    if "sha1" in wanted:
-        seen["sha1"] = hashlib.sha1(repository.content(entry), usedforsecurity=False).hexdigest()
-    if entry.flags & SPECIAL:
-        seen["device"] = seen.pop("size")
-    faults = []
-    for name, value in wanted.items():
-        if name in seen and seen[name] != value:
-            faults.append(f"{path or '(top)'}: {name} is {seen[name]!r}, not {value!r}")
-    return faults

@@ -18,7 +18,7 @@ MODULES: Final = {
     "local": ("local",),
     "bench": ("bench",),
     "compare": ("compare",),
-    "sessions": ("record", "replay"),
+    "sessions": ("record", "replay", "unpack"),
     "cases": ("list",),
 }
 """Which module has which commands."""

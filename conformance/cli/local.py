@@ -18,6 +18,7 @@ from conformance.model import Failed, Report
 from conformance.reference import missing, reference
 from conformance.report import files
 from conformance.servers import ALONE, may_be_alone, own
+from conformance.session import SHIPPED
 from conformance.target import Target
 
 
@@ -26,7 +27,7 @@ def add_parser(commands: Any) -> None:
     add = command.add_argument
     add("--reference", action="store_true", help="also the reference, where it is installed (as root)")
     add("--only-reference", action="store_true", help="the reference and nothing else")
-    add("--sessions", metavar="DIR", type=Path, help="recorded sessions to replay")
+    add("--sessions", metavar="DIR", type=Path, default=SHIPPED, help="recorded sessions to replay, in place of ours")
     add("--inside", help=argparse.SUPPRESS)
     add("--alone", action="store_true", help=argparse.SUPPRESS)
     add_common(command)

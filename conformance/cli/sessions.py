@@ -1,4 +1,4 @@
-"""``record`` and ``replay``: what publishers and subscribers say."""
+"""``record``, ``replay`` and ``unpack``: what publishers and subscribers say."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from conformance.gateway import Gateway
 from conformance.recorder import record
 from conformance.replay import Player
 from conformance.repository import Repository
-from conformance.session import Session
+from conformance.session import SHIPPED, Session, install
 from conformance.wire import Key
 
 
@@ -36,6 +36,19 @@ def add_parser(commands: Any) -> None:
     add("--ahead", type=int, default=0, metavar="N", help="how many revisions the repository is ahead")
     command.set_defaults(run=_replay)
 
+    command = commands.add_parser("unpack", help="put the repositories of recorded sessions onto a server")
+    add = command.add_argument
+    add(
+        "folder",
+        nargs="?",
+        type=Path,
+        default=SHIPPED,
+        metavar="DIR",
+        help="the sessions (default: the suite's)",
+    )
+    add("--root", type=Path, default=Path("/"), metavar="DIR", help="of the server's files (default: %(default)s)")
+    command.set_defaults(run=_unpack)
+
 
 def _record(arguments: argparse.Namespace) -> int:
     key = Key.read(arguments.key)
@@ -53,4 +66,15 @@ def _replay(arguments: argparse.Namespace) -> int:
     player.play(arguments.ahead)
     told = f", {len(session.streams)} subscribers told as recorded" if session.streams else ""
     print(f"{len(session.exchanges)} requests answered as recorded{told}")
+    return 0
+
+
+def _unpack(arguments: argparse.Namespace) -> int:
+    names = install(arguments.folder, arguments.root.resolve())
+    if not names:
+        raise ValueError(f"no session in {arguments.folder} has a repository")
+    print(f"{len(names)} repositories are below {arguments.root}, as they were before their sessions. Have the web")
+    print("server serve them, add these names to the gateway's repo.json, restart it, and run with")
+    print(f"--sessions {arguments.folder}:")
+    print(", ".join(f'"{name}"' for name in names))
     return 0

@@ -17,8 +17,8 @@ from conformance.model import Verdict
 from conformance.report.files import read
 from conformance.runner import run
 from conformance.servers import may_be_alone, own
+from conformance.session import SHIPPED
 
-SESSIONS: Final = Path(__file__).parents[1] / "traffic/fixtures"
 # About the same time each, so that they end together where tests run in parallel.
 PARTS: Final = (
     ("leases", "authorisation", "tags", "admin", "errors", "replay"),
@@ -37,7 +37,7 @@ def test_the_parts_are_everything() -> None:
 @pytest.mark.parametrize("groups", PARTS, ids="-".join)
 def test_conformance(groups: tuple[str, ...]) -> None:
     cases = registry.select(groups)
-    with own(SESSIONS) as target:
+    with own(SHIPPED) as target:
         report = run(target, cases, destructive=True)
     assert not report.cut
     wrong = [f"{result.id}: {result.evidence}" for result in report.results if result.verdict is Verdict.FAIL]

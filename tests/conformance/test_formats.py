@@ -11,12 +11,10 @@ from conformance.catalog import path_key
 from conformance.model import Failed
 from conformance.objects import hash_name, object_path, raw_object
 from conformance.pack import Pack
-from conformance.session import Session
+from conformance.session import SHIPPED, Session
 from conformance.trust import Letter, Manifest, Whitelist, renewed
 from conformance.websocket import BINARY, TEXT, take_frame
 from conformance.wire import Key, Url, parse_head
-
-FIXTURES = Path(__file__).parents[1] / "traffic/fixtures"
 
 
 def test_signature() -> None:
@@ -48,7 +46,7 @@ def test_path_keys() -> None:
     assert path_key("/a") == (-2906336618250618618, -744252105585281751)
 
 
-@pytest.mark.parametrize("path", sorted(FIXTURES.glob("*.zip")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.zip")), ids=lambda path: path.stem)
 def test_recorded_repositories(path: Path, tmp_path: Path) -> None:
     session = Session.load(path)
     store = f"srv/cvmfs/{session.fqrn}"
@@ -62,7 +60,7 @@ def test_recorded_repositories(path: Path, tmp_path: Path) -> None:
 
 
 def test_a_whitelist_is_renewed() -> None:
-    session = Session.load(FIXTURES / "aborted.zip")
+    session = Session.load(SHIPPED / "aborted.zip")
     old = session.initial[f"srv/cvmfs/{session.fqrn}/.cvmfswhitelist"]
     moment = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
     new = Whitelist.parse(renewed(old, session.initial[f"etc/cvmfs/keys/{session.fqrn}.masterkey"], moment))
@@ -81,7 +79,7 @@ def test_frames() -> None:
 
 
 def test_forged_letters() -> None:
-    session = Session.load(FIXTURES / "aborted.zip")
+    session = Session.load(SHIPPED / "aborted.zip")
     raw = session.initial[f"srv/cvmfs/{session.fqrn}/.cvmfspublished"]
     with pytest.raises(Failed, match="hash"):
         Letter.parse(raw.replace(b"S", b"s", 1))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -25,7 +23,7 @@ from conformance.gateway import Gateway
 from conformance.model import Case, Deviates, Failed, NotApplicable, Report, Verdict, expect
 from conformance.options import dump, load
 from conformance.probe import Probe
-from conformance.recorder import Recorder
+from conformance.recorder import recording
 from conformance.replay import Player
 from conformance.report import files
 from conformance.report.junit import junit
@@ -219,20 +217,6 @@ def test_chaos_that_does_not(target: Target, kind: str) -> None:
         with pytest.raises((OSError, Failed)):
             Gateway(proxy.url, target.key, 5.0).get("/repos")
         assert Gateway(proxy.url, target.key).get("/repos").status == 200
-
-
-@contextlib.contextmanager
-def recording(upstream: str, key: Key) -> Iterator[Recorder]:
-    """A recorder that runs."""
-    recorder = Recorder(0, upstream, key)
-    thread = threading.Thread(target=recorder.serve_forever, args=(0.05,))
-    thread.start()
-    try:
-        yield recorder
-    finally:
-        recorder.shutdown()
-        thread.join()
-        recorder.server_close()
 
 
 def test_recorded_and_replayed(target: Target, tmp_path: Path) -> None:
