@@ -7,7 +7,7 @@ import time
 from typing import Final
 
 from conformance.bench.measure import Job
-from conformance.cases.notifications import hear, message, server, tell
+from conformance.notices import hear, message, server, tell
 from conformance.objects import object_path, raw_object
 from conformance.pack import Pack
 from conformance.probe import Probe, accepted

@@ -9,9 +9,9 @@ import base64
 import time
 from typing import Final
 
-from conformance.cases.notifications import news
 from conformance.gateway import AGENT, API_ROOT
 from conformance.model import Failed, equal, expect
+from conformance.notices import news
 from conformance.probe import Probe
 from conformance.registry import case, each
 from conformance.websocket import WebSocketSubscriber

@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from conformance.machines import content
-from conformance.machines.changes import empty
 from conformance.machines.snapshot import Node, Tree, grafted, loosened, snapshot
 from conformance.machines.stage import machines
+from conformance.machines.trees import empty
 from conformance.model import equal
 from conformance.probe import Probe
 from conformance.registry import PROGRAMS, case

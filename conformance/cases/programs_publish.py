@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from conformance.machines import content
-from conformance.machines.changes import empty
 from conformance.machines.content import Change
 from conformance.machines.snapshot import Tree, grafted
 from conformance.machines.stage import machines
+from conformance.machines.trees import empty
 from conformance.model import equal, expect
 from conformance.probe import Probe
 from conformance.registry import PROGRAMS, case, each

@@ -6,9 +6,9 @@ import contextlib
 import threading
 from typing import Final
 
-from conformance.cases.notifications import hear, news, server, tell
 from conformance.consistency import check
 from conformance.model import Failed, equal, expect
+from conformance.notices import hear, news, server, tell
 from conformance.pack import Pack
 from conformance.probe import Probe, accepted
 from conformance.registry import SAFETY, case, issue

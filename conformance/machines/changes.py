@@ -1,7 +1,7 @@
-"""Random changes of a repository, and a plain model of what they come to.
+"""Random changes of a tree.
 
-The model is a dict, path -> what is there (:data:`conformance.machines.snapshot.Tree`). A change is made on it first,
-and carried out in a publisher's directory afterwards, so that nothing in the model is owed to what is tried.
+They are made on the model first, and carried out in a publisher's directory afterwards (:mod:`.carrying`), so that
+nothing in the model is owed to what is tried.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ import random
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 from conformance.machines import content
 from conformance.machines.snapshot import Node, Tree
+from conformance.machines.trees import MARKER, below, folders, inside, parent
 
-MARKER: Final = ".cvmfscatalog"
 NAMES: Final = ("a", "b", "c", "d", "a-b", "a.b", "with space", "ä", "\udcff\udcfe", ".hidden", "'quoted\"")
 LEASED_NAMES: Final = ("a", "b", "c", "d", "a-b", "a.b")
 """What a lease may be taken on: names that the publishers' own shell code and the gateway's API can carry."""
@@ -32,60 +31,6 @@ SETTINGS: Final = (
     "CVMFS_USE_FILE_CHUNKING=true\n"
     "CVMFS_MIN_CHUNK_SIZE=8000\nCVMFS_AVG_CHUNK_SIZE=16000\nCVMFS_MAX_CHUNK_SIZE=32000\n"
 )
-
-
-def parent(path: str) -> str:
-    """The directory that *path* is in."""
-    return path.rpartition("/")[0]
-
-
-def inside(path: str, scope: str) -> bool:
-    """Whether *path* is at or below *scope*."""
-    return not scope or path == scope or path.startswith(f"{scope}/")
-
-
-def below(tree: Tree, top: str) -> list[str]:
-    """What *tree* has below *top*, without it."""
-    return [path for path in tree if path != top and inside(path, top)]
-
-
-def folders(tree: Tree, scope: str = "") -> list[str]:
-    """The directories at and below *scope*."""
-    return [path for path, node in tree.items() if node.is_directory and inside(path, scope)]
-
-
-def marked(tree: Tree) -> set[str]:
-    """The directories that are to be nested catalogs."""
-    return {parent(path) for path in tree if "/" in path and path.rpartition("/")[2] == MARKER}
-
-
-def empty() -> Tree:
-    """A tree with nothing in it. Of the root itself the kind alone counts."""
-    return {"": Node(stat.S_IFDIR | 0o755, None, None, None)}
-
-
-def merged(base: Tree, result: Tree, present: Tree, scope: str) -> Tree:
-    """What *present* becomes by what was changed from *base* to *result* at or below *scope*."""
-    out = dict(present)
-
-    def put(path: str, node: Node) -> None:
-        if path:
-            above = parent(path)
-            if above not in out or not out[above].is_directory:
-                put(above, result[above])
-        if not node.is_directory:
-            for gone in below(out, path):
-                del out[gone]
-        out[path] = node
-
-    gone = [path for path in base if path not in result and inside(path, scope)]
-    for path in sorted(gone, reverse=True):
-        if path in out and not below(out, path):
-            del out[path]
-    changed = [path for path in result if inside(path, scope) and base.get(path) != result[path]]
-    for path in sorted(changed, key=lambda path: (not result[path].is_directory, path)):
-        put(path, result[path])
-    return out
 
 
 @dataclass
@@ -256,71 +201,7 @@ class Maker:
             self._remove(tree, path)
             tree[path] = tree[twin] = self.file()
 
-    # -- carried out on disk
-
-    def carry_out(self, top: Path, base: Tree, result: Tree) -> None:
-        """Make the directory *top*, which holds *base*, hold *result*."""
-        touched: set[str] = set()
-        for path in sorted(base, reverse=True):
-            new = result.get(path)
-            if new is None or stat.S_IFMT(new.mode) != stat.S_IFMT(base[path].mode):
-                content.remove(top / path)
-                touched.add(parent(path))
-        linked: dict[tuple[str, Node], Path] = {}
-        for path in sorted(result):
-            old, node = base.get(path), result[path]
-            if old == node:
-                continue
-            place = top / path
-            if old is None or stat.S_IFMT(old.mode) != stat.S_IFMT(node.mode):
-                touched.add(parent(path))
-                if node.is_directory:
-                    place.mkdir()
-                    touched.add(path)
-                    continue
-                first = linked.setdefault((parent(path), node), place)
-                if first != place:
-                    os.link(first, place)
-                    continue
-                self._make(place, node)
-            elif node.is_directory:
-                touched.add(path)
-                continue
-            elif (old.sha1, old.target, old.device) != (node.sha1, node.target, node.device):
-                if node.sha1 is None:
-                    place.unlink()
-                    touched.add(parent(path))
-                self._make(place, node)
-            _dress(place, node)
-        for path in sorted(touched & set(result) - {""}, reverse=True):
-            _dress(top / path, result[path])
-
-    def _make(self, place: Path, node: Node) -> None:
-        if node.sha1 is not None:
-            place.write_bytes(self.contents[node.sha1])
-        elif node.target is not None:
-            place.symlink_to(node.target)
-        else:
-            os.mknod(place, node.mode, node.device or 0)
-
 
 def _replaces(old: Tree, new: Tree) -> bool:
     """Whether something becomes an entry of another kind."""
     return any(stat.S_IFMT(old[path].mode) != stat.S_IFMT(new[path].mode) for path in old.keys() & new.keys())
-
-
-def _dress(place: Path, node: Node) -> None:
-    """Give an entry its attributes."""
-    assert node.uid is not None
-    assert node.gid is not None
-    assert node.mtime is not None
-    os.chown(place, node.uid, node.gid, follow_symlinks=False)
-    if node.target is None:
-        place.chmod(stat.S_IMODE(node.mode))
-    if node.is_directory or node.sha1 is not None:
-        there = {name for name in os.listxattr(place) if name.startswith("user.")}
-        for name in there - {name for name, _ in node.xattrs}:
-            os.removexattr(place, name)
-        for name, value in node.xattrs:
-            os.setxattr(place, name, value)
-    os.utime(place, ns=(node.mtime, node.mtime), follow_symlinks=False)

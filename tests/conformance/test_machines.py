@@ -13,9 +13,10 @@ import pytest
 from conformance import disk
 from conformance.disk import full
 from conformance.entry import link, special, xattr_blob
-from conformance.machines.changes import Maker, empty, inside, marked, merged
+from conformance.machines.changes import Maker
 from conformance.machines.published import Published
 from conformance.machines.snapshot import Node, Tree, differences, snapshot
+from conformance.machines.trees import empty, inside, marked, merged
 from conformance.model import Failed, NotApplicable
 from conformance.probe import Probe
 from conformance.servers import own
