@@ -45,13 +45,18 @@ Function = Callable[["Probe"], None]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One requirement. ``source`` is where it comes from; a destructive case can kill or wedge a faulty target."""
+    """One requirement. ``source`` is where it comes from.
+
+    A destructive case can kill or wedge a faulty target; one that *spoils* can leave a repository there that has
+    faults, and is destructive, too.
+    """
 
     id: str
     requirement: str
     source: str
     function: Function = field(repr=False, compare=False)
     destructive: bool = False
+    spoils: bool = False
 
     @property
     def group(self) -> str:

@@ -67,15 +67,18 @@ if [ -s /run/cvmfs/gateway.pid ]; then
   for pid in $old $workers; do kill -9 "$pid" 2>/dev/null || true; done
   while [ -d "/proc/$old" ] && ! grep -q '^State:.Z' "/proc/$old/status"; do sleep 0.05; done
 fi
-ulimit -n 65536 || true
-setsid nohup cvmfs_gateway --log_level error > /run/cvmfs/gateway.log 2>&1 < /dev/null &
-echo $! > /run/cvmfs/gateway.pid
-for turn in $(seq 200); do
+ulimit -n 65536 2> /dev/null || true
+start() {
+  setsid nohup cvmfs_gateway --log_level error > /run/cvmfs/gateway.log 2>&1 < /dev/null &
+  echo $! > /run/cvmfs/gateway.pid
+}
+start
+for turn in $(seq 1200); do
   curl -sf http://127.0.0.1:4929/api/v1/repos > /dev/null && exit 0
+  grep -qs '^State:.[^Z]' "/proc/$(cat /run/cvmfs/gateway.pid)/status" || start
   sleep 0.05
 done
 cat /run/cvmfs/gateway.log >&2
-df / /srv/cvmfs >&2
 exit 1
 """
 

@@ -53,18 +53,25 @@ def issue(*numbers: int) -> str:
     return ", ".join(f"cvmfs#{number}" for number in numbers)
 
 
-def case(id: str, requirement: str, source: str, *, destructive: bool = False) -> Callable[[Function], Function]:
-    """Register the function below as a case."""
+def case(
+    id: str, requirement: str, source: str, *, destructive: bool = False, spoils: bool = False
+) -> Callable[[Function], Function]:
+    """Register the function below as a case; see :class:`Case`."""
 
     def register(function: Function) -> Function:
-        _add(Case(id, requirement, source, function, destructive))
+        _add(Case(id, requirement, source, function, destructive or spoils, spoils))
         return function
 
     return register
 
 
 def each(
-    prefix: str, source: str, table: Mapping[str, tuple[Any, ...]], *, destructive: bool = False
+    prefix: str,
+    source: str,
+    table: Mapping[str, tuple[Any, ...]],
+    *,
+    destructive: bool = False,
+    spoils: bool = False,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a case for each row: ``{id: (requirement, *arguments)}``. A row counts as a requirement of its own."""
 
@@ -74,7 +81,7 @@ def each(
             def run(probe: Probe, arguments: list[Any] = arguments) -> None:
                 function(probe, *arguments)
 
-            _add(Case(f"{prefix}.{name}", requirement, source, run, destructive))
+            _add(Case(f"{prefix}.{name}", requirement, source, run, destructive or spoils, spoils))
         return function
 
     return register

@@ -34,13 +34,14 @@ def run(
     known: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Try all *cases*: first those whose programs want a repository without faults, last those that may do damage.
+    """Try all *cases*: first those whose programs want a repository without faults, last those that may do damage,
+    to the repository last of all.
 
     *known* names the known fault of a target that makes a case fail. The results are in the order of *cases*. When it
     is interrupted, or nothing answers any more, the report is of what was tried, and says so.
     """
     places = {case.id: number for number, case in enumerate(cases)}
-    cases = sorted(cases, key=lambda case: (case.group != "programs", case.destructive))
+    cases = sorted(cases, key=lambda case: (case.group != "programs", case.destructive, case.spoils))
     started, moment = time.monotonic(), datetime.now(UTC)
     results: list[Result] = []
     about = {"gateway": target.gateway, "stratum0": target.stratum0, "repository": target.fqrn}

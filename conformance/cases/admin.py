@@ -216,8 +216,7 @@ def collect_whole(probe: Probe) -> None:
         raise NotApplicable("the repository's garbage is not collectable")
     accepted(probe.gateway.collect(probe.fqrn, key=probe.admin, dry_run=False), "gc")
     for root, content in ((None, b"of the head"), (kept, b"kept by a tag")):
-        check(probe.repository, root)
-        tree = probe.repository.tree(root)
+        tree = check(probe.repository, root)
         equal(probe.repository.content(tree.need(top)), content, "content")
     probe.plant(probe.path())
 

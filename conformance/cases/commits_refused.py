@@ -99,7 +99,7 @@ def no_catalog(probe: Probe) -> None:
     "commits.other.catalog",
     "a nested catalog given as the new root is refused, and nothing changes",
     SAFETY,
-    destructive=True,
+    spoils=True,
 )
 def other_catalog(probe: Probe) -> None:
     top = probe.path()
@@ -183,7 +183,7 @@ def hashes(probe: Probe, fields: dict[str, Any]) -> None:
     "commits.below.file",
     "nothing can be published below a file: refused with the lease or with the commit",
     SAFETY,
-    destructive=True,
+    spoils=True,
 )
 def below_file(probe: Probe) -> None:
     top = probe.path()

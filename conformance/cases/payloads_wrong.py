@@ -145,7 +145,7 @@ def _longer(pack: Pack) -> Pack:
         "climbing": ("a named file ../x in a pack is refused", "../{}"),
         "absolute": ("a named file /tmp/x in a pack is refused", "/tmp/{}"),
     },
-    destructive=True,
+    spoils=True,
 )
 def named(probe: Probe, name: str) -> None:
     own = probe.name()

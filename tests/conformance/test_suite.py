@@ -175,6 +175,20 @@ def test_destructive_cases_are_off() -> None:
     assert run(TARGET, [case], destructive=True).results[0].verdict is Verdict.PASS
 
 
+def test_what_spoils_a_repository_comes_last() -> None:
+    tried: list[str] = []
+
+    def made(id: str, **how: bool) -> Case:
+        return Case(id, "x", "x", lambda probe: tried.append(id), **how)
+
+    spoils = made("leases.spoils", destructive=True, spoils=True)
+    cases = [spoils, made("leases.kills", destructive=True), made("tags.plain"), made("programs.x", destructive=True)]
+    report = run(TARGET, cases, destructive=True)
+    assert tried == ["programs.x", "tags.plain", "leases.kills", "leases.spoils"]
+    assert [result.id for result in report.results] == [case.id for case in cases]
+    assert all(case.destructive for case in registry.all_cases() if case.spoils)
+
+
 def test_target_as_text(target: Target) -> None:
     assert load(dump(target)) == target
 
