@@ -200,12 +200,12 @@ def commit_cut(probe: Probe) -> None:
     "faults.lease.reply.lost", "a lease whose reply is lost is listed, so that an administrator can cancel it", SAFETY
 )
 def lease_reply_lost(probe: Probe) -> None:
-    path = probe.path()
+    path, admin = probe.path(), probe.admin
     with network(probe) as (proxy, gateway):
         proxy.next(Fault("cut_reply"))
         _lost(lambda: gateway.acquire(probe.fqrn + path))
     expect(probe.fqrn + path in probe.listing(), "it is not listed")
-    accepted(probe.gateway.cancel_by_path(probe.fqrn + path, key=probe.admin), "cancel")
+    accepted(probe.gateway.cancel_by_path(probe.fqrn + path, key=admin), "cancel")
     probe.acquire(path)
 
 
@@ -225,13 +225,13 @@ def lease_cut(probe: Probe) -> None:
     SAFETY,
 )
 def lease_duplicate(probe: Probe) -> None:
-    path = probe.path()
+    path, admin = probe.path(), probe.admin
     with network(probe) as (proxy, gateway):
         proxy.next(Fault("duplicate"))
         reply = gateway.acquire(probe.fqrn + path)
     equal(reply.json.get("status"), "path_busy", "status")
     expect(probe.fqrn + path in probe.listing(), "it is not listed")
-    accepted(probe.gateway.cancel_by_path(probe.fqrn + path, key=probe.admin), "cancel")
+    accepted(probe.gateway.cancel_by_path(probe.fqrn + path, key=admin), "cancel")
 
 
 @case("faults.drop.reply.lost", "a drop whose reply is lost leaves the path free, and the next drop says so", SAFETY)

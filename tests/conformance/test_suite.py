@@ -189,6 +189,17 @@ def test_what_spoils_a_repository_comes_last() -> None:
     assert all(case.destructive for case in registry.all_cases() if case.spoils)
 
 
+def test_with_what_is_needed_and_nothing_else(target: Target) -> None:
+    """What the other options make applicable is not applicable without, at once, and leaves nothing behind."""
+    bare = Target(target.gateway, target.stratum0, target.fqrn, target.key, timeout=10.0)
+    names = ("admin", "authorisation", "restart", "replay", "leases.renew", "faults.lease", "objectstore.disk")
+    report = run(bare, registry.select(names))
+    assert not report.unexpected
+    assert {result.verdict for result in report.results if result.group == "restart"} == {Verdict.NOT_APPLICABLE}
+    assert all(result.evidence for result in report.results if result.verdict is Verdict.NOT_APPLICABLE)
+    assert next(Probe.sequence(bare)).listing() == {}
+
+
 def test_target_as_text(target: Target) -> None:
     assert load(dump(target)) == target
 
