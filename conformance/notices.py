@@ -44,6 +44,7 @@ def listen(probe: Probe, fqrn: str | None = None) -> Subscription:
     subscription = server(probe).subscribe(fqrn or probe.fqrn)
     subscription.drain(QUIET_S)
     if subscription.ended:
+        subscription.close()
         raise Failed(f"the subscription ended at once: HTTP {subscription.status}, {subscription.ended}")
     return subscription
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ from conformance.runner import run
 from conformance.servers import own
 from conformance.target import Target
 from conformance.wire import Reply
-from tests.conformance.broken import Spoil, fake, refuse, rubbish, say_ok, spoiled
+from tests.conformance.broken import Spoil, Stir, Wrong, fake, refuse, rubbish, say_ok, slow, spoiled, trusting
 
 
 @pytest.fixture(scope="module")
@@ -91,12 +92,106 @@ FAULTS: dict[str, tuple[Spoil, str]] = {
 
 
 @pytest.mark.parametrize("what", FAULTS)
-def test_one_fault(target: Target, what: str) -> None:
+def test_one_reply(target: Target, what: str) -> None:
     spoil, case = FAULTS[what]
-    cases = [found for found in registry.select([case]) if found.id == case]
-    assert not failed(run(target, cases)), "the case is to pass on what is right"
-    with spoiled(target.gateway, spoil) as url:
-        assert failed(run(replace(target, gateway=url, restart_command=""), cases)) == {case}
+    _finds(target, Wrong(spoil), [case])
+
+
+def _finds(target: Target, wrong: Wrong, names: Sequence[str]) -> None:
+    """Cases pass on what is right, and each of them fails on what is *wrong*."""
+    cases = [found for found in registry.select(names) if found.id in names]
+    assert not failed(run(target, cases)), "the cases are to pass on what is right"
+    with spoiled(target.gateway, wrong) as url:
+        report = run(replace(target, gateway=url, restart_command=""), cases)
+    assert failed(report) == set(names), [(result.id, result.verdict) for result in report.results]
+
+
+OTHERS: dict[str, tuple[Callable[[Target], Wrong], tuple[str, ...]]] = {
+    "any signature will do": (
+        lambda target: Wrong(meddle=trusting(target.key)),
+        (
+            "authorisation.lease.secret",
+            "authorisation.lease.truncated",
+            "authorisation.drop.other",
+            "authorisation.commit.missing",
+            "authorisation.payload.legacy.secret",
+            "authorisation.payload.token.missing",
+            "authorisation.foreign",
+            "authorisation.restricted.root",
+            "authorisation.owner.commit",
+        ),
+    ),
+    "anybody is an administrator": (
+        lambda target: Wrong(meddle=trusting(target.admin_key or target.key)),
+        ("authorisation.admin.enable.ordinary", "authorisation.admin.gc.secret"),
+    ),
+    "objects are not stored": (
+        lambda target: Wrong(swallow=("/payloads",)),
+        ("payloads.style.legacy", "payloads.style.token", "commits.change.add.file", "payloads.content.hash"),
+    ),
+    "commits are not made": (
+        lambda target: Wrong(spoil=on("POST", "/leases/", _changed(final_revision=1)), swallow=("/leases/",)),
+        ("commits.change.add.file", "commits.merge.plain", "leases.drop", "faults.commit.delay", "tags.named"),
+    ),
+    "replies come in chunks": (lambda target: Wrong(chunked=True), ("errors.piece.lease", "errors.piece.commit")),
+    "all is slow": (lambda target: Wrong(meddle=slow(0.45)), ("timing.quiet.leases", "timing.quiet.lease")),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_one_fault(target: Target, what: str) -> None:
+    wrong, names = OTHERS[what]
+    _finds(target, wrong(target), names)
+
+
+STREAMS: dict[str, tuple[Stir, tuple[str, ...]]] = {
+    "one event is all": (lambda number, chunk: [chunk] if not number else [], ("notifications.receive",)),
+    "the last event is not kept": (lambda number, chunk: [chunk] if number else [], ("notifications.last",)),
+    "twice": (lambda number, chunk: [chunk, chunk], ("notifications.last.newest",)),
+    "two in one chunk": (lambda number, chunk: [chunk + chunk], ("notifications.form.chunked",)),
+    "a comment before": (lambda number, chunk: [b": ping\n\n" + chunk], ("notifications.form.first.line",)),
+    "no empty line": (lambda number, chunk: [chunk[:-1]], ("notifications.form.end",)),
+    "ends cleanly": (lambda number, chunk: [chunk, b""], ("notifications.form.quiet",)),
+    "another manifest": (
+        lambda number, chunk: [chunk.replace(b'"manifest":"', b'"manifest":"AAAA').replace(b'": "', b'":"')],
+        ("notifications.message.manifest",),
+    ),
+    "too long": (
+        lambda number, chunk: [chunk.replace(b"\n\n", b"\ndata: " + b"x" * 16384 + b"\n\n")],
+        ("notifications.form.size",),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", STREAMS)
+def test_one_stream(target: Target, what: str) -> None:
+    stir, names = STREAMS[what]
+    _finds(target, Wrong(stir=stir), names)
+
+
+def test_leases_lost_in_a_restart(target: Target) -> None:
+    assert target.store is not None
+    work = target.store.parents[2] / "var/lib/cvmfs-gateway"
+    command = f"sh -c {shlex.quote(f'rm {work}/gw.db*; {target.restart_command}')}"
+    names = ["restart.lease.listed", "restart.lease.excludes", "restart.lease.drop", "restart.payload.commit"]
+    cases = registry.select(names)
+    assert not failed(run(target, cases))
+    assert failed(run(replace(target, restart_command=command), cases)) == set(names)
+
+
+def test_a_manifest_that_stays(target: Target) -> None:
+    """A web server, or a cache before it, that gives the manifest that it had first."""
+    first: list[bytes] = []
+
+    def stale(method: str, path: str, reply: Reply) -> tuple[int, bytes] | None:
+        if not path.endswith("/.cvmfspublished"):
+            return None
+        first.append(reply.body)
+        return reply.status, first[0]
+
+    names = ["commits.change.add.file", "tags.named"]
+    with spoiled(target.stratum0, Wrong(stale)) as url:
+        assert set(names) <= failed(run(replace(target, stratum0=f"{url}/cvmfs"), registry.select(names)))
 
 
 def test_a_broken_store(target: Target) -> None:
@@ -106,7 +201,7 @@ def test_a_broken_store(target: Target) -> None:
         return (200, reply.body[:-1] + b"?") if reply.status == 200 and reply.body else None
 
     cases = registry.select(["objectstore"])
-    with spoiled(target.stratum0, spoil) as url:
+    with spoiled(target.stratum0, Wrong(spoil)) as url:
         report = run(replace(target, stratum0=f"{url}/cvmfs", timeout=5.0, store=None), cases)
     wanted = {
         "objectstore.manifest.signature",
