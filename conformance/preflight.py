@@ -25,6 +25,14 @@ def look(target: Target, *, force: bool = False) -> None:
     gateway = Gateway(target.gateway, target.key, min(target.timeout, _TIMEOUT_S))
     _gateway(target, gateway)
     _lease(target, gateway)
+    held = sorted(
+        path for path in gateway.get("/leases").json.get("data") or {} if path.partition("/")[0] == target.fqrn
+    )
+    if held and not force:
+        raise ValueError(
+            f"somebody holds a lease on {held[0]}{f' and {len(held) - 1} more' if len(held) > 1 else ''}: cases that "
+            "lease the whole repository would fail; wait, cancel it, or say --force"
+        )
     tops = _tops(target)
     narrow = target.restricted_path.strip("/").partition("/")[0]
     foreign = sorted(name for name in tops if not name.startswith(OURS) and name not in (*_ALWAYS, narrow))

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from conformance.model import Report, Result, Verdict
 from conformance.registry import GROUPS
 
+_ISSUE: Final = re.compile(r"cvmfs#(\d+)")
 _STYLE: Final = """
 body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem;color:#1b1f24;background:#fff}
 h1{font-size:1.5rem} h2{font-size:1.15rem;margin-top:2rem}
 table{border-collapse:collapse;width:100%} th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #d8dde3;
 vertical-align:top} th{background:#f3f5f7;position:sticky;top:0}
-td.n{text-align:right;font-variant-numeric:tabular-nums}
+td.n,th.n{text-align:right;font-variant-numeric:tabular-nums} table.cases{table-layout:fixed}
+table.cases th:first-child{width:50%} a{color:inherit}
 code{font-size:.85em} .pass{color:#12692f} .fail{color:#b3141c;font-weight:600} .known{color:#b3541c}
 .deviates{color:#7a5b00} .na{color:#727a83} details{color:#444;font-size:.85em} .evidence{white-space:pre-wrap;
 overflow-wrap:anywhere} .bar{display:inline-block;height:.7rem;background:#3567b0;vertical-align:middle}
@@ -39,6 +42,7 @@ def page(reports: Sequence[Report]) -> str:
         f"<style>{_STYLE}</style></head><body><h1>CernVM-FS gateway conformance</h1>",
         _targets(reports),
         _totals(reports),
+        _groups(reports),
         *(_benchmarks(report) for report in reports if report.benchmarks),
         "<p><label><input type='checkbox' id='differ'> only cases that do not pass everywhere</label></p>",
     ]
@@ -50,15 +54,20 @@ def page(reports: Sequence[Report]) -> str:
 
 def _targets(reports: Sequence[Report]) -> str:
     rows = "".join(
-        f"<tr><td>{_e(report.target)}</td><td>{_e(report.started)}</td><td class='n'>{report.seconds:.0f} s"
-        f" {_e(report.cut)}</td></tr>"
+        f"<tr><td>{_e(report.target)}</td><td>{_e(' '.join(_where(report)))}</td><td>{_e(report.started)}</td>"
+        f"<td class='n'>{report.seconds:.0f} s {_e(report.cut)}</td></tr>"
         for report in reports
     )
-    return f"<table><tr><th>target</th><th>begun</th><th>took</th></tr>{rows}</table>"
+    head = "<th>target</th><th>where</th><th>begun</th><th class='n'>took</th>"
+    return f"<table><tr>{head}</tr>{rows}</table>"
+
+
+def _where(report: Report) -> list[str]:
+    return [report.about[name] for name in ("gateway", "stratum0", "repository") if name in report.about]
 
 
 def _totals(reports: Sequence[Report]) -> str:
-    head = "".join(f"<th>{_e(report.target)}</th>" for report in reports)
+    head = "".join(f"<th class='n'>{_e(report.target)}</th>" for report in reports)
     rows = ""
     for verdict in Verdict:
         cells = "".join(f"<td class='n'>{report.count(verdict)}</td>" for report in reports)
@@ -68,19 +77,40 @@ def _totals(reports: Sequence[Report]) -> str:
     return f"<h2>Totals</h2><table><tr><th></th>{head}</tr>{rows}</table>"
 
 
+def _groups(reports: Sequence[Report]) -> str:
+    """How many of each group's cases pass, of those that there was something to try on."""
+    head = "".join(f"<th class='n'>{_e(report.target)}</th>" for report in reports)
+    rows = ""
+    for group in GROUPS:
+        cells = ""
+        for report in reports:
+            found = [result.verdict for result in report.results if result.group == group]
+            tried = [verdict for verdict in found if verdict is not Verdict.NOT_APPLICABLE]
+            right = len(tried) - tried.count(Verdict.FAIL)
+            kind = "pass" if right == len(tried) else "fail"
+            cells += (
+                f"<td class='n {kind}'>{right} of {len(tried)}</td>" if tried else "<td class='n na'>not tried</td>"
+            )
+        if any(result.group == group for report in reports for result in report.results):
+            rows += f"<tr><td><a href='#{group}'>{group}</a></td>{cells}</tr>"
+    if not rows:
+        return ""
+    return f"<h2>Groups: passed, or deviating as documented</h2><table><tr><th>group</th>{head}</tr>{rows}</table>"
+
+
 def _group(group: str, reports: Sequence[Report]) -> str:
     found = [{result.id: result for result in report.results} for report in reports]
     names = dict.fromkeys(result.id for report in reports for result in report.results if result.group == group)
     head = "".join(f"<th>{_e(report.target)}</th>" for report in reports)
     rows = "".join(_row([results.get(name) for results in found]) for name in names)
-    return f"<h2 id='{group}'>{group}</h2><table><tr><th>case</th>{head}</tr>{rows}</table>"
+    return f"<h2 id='{group}'>{group}</h2><table class='cases'><tr><th>case</th>{head}</tr>{rows}</table>"
 
 
 def _row(results: Sequence[Result | None]) -> str:
     one = next(result for result in results if result is not None)
     same = all(result is not None and result.verdict is Verdict.PASS for result in results)
     cells = "".join(f"<td>{_cell(result)}</td>" for result in results)
-    about = f"{_e(one.requirement)}<br><code>{_e(one.id)}</code> <span class='source'>{_e(one.source)}</span>"
+    about = f"{_e(one.requirement)}<br><code>{_e(one.id)}</code> <span class='source'>{_linked(one.source)}</span>"
     return f"<tr class='case' data-same='{int(same)}'><td>{about}</td>{cells}</tr>"
 
 
@@ -90,7 +120,7 @@ def _cell(result: Result | None) -> str:
     kind = "known" if result.known else _class(result.verdict)
     text = f"<span class='{kind}'>{result.verdict.value}</span>"
     if result.known:
-        text += f"<br>{_e(result.known)}"
+        text += f"<br>{_linked(result.known)}"
     if result.evidence:
         text += f"<details><summary>why</summary><div class='evidence'>{_e(result.evidence[:2000])}</div></details>"
     return text
@@ -124,6 +154,11 @@ def _class(verdict: Verdict) -> str:
         Verdict.DEVIATES: "deviates",
         Verdict.NOT_APPLICABLE: "na",
     }[verdict]
+
+
+def _linked(text: str) -> str:
+    """Text, with links to the issues that it names."""
+    return _ISSUE.sub(r"<a href='https://github.com/cvmfs/cvmfs/issues/\1'>cvmfs#\1</a>", _e(text))
 
 
 def _e(text: str) -> str:

@@ -65,6 +65,11 @@ def test_other_peoples_repositories_are_left_alone(target: Target, tmp_path: Pat
 def test_somebody_is_at_work(target: Target) -> None:
     probe = next(Probe.sequence(target))
     probe.acquire("")
-    with pytest.raises(ValueError, match="somebody holds a lease"):
+    with pytest.raises(ValueError, match="somebody holds a lease on all"):
         look(target)
+    probe.close()
+    probe.acquire("/a/b")
+    with pytest.raises(ValueError, match=r"somebody holds a lease on conf\.example\.org/a/b:"):
+        look(target)
+    look(target, force=True)
     probe.close()
