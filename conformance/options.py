@@ -37,7 +37,7 @@ def add_more(parser: argparse.ArgumentParser) -> None:
     add("--websocket", metavar="URL", default="", help="a stand-alone notification server: http://host:4930")
     add("--public-key", metavar="FILE", help="the repository's public master key: signatures, mounted clients")
     add("--store", metavar="DIR", type=Path, help="the repository's storage on disk: what lies there, full disks")
-    add("--restart-command", metavar="CMD", default="", help="kills the gateway and starts it again: restarts")
+    add("--restart-command", metavar="CMD", default="", help="kills the gateway, starts it, and waits for it")
     add("--sessions", metavar="DIR", type=Path, help="recorded sessions, whose repositories are on the target")
     add("--seed", type=int, default=1, metavar="N", help="of random histories (default: %(default)s)")
     add("--publishes", type=int, default=12, metavar="N", help="how long random histories are (default: %(default)s)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from conformance.cli import main
 from conformance.gateway import Gateway
 from conformance.model import Case, Deviates, Failed, NotApplicable, Report, Verdict, expect
 from conformance.options import dump, load
-from conformance.probe import Probe
+from conformance.probe import Probe, restart
 from conformance.recorder import recording
 from conformance.replay import Player
 from conformance.report import files
@@ -149,6 +150,14 @@ def test_a_gateway_that_is_gone_ends_the_run(monkeypatch: pytest.MonkeyPatch) ->
         kills = Case("leases.kills", "it ends", "somewhere", lambda probe: _fail(stack.close))
         report = run(replace(TARGET, gateway=url, restart_command="false"), [kills, never])
     assert report.cut.startswith("stopped after 1 of 2 cases: the restart command failed")
+
+
+def test_restart_commands_are_for_a_shell(tmp_path: Path) -> None:
+    restart(f"echo stopped > {tmp_path}/said; sleep 30 & echo $! > {tmp_path}/pid")
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    assert (tmp_path / "said").read_text() == "stopped\n"
+    with pytest.raises(Failed, match="the restart command failed: no such service"):
+        restart("echo no such service; exit 3")
 
 
 def _fail(first: Callable[[], object]) -> None:
