@@ -21,47 +21,19 @@ Source: ``CVMFS_USE_FILE_CHUNKING``, ``CVMFS_MIN_CHUNK_SIZE``, ``CVMFS_AVG_CHUNK
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cvmfs_objstore.errors import FormatError
-
-WINDOW: Final = 32
-"""So many bytes the rolling value depends on."""
+from cvmfs_objstore.chunksizes import CENTRE, MASK, WINDOW, ChunkSizes
 
 _BEFORE: Final = WINDOW - 1
 _BLOCK: Final = 1 << 15  # positions that are searched at once: two arrays of 16-bit numbers that fit a core's cache
-_CENTRE: Final = (1 << 31) - 1
-_MASK: Final = 0xFFFFFFFF
 _FEW_BITS: Final = 11  # with more free bits than that the lower half of the value rules out too little
 _FEW: Final = 64  # so many positions are looked at one by one
 # By the nine highest bits of a value: whether it can be at a cut.
 _HIGH: Final = np.isin(np.arange(1 << 9), (0x0FF, 0x100, 0x1FF))
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkSizes:
-    """Lengths of chunks in bytes. Raises :exc:`FormatError` for what cannot be cut."""
-
-    smallest: int = 4 << 20
-    average: int = 8 << 20
-    largest: int = 16 << 20
-
-    def __post_init__(self) -> None:
-        if not WINDOW <= self.smallest < self.average < self.largest < _CENTRE:
-            raise FormatError(f"chunk sizes {self.smallest}, {self.average}, {self.largest} are not in order")
-
-    @property
-    def threshold(self) -> int:
-        """How close to its centre the rolling value is at a cut."""
-        return _MASK // self.average
-
-
-DEFAULT_SIZES: Final = ChunkSizes()
-"""What publishers use where ``server.conf`` says nothing else."""
 
 
 class Chunker:
@@ -132,7 +104,7 @@ class Chunker:
             return self._first_of_many(window)
         for candidate in candidates.tolist():
             value = rolling_value(window[candidate : candidate + WINDOW].tobytes())
-            if abs(value - _CENTRE) < self._sizes.threshold or value == _MASK:
+            if abs(value - CENTRE) < self._sizes.threshold or value == MASK:
                 return int(candidate)
         return -1
 
@@ -141,8 +113,8 @@ class Chunker:
             self._wide = np.empty(_BLOCK + _BEFORE, np.uint32), np.empty(_BLOCK + _BEFORE, np.uint32)
         values = _roll(window, *self._wide, 5)[_BEFORE:]
         nearest = self._sizes.threshold - 1
-        close = values + np.uint32((nearest - _CENTRE) & _MASK) <= 2 * nearest
-        found = np.flatnonzero(close | (values == _MASK))
+        close = values + np.uint32((nearest - CENTRE) & MASK) <= 2 * nearest
+        found = np.flatnonzero(close | (values == MASK))
         return int(found[0]) if len(found) else -1
 
 
@@ -166,4 +138,4 @@ def rolling_value(window: bytes) -> int:
     value = 0
     for byte in window[-WINDOW:]:
         value = value << 1 ^ byte
-    return value & _MASK
+    return value & MASK

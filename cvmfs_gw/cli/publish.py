@@ -12,6 +12,7 @@ reached; 4 a signature is wrong; 5 nobody says whether the commit was done; 130 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import signal
 import sys
@@ -35,7 +36,7 @@ from cvmfs_gw.ingest.gather import Devices, GatherOptions
 from cvmfs_gw.ingest.ownership import SAME, IdMap
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_gw.text import printable
-from cvmfs_objstore.chunking import DEFAULT_SIZES, ChunkSizes
+from cvmfs_objstore.chunksizes import DEFAULT_SIZES, ChunkSizes
 from cvmfs_objstore.compression import Compression
 from cvmfs_objstore.errors import FormatError
 
@@ -114,7 +115,7 @@ def run(arguments: argparse.Namespace, paths: SystemPaths) -> int:
     if arguments.dry_run:
         return _preview(arguments, request)
     progress = PublishEvents() if arguments.json else _line(arguments)
-    with _termination():
+    with _termination(), _few_collections():
         try:
             report = publish(request, progress)
         finally:
@@ -217,6 +218,17 @@ def _termination() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _few_collections() -> Iterator[None]:
+    """While this lasts, garbage is rarely looked for: what a publish makes by the 100,000 lives until its end."""
+    before = gc.get_threshold()
+    gc.set_threshold(100_000, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _chunks(text: str) -> ChunkSizes | None:

@@ -37,9 +37,10 @@ from cvmfs_gw.engine.transaction import Transaction
 from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_gw.ingest.contents import ContentOptions, Contents, Sink
 from cvmfs_gw.ingest.errors import IngestError
+from cvmfs_gw.ingest.existing import ExistingBelow
 from cvmfs_gw.ingest.gather import Gathered, gather
 from cvmfs_gw.ingest.overlay import Add, Delete, Operation, Replace
-from cvmfs_gw.ingest.plan import ExistingBelow, Plan, PlanOptions, plan
+from cvmfs_gw.ingest.plan import Plan, PlanOptions, plan
 from cvmfs_objstore.errors import ObjectStoreError
 from cvmfs_objstore.formats.entry import is_below
 from cvmfs_objstore.formats.manifest import Manifest
@@ -125,7 +126,7 @@ class _Work:
             self._storage = stack.enter_context(closing(RemoteStorage(request.destination.stratum0, spool)))
             self._catalogs = CatalogStore(ObjectStore(self._storage))
             self.head = self._read_head()
-            self._base = self._open(self.head.root_hash)
+            self._base = self._first = self._open(self.head.root_hash)
             self._stack = stack.pop_all()
         self._planned = Plan()
         self._counts = PublishCounts()
@@ -136,6 +137,7 @@ class _Work:
 
     def close(self) -> None:
         self._base.close()
+        self._first.close()
         self._stack.close()
 
     def _read_head(self) -> Manifest:
@@ -160,13 +162,14 @@ class _Work:
                 self._operations.append(self._gather(step, contents))
 
     def _gather(self, step: Step, contents: Contents) -> Operation:
+        options = self._request.options
         if step.source is None:
             return Delete(step.target)
         gathered = gather(
             step.source,
             contents,
-            self._request.options.gather,
-            existing=ExistingBelow(self._base, step.target),
+            options.gather,
+            existing=ExistingBelow(self._base, step.target, options.uids, options.gids),
             progress=lambda path, size: self._progress.stored(step.target + path, size),
         )
         self._gathered.append(gathered)
@@ -178,7 +181,8 @@ class _Work:
         if head.root_hash == self.head.root_hash:
             return False
         tree = self._open(head.root_hash)
-        self._base.close()
+        if self._base is not self._first:  # what was gathered is known by what it was compared with
+            self._base.close()
         self.head, self._base = head, tree
         return True
 

@@ -11,7 +11,7 @@ from cvmfs_gw.gateway.authorization import Key
 from cvmfs_gw.ingest.gather import GatherOptions
 from cvmfs_gw.ingest.items import Source
 from cvmfs_gw.ingest.ownership import SAME, IdMap
-from cvmfs_objstore.chunking import DEFAULT_SIZES, ChunkSizes
+from cvmfs_objstore.chunksizes import DEFAULT_SIZES, ChunkSizes
 from cvmfs_objstore.compression import Compression
 
 _EVERYTHING: Final = GatherOptions()

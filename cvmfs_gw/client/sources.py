@@ -17,7 +17,6 @@ from typing import BinaryIO, Final
 from cvmfs_gw.client.errors import ClientError
 from cvmfs_gw.ingest.archive import ArchiveSource
 from cvmfs_gw.ingest.directory import DirectorySource
-from cvmfs_gw.ingest.image import ImageSource
 from cvmfs_gw.ingest.items import Item, Source, Whiteout
 
 IMAGE: Final = "image:"
@@ -45,5 +44,7 @@ def open_source(name: str, platform: str | None = None) -> Source:
     if path != "-" and not os.path.exists(path):
         raise ClientError(f"{path} is not there")
     if name.startswith(IMAGE):
+        from cvmfs_gw.ingest.image import ImageSource  # of use to few, and takes a while
+
         return FileSource(path, lambda file: ImageSource(file, platform=platform))
     return DirectorySource(path) if os.path.isdir(path) else FileSource(path, ArchiveSource)

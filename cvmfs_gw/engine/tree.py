@@ -126,6 +126,10 @@ class CatalogTree:
         """Entries of *directory*."""
         return list(self.node_of(directory).catalog.children(directory))
 
+    def directories(self, directory: str) -> list[Entry]:
+        """The directories in *directory*."""
+        return list(self.node_of(directory).catalog.directories(directory))
+
     def files_of(self, node: Node, other: CatalogTree, other_node: Node) -> tuple[bytes, bytes] | None:
         """The files that an unchanged node of this tree and one of another were opened from."""
         if node.changed or other_node.changed or node.ref is None or other_node.ref is None:

@@ -14,16 +14,19 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from cvmfs_gw.ingest.items import Content, LocalFile
 from cvmfs_gw.ingest.reading import pieces_of, read_file
 from cvmfs_gw.ingest.workers import Workers
-from cvmfs_objstore.chunking import DEFAULT_SIZES, Chunker, ChunkSizes
+from cvmfs_objstore.chunksizes import DEFAULT_SIZES, ChunkSizes
 from cvmfs_objstore.compression import Compression, Encoder, FastDeflater, deflate_fast
 from cvmfs_objstore.formats.entry import Chunk, Chunks, storage_flags
 from cvmfs_objstore.hashes import Algorithm, Suffix, object_path
 from cvmfs_objstore.storage import Staged
+
+if TYPE_CHECKING:
+    from cvmfs_objstore.chunking import Chunker
 
 IN_FLIGHT: Final = 96 << 20
 """Bytes of content that may be in memory at once."""
@@ -193,7 +196,7 @@ class Contents:
         writer = self._writer(part, known)
         end_is_cut = False
         try:
-            for segment, is_cut in _segments(pieces, Chunker(sizes) if sizes else None):
+            for segment, is_cut in _segments(pieces, _chunker(sizes) if sizes else None):
                 # A cut at the end of the file cuts off nothing, so each one waits for what follows.
                 if end_is_cut and segment:
                     writer.finish(Suffix.CHUNK)
@@ -280,6 +283,13 @@ class _Streamed:
 
     def discard(self) -> None:
         self._staged.discard()
+
+
+def _chunker(sizes: ChunkSizes) -> Chunker:
+    # Its library takes longer to load than looking through 50,000 files in which nothing has changed.
+    from cvmfs_objstore.chunking import Chunker
+
+    return Chunker(sizes)
 
 
 def _segments(pieces: Iterator[bytes], chunker: Chunker | None) -> Iterator[tuple[bytes, bool]]:

@@ -9,19 +9,17 @@ from enum import Enum
 from typing import Final, Protocol
 
 from cvmfs_gw.ingest.contents import Contents, StoredContent
+from cvmfs_gw.ingest.directory import DirectorySource
 from cvmfs_gw.ingest.errors import BadSource, SourceTooLarge
-from cvmfs_gw.ingest.items import Item, Source, Whiteout
-from cvmfs_gw.ingest.nodes import Node
+from cvmfs_gw.ingest.items import Item, Listing, Source, Unchanged, Whiteout
+from cvmfs_gw.ingest.nodes import Node, Rest
 from cvmfs_objstore.formats.database import to_bytes
-from cvmfs_objstore.formats.entry import Chunks, Entry, Kind, is_below
+from cvmfs_objstore.formats.entry import STORAGE_FLAGS, Chunks, Entry, Kind, is_below
 
 NAME_MAX: Final = 255
 """Most bytes of a name."""
 PATH_MAX: Final = 4095
 """Most bytes of a path within a source."""
-
-# What of an entry's flags belongs to its content: hash and compression algorithm.
-_STORAGE_FLAGS: Final = 0b111 << 8 | 0b111 << 11
 
 
 class Devices(Enum):
@@ -50,6 +48,12 @@ class Existing(Protocol):
     def chunks(self, path: str) -> Chunks:
         """The chunks of the file at *path*."""
 
+    def listing(self, directory: str) -> Listing | None:
+        """What is in *directory* and no directory itself; None for nothing."""
+
+    def kept(self, directory: str) -> Rest:
+        """The files of a *directory* in which nothing has changed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
@@ -77,8 +81,15 @@ def gather(
     :exc:`IngestError` and ``OSError``; what was stored then stays where it is.
     """
     reader = _Reader(source.trust_times, contents, options or GatherOptions(), existing, progress)
-    for item in source.items():
-        reader.take(item)
+    if existing is not None and isinstance(source, DirectorySource):
+        for found in source.changed(existing.listing, reader.largest):
+            if isinstance(found, Unchanged):
+                reader.keep(found, existing.kept(found.path))
+            else:
+                reader.take(found)
+    else:
+        for item in source.items():
+            reader.take(item)
     contents.finish()
     return reader.result()
 
@@ -94,22 +105,22 @@ class _Reader:
     ) -> None:
         self._trust_times, self._contents, self._options = trust_times, contents, options
         self._existing, self._progress = existing, progress
-        self._root = Node(children={})
-        self._directories: dict[str, dict[str, Node]] = {}
+        self.largest = options.max_file_size
+        self._directories: dict[str, dict[str, Node]] = {"": {}}
+        """The children of each directory, as far as they are at hand."""
+        self._kept: dict[str, Node] = {}
+        """Directories of which not all children are."""
         self._late: list[tuple[Node, Item]] = []
         self._waiting: set[int] = set()
         self._entries = self._files = self._unchanged = self._bytes = 0
-        self._directories[""] = {}
-        self._root.children = self._directories[""]
+        self._root = Node(children=self._directories[""])
 
     def take(self, item: Item | Whiteout) -> None:
         path = item.path
         if isinstance(item, Whiteout):
             self._white_out(item)
             return
-        self._entries += 1
-        if self._entries > self._options.max_entries:
-            raise SourceTooLarge(f"more than {self._options.max_entries} entries")
+        self._count(1)
         mode = item.mode
         if stat.S_ISDIR(mode):
             self._directory(item)
@@ -138,6 +149,20 @@ class _Reader:
             siblings[name] = Node(item._replace(content=None), stored)
         else:
             siblings[name] = Node(item)
+
+    def keep(self, found: Unchanged, rest: Rest) -> None:
+        """Take what has not changed as it is: *rest*. Nothing but directories may follow in the same place."""
+        self._count(found.entries)
+        self._unchanged += found.files
+        node = self._at(found.path) if found.path else self._root
+        assert node is not None
+        node.rest = rest
+        self._kept[found.path] = node
+
+    def _count(self, entries: int) -> None:
+        self._entries += entries
+        if self._entries > self._options.max_entries:
+            raise SourceTooLarge(f"more than {self._options.max_entries} entries")
 
     def _wants(self, item: Item) -> bool:
         mode = item.mode
@@ -239,7 +264,10 @@ class _Reader:
 
     def _at(self, path: str) -> Node | None:
         parent, _, name = path.rpartition("/")
-        return self._directories.get(parent, {}).get(name)
+        children = self._directories.get(parent, {})
+        if name not in children and (kept := self._kept.pop(parent, None)) is not None:
+            assert kept.children is children  # all of them now
+        return children.get(name)
 
     def _content(self, item: Item) -> StoredContent:
         size, content, limit = item.size, item.content, self._options.max_file_size
@@ -254,7 +282,7 @@ class _Reader:
             chunks = self._existing.chunks(item.path) if old.is_chunked else ()
             if self._trust_times and not old.is_external and _same_time(old, item.mtime):
                 self._unchanged += 1
-                return StoredContent(size, old.flags & _STORAGE_FLAGS, old.hash, chunks)
+                return StoredContent(size, old.flags & STORAGE_FLAGS, old.hash, chunks)
             known = _object_paths(old, chunks)
         if size < 0:
             # Nobody knows: one byte over the limit tells that it is over.

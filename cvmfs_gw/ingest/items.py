@@ -7,7 +7,7 @@ the target's path and an item's put together. Bytes that are not UTF-8 are surro
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
 XATTR_PREFIXES: Final = ("user.", "security.capability")
@@ -67,6 +67,26 @@ class Whiteout(NamedTuple):
 
     path: str
     opaque: bool = False
+
+
+Status = tuple[bytes, int, int, int, int, int, bytes, "bytes | None"]
+"""What stat(2) says of a file or symbolic link, as a row: name, mode, user, group, time in nanoseconds, size (of a
+link: its target's length), the link's target, packed extended attributes."""
+
+
+class Listing(Protocol):
+    """What is in a directory already, but for directories."""
+
+    def holds(self, found: Sequence[Status], /) -> bool:
+        """Whether it is just what was *found*, so that nothing has to be read or changed."""
+
+
+class Unchanged(NamedTuple):
+    """All that is in the directory *path* and no directory is what is there already: *entries*, and *files* of them."""
+
+    path: str
+    entries: int
+    files: int
 
 
 class Source(Protocol):

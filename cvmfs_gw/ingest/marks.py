@@ -49,8 +49,8 @@ def _directories(tree: CatalogTree, root: Node) -> Iterator[tuple[str, Node]]:
     pending = [("", root)]
     while pending:
         path, node = pending.pop()
-        for name, child in (node.children or {}).items():
-            if child.children is not None:
+        for name, child in (node.at_hand or {}).items():
+            if child.is_directory:
                 below = f"{path}/{name}"
                 pending.append((below, child))
                 there = tree.get(below)

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from cvmfs_gw.ingest.contents import StoredContent
 from cvmfs_gw.ingest.items import Item
+
+
+class Rest(Protocol):
+    """Children of a directory that are not in memory, none of which is a directory itself."""
+
+    def load(self) -> dict[str, Node]:
+        """Them, by name, anew each time."""
 
 
 class Node:
@@ -14,10 +23,10 @@ class Node:
     * with neither item nor children nothing is to be there
 
     *opaque*: the directory is to be there, and nothing of what is now in it stays. *is_default*: only if there is
-    nothing yet.
+    nothing yet. *rest* are children that are loaded when somebody asks for them.
     """
 
-    __slots__ = ("children", "group", "is_default", "item", "opaque", "stored")
+    __slots__ = ("at_hand", "group", "is_default", "item", "opaque", "rest", "stored")
 
     def __init__(
         self,
@@ -26,21 +35,42 @@ class Node:
         children: dict[str, Node] | None = None,
         opaque: bool = False,
         is_default: bool = False,
+        rest: Rest | None = None,
     ) -> None:
-        self.item, self.stored, self.children, self.opaque = item, stored, children, opaque
+        self.item, self.stored, self.opaque = item, stored, opaque
+        self.at_hand = children
+        """The children that are in memory."""
+        self.rest = rest
         self.group: object | None = None
         self.is_default = is_default
 
     @property
+    def children(self) -> dict[str, Node] | None:
+        """All children, which may be changed; all of them are in memory from now on."""
+        if self.rest is not None and self.at_hand is not None:
+            self.at_hand.update(self.rest.load())
+            self.rest = None
+        return self.at_hand
+
+    @property
+    def is_directory(self) -> bool:
+        return self.at_hand is not None
+
+    def copy(self) -> Node:
+        """A directory with the same children, of which others can be put into it."""
+        assert self.at_hand is not None
+        return Node(self.item, None, dict(self.at_hand), self.opaque, self.is_default, self.rest)
+
+    @property
     def is_gone(self) -> bool:
-        return self.item is None and self.children is None
+        return self.item is None and self.at_hand is None
 
     @property
     def is_needed(self) -> bool:
         """Whether anything has to be at its path: not for a directory that holds nothing but what is to be gone."""
         if self.item is not None or self.opaque:
             return True
-        return self.children is not None and not self.holds_nothing
+        return self.at_hand is not None and not self.holds_nothing
 
     @property
     def holds_nothing(self) -> bool:

@@ -60,7 +60,7 @@ def _nothing(below: Node | None) -> Node:
 
 
 def _apply(operation: Replace | Add, below: Node | None) -> Node:
-    top = _copy(operation.source.root)
+    top = operation.source.root.copy()
     if isinstance(operation, Replace):
         top.opaque = True
         return top
@@ -77,19 +77,20 @@ def merged(lower: Node | None, upper: Node) -> Node:
     """What is seen where *upper* lies over *lower*."""
     if lower is None:
         return upper
-    if upper.children is None or lower.children is None:
-        if upper.children is not None:
+    if not upper.is_directory or not lower.is_directory:
+        if upper.is_directory:
             if not upper.is_needed:
                 return lower  # nothing but whiteouts
-            upper = _copy(upper)
+            upper = upper.copy()
             upper.opaque = True  # whatever was in the way is gone, and what was behind it must not come back
         return upper
-    result = _copy(lower)
+    result = lower.copy()
     if upper.item is not None and (lower.item is None or not upper.is_default):
         result.item, result.is_default = upper.item, upper.is_default
     if upper.opaque:
-        result.opaque, result.children = True, {}
+        result = Node(result.item, None, {}, True, result.is_default)
     assert result.children is not None
+    assert upper.children is not None
     for name, node in upper.children.items():
         result.children[name] = merged(result.children.get(name), node)
     return result
@@ -104,11 +105,6 @@ def _parts(target: str) -> list[str]:
     return parts
 
 
-def _copy(node: Node) -> Node:
-    assert node.children is not None
-    return Node(node.item, None, dict(node.children), node.opaque, node.is_default)
-
-
 def _edit(node: Node | None, parts: list[str], path: str, change: Callable[[Node | None], Node]) -> Node:
     """A copy of *node* in which what is below it at *parts* has been changed."""
     if not parts:
@@ -119,10 +115,10 @@ def _edit(node: Node | None, parts: list[str], path: str, change: Callable[[Node
         if change is _nothing:
             return node
         copy = Node(children={}, opaque=True)
-    elif node.children is None:
+    elif not node.is_directory:
         raise BadTarget(f"{path} lies below what becomes a file")
     else:
-        copy = _copy(node)
+        copy = node.copy()
     assert copy.children is not None
     copy.children[parts[0]] = _edit(copy.children.get(parts[0]), parts[1:], path, change)
     return copy

@@ -16,6 +16,7 @@ from cvmfs_gw.engine.changes import CATALOG_MARKER, Change, Nest, Put, Remove, U
 from cvmfs_gw.engine.transaction import same_content
 from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_gw.ingest.errors import BadSource, BadTarget
+from cvmfs_gw.ingest.existing import Kept
 from cvmfs_gw.ingest.items import Item
 from cvmfs_gw.ingest.marks import mark_catalogs
 from cvmfs_gw.ingest.nodes import Node
@@ -31,6 +32,7 @@ from cvmfs_objstore.formats.entry import (
     FLAG_SPECIAL,
     Chunks,
     Entry,
+    Kind,
     is_below,
     parent_path,
 )
@@ -113,34 +115,6 @@ def nearest_directory(tree: CatalogTree, path: str) -> str:
     return path
 
 
-class ExistingBelow:
-    """What is below *target* in *tree*: the :class:`cvmfs_gw.ingest.gather.Existing` of a source that goes there."""
-
-    def __init__(self, tree: CatalogTree, target: str) -> None:
-        self._tree, self._target = tree, target
-        self._listings: dict[str, dict[str, Entry]] = {}
-
-    def get(self, path: str) -> Entry | None:
-        """The entry at *path* within the target."""
-        if not path:
-            return self._tree.get(self._target)
-        parent, _, name = path.rpartition("/")
-        return self._listing(parent).get(name)
-
-    def chunks(self, path: str) -> Chunks:
-        """The chunks of the file at *path* within the target."""
-        return self._tree.chunks(self._target + path)
-
-    def _listing(self, directory: str) -> dict[str, Entry]:
-        # Sources come directory by directory, and most directories of a new tree are not there at all.
-        found = self._listings.get(directory)
-        if found is None:
-            entry = self.get(directory)
-            there = self._tree.entries(self._target + directory) if entry is not None and entry.is_directory else []
-            found = self._listings[directory] = {child.name: child for child in there}
-        return found
-
-
 class _Planner:
     def __init__(self, tree: CatalogTree, options: PlanOptions) -> None:
         self._tree, self._options = tree, options
@@ -158,8 +132,6 @@ class _Planner:
 
     def _directory(self, path: str, node: Node, old: Entry | None, opaque: bool) -> None:
         """Plan the directory *node*, where *old* is now; *opaque*: a directory above it is."""
-        assert node.children is not None
-        children = node.children
         is_directory = old is not None and old.is_directory
         if (opaque or not is_directory) and not node.is_needed:
             # There is something to be removed in it, at most.
@@ -176,7 +148,15 @@ class _Planner:
             self._put(path, node.item or self._made(path), old)
         elif node.item is not None and not node.is_default:
             self._put(path, node.item, old)
-        there = {entry.name: entry for entry in self._tree.entries(path)} if old is not None and opaque else {}
+        children = self._changed(path, node) if old is not None else None
+        is_kept = children is not None
+        if children is None:
+            children = node.children
+            assert children is not None
+        there: dict[str, Entry] = {}
+        if old is not None and opaque:
+            entries = self._tree.directories(path) if is_kept else self._tree.entries(path)
+            there = {entry.name: entry for entry in entries}
         groups: dict[object, list[tuple[str, Node, Entry | None]]] = {}
         for name, child in children.items():
             below = f"{path}/{name}"
@@ -186,7 +166,7 @@ class _Planner:
                 before = there.pop(name, None)
             else:
                 before = self._tree.get(below)
-            if child.children is not None:
+            if child.is_directory:
                 self._directory(below, child, before, opaque)
             elif child.item is None:
                 if before is not None:
@@ -202,11 +182,24 @@ class _Planner:
             if not entry.flags & FLAG_HIDDEN and name != AUTOMATIC_MARKER:
                 self._remove(f"{path}/{name}", entry)
         if path:
-            self._follow_marker(path, children, old, opaque)
+            self._follow_marker(path, None if is_kept else children, old, opaque)
 
-    def _follow_marker(self, path: str, children: dict[str, Node], old: Entry | None, opaque: bool) -> None:
-        marker = children.get(CATALOG_MARKER)
-        if marker is not None:
+    def _changed(self, path: str, node: Node) -> dict[str, Node] | None:
+        """What there is to look at in a directory whose files are all as they are to be; None for any other."""
+        kept, options = node.rest, self._options
+        if not isinstance(kept, Kept) or not kept.is_at(self._tree, path, options.uids, options.gids):
+            return None
+        marker = self._tree.get(f"{path}/{CATALOG_MARKER}")
+        if not options.mtime_ns or (marker is not None and marker.kind is not Kind.FILE):
+            return None
+        return node.at_hand
+
+    def _follow_marker(self, path: str, children: dict[str, Node] | None, old: Entry | None, opaque: bool) -> None:
+        """*children* None: it is what it was."""
+        marker = None if children is None else children.get(CATALOG_MARKER)
+        if children is None:
+            marked = self._tree.get(f"{path}/{CATALOG_MARKER}") is not None
+        elif marker is not None:
             if not marker.is_gone and (marker.item is None or not stat.S_ISREG(marker.item.mode)):
                 raise BadSource(f"{path}/{CATALOG_MARKER} is no file")
             marked = not marker.is_gone

@@ -19,7 +19,7 @@ from cvmfs_gw.serverconf import ServerConf
 from cvmfs_gw.stratum0.errors import InvalidRequest, PathConflict, TooLarge
 from cvmfs_gw.stratum0.intake import Body
 from cvmfs_gw.stratum0.settings import RepositorySettings
-from cvmfs_objstore.chunking import DEFAULT_SIZES, ChunkSizes
+from cvmfs_objstore.chunksizes import DEFAULT_SIZES, ChunkSizes
 from cvmfs_objstore.compression import Compression
 from cvmfs_objstore.errors import FormatError
 from cvmfs_objstore.hashes import Algorithm

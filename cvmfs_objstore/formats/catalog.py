@@ -176,6 +176,10 @@ class Catalog(Database):
         """Entries of the directory *path* that this catalog holds."""
         return map(Entry._make, self.connection.execute(_CHILDREN, path_key(path)))
 
+    def directories(self, path: str) -> Iterator[Entry]:
+        """Directories in the directory *path* that this catalog holds."""
+        return map(Entry._make, self.connection.execute(f"{_CHILDREN} AND flags & {FLAG_DIRECTORY}", path_key(path)))
+
     def has_children(self, path: str) -> bool:
         """Whether this catalog holds entries of the directory *path*."""
         sql = "SELECT 1 FROM catalog WHERE parent_1 = ? AND parent_2 = ? LIMIT 1"

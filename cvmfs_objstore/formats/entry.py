@@ -52,6 +52,8 @@ NESTING_FLAGS: Final = FLAG_MOUNTPOINT | FLAG_NESTED_ROOT
 _HASH_SHIFT: Final = 8
 _COMPRESSION_SHIFT: Final = 11
 _THREE_BITS: Final = 0b111
+STORAGE_FLAGS: Final = _THREE_BITS << _HASH_SHIFT | _THREE_BITS << _COMPRESSION_SHIFT
+"""What of the flags belongs to the content: how its objects are hashed and compressed."""
 _GROUP_SHIFT: Final = 32
 _COUNT_MASK: Final = 0xFFFFFFFF
 

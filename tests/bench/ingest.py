@@ -30,7 +30,8 @@ from cvmfs_gw.ingest.items import Source
 from cvmfs_gw.ingest.overlay import Replace
 from cvmfs_gw.ingest.plan import PlanOptions, plan
 from cvmfs_gw.paths import SystemPaths
-from cvmfs_objstore.chunking import DEFAULT_SIZES, Chunker
+from cvmfs_objstore.chunking import Chunker
+from cvmfs_objstore.chunksizes import DEFAULT_SIZES
 from cvmfs_objstore.compression import Compression
 from cvmfs_objstore.local import LocalStorage
 from tests.bench.servers import MEMORY

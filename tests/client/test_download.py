@@ -13,7 +13,7 @@ from cvmfs_gw.client.errors import ClientError, NotThere, UntrustedRepository
 from cvmfs_gw.engine.changes import Put
 from cvmfs_gw.engine.transaction import Transaction
 from cvmfs_gw.engine.tree import CatalogTree
-from cvmfs_objstore.chunking import ChunkSizes
+from cvmfs_objstore.chunksizes import ChunkSizes
 from tests.client.support import Server, fill
 
 CHUNKS = ChunkSizes(500, 700, 1000)

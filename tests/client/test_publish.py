@@ -14,7 +14,7 @@ from cvmfs_gw.client.publish import publish
 from cvmfs_gw.client.request import Progress
 from cvmfs_gw.engine.create import write_whitelist
 from cvmfs_gw.gateway.authorization import Key
-from cvmfs_objstore.chunking import ChunkSizes
+from cvmfs_objstore.chunksizes import ChunkSizes
 from cvmfs_objstore.compression import Compression
 from cvmfs_objstore.formats.keychain import RepositoryKey
 from cvmfs_objstore.hashes import Algorithm, Suffix

@@ -17,7 +17,7 @@ from cvmfs_gw.client.location import Location, repository_path
 from cvmfs_gw.client.reader import RepositoryReader
 from cvmfs_gw.client.remote import RemoteStorage
 from cvmfs_gw.client.trust import fetch_public_key, find_public_keys, fingerprint, remember_key
-from cvmfs_objstore.chunking import ChunkSizes
+from cvmfs_objstore.chunksizes import ChunkSizes
 from cvmfs_objstore.errors import ObjectNotFound
 from tests.client.support import Server, fill
 from tests.engine.repositories import FQRN

@@ -10,7 +10,7 @@ from cvmfs_gw.ingest.contents import ContentOptions, Contents
 from cvmfs_gw.ingest.gather import Gathered, GatherOptions, gather
 from cvmfs_gw.ingest.items import Content, Item, LocalFile, Source, Whiteout
 from cvmfs_gw.ingest.nodes import Node
-from cvmfs_objstore.chunking import ChunkSizes
+from cvmfs_objstore.chunksizes import ChunkSizes
 from cvmfs_objstore.compression import Compression
 from cvmfs_objstore.formats.entry import unpack_xattrs
 from cvmfs_objstore.hashes import ContentHash, Suffix

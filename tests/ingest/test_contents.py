@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from cvmfs_gw.ingest import contents as module
 from cvmfs_gw.ingest.contents import ContentOptions, Contents, StoredContent
 from cvmfs_gw.ingest.items import Content, LocalFile
-from cvmfs_objstore.chunking import Chunker, ChunkSizes
+from cvmfs_objstore.chunking import Chunker
+from cvmfs_objstore.chunksizes import ChunkSizes
 from cvmfs_objstore.compression import Compression
 from cvmfs_objstore.formats.entry import storage_algorithm, storage_flags
 from cvmfs_objstore.hashes import Algorithm, ContentHash, Suffix

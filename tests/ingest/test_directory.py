@@ -19,10 +19,11 @@ from cvmfs_gw.engine.transaction import Transaction
 from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_gw.ingest.contents import ContentOptions, Contents
 from cvmfs_gw.ingest.directory import DirectorySource
+from cvmfs_gw.ingest.existing import ExistingBelow
 from cvmfs_gw.ingest.gather import gather
 from cvmfs_gw.ingest.overlay import Replace
-from cvmfs_gw.ingest.plan import ExistingBelow, PlanOptions, nearest_directory, plan
-from cvmfs_objstore.chunking import ChunkSizes
+from cvmfs_gw.ingest.plan import PlanOptions, nearest_directory, plan
+from cvmfs_objstore.chunksizes import ChunkSizes
 from cvmfs_objstore.compression import Compression
 from cvmfs_objstore.formats.entry import FLAG_DIRECTORY, FLAG_HIDDEN, Entry, Kind, unpack_xattrs
 from cvmfs_objstore.hashes import Algorithm, ContentHash

@@ -18,11 +18,12 @@ from cvmfs_gw.engine.transaction import Transaction
 from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_gw.ingest.contents import Contents
 from cvmfs_gw.ingest.errors import BadConfiguration, BadSource, BadTarget, SourceTooLarge
+from cvmfs_gw.ingest.existing import ExistingBelow
 from cvmfs_gw.ingest.gather import Gathered, GatherOptions, gather
 from cvmfs_gw.ingest.items import Item, Whiteout
 from cvmfs_gw.ingest.overlay import Add, Delete, Operation, Replace
 from cvmfs_gw.ingest.ownership import IdMap
-from cvmfs_gw.ingest.plan import ExistingBelow, PlanOptions, plan, scope
+from cvmfs_gw.ingest.plan import PlanOptions, plan, scope
 from cvmfs_objstore.formats.entry import Entry, Kind, is_below
 from cvmfs_objstore.hashes import Algorithm, ContentHash
 from cvmfs_objstore.memory import MemoryStorage

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cvmfs_objstore.chunking import DEFAULT_SIZES, WINDOW, Chunker, ChunkSizes, rolling_value
+from cvmfs_objstore.chunking import Chunker, rolling_value
+from cvmfs_objstore.chunksizes import DEFAULT_SIZES, WINDOW, ChunkSizes
 from cvmfs_objstore.errors import FormatError
 from tests.objstore.large_files import LARGE_FILES
 
