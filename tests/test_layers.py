@@ -37,7 +37,12 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     ),
     "cvmfs_gw.api": _API,
     "cvmfs_gw.gateway": _GATEWAY,
-    "cvmfs_gw.client": ("cvmfs_gw.client", "cvmfs_gw.gateway.authorization", *_INGEST),
+    "cvmfs_gw.client": (
+        "cvmfs_gw.client",
+        "cvmfs_gw.gateway.authorization",
+        "cvmfs_gw.gateway.gotime",
+        *_INGEST,
+    ),
     "cvmfs_gw.stratum0": _STRATUM0,
     "cvmfs_gw.ingest": _INGEST,
     "cvmfs_gw.care": _CARE,

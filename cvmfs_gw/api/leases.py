@@ -41,6 +41,7 @@ async def new_lease(request: web.Request) -> web.Response:
         key,
         protocol=number(wanted.api_version, "api_version"),
         hostname=wanted.hostname or _peer(request),
+        request=wanted.request,
         wait_s=_wait_s(request, wanted),
         gone=lambda: request.transport is None or request.transport.is_closing(),
     )
@@ -114,6 +115,7 @@ _REQUEST: Final = {
     "path": {"type": "string", "description": "<repository>/ or <repository>/a/b"},
     "api_version": {"type": ["string", "integer"]},
     "hostname": TEXT,
+    "request": {"type": "string", "description": "a name that is never used twice: asked again, it is granted again"},
     "wait": {"type": ["string", "integer"], "description": f"seconds to wait for the path, {MAX_WAIT_S:.0f} at most"},
 }
 _COMMIT: Final = {

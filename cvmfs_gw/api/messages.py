@@ -31,6 +31,8 @@ class NewLeaseRequest(msgspec.Struct, frozen=True):
     hostname: str | None = None
     wait: str | int | None = None
     """Seconds to wait for a path that is busy; also as the header ``Lease-Wait``. Deployed publishers never ask."""
+    request: str = ""
+    """A name for the request, by which it is known when it is asked again because the reply was lost."""
 
 
 class CommitRequest(msgspec.Struct, frozen=True):

@@ -27,12 +27,16 @@ class NotThere(ClientError):
 
 
 class PathBusy(ClientError):
-    """Somebody else holds a lease that overlaps; *remaining* is how long, as the gateway puts it."""
+    """Somebody else holds a lease that overlaps; *remaining* is how long, as the gateway puts it.
+
+    *in_doubt*: it may be our own, as the reply to a request for it was lost and the gateway grants none again.
+    """
 
     exit_code = 2
 
-    def __init__(self, path: str, remaining: object) -> None:
-        super().__init__(f"{path} is leased by somebody else for another {remaining}")
+    def __init__(self, path: str, remaining: object, *, in_doubt: bool = False) -> None:
+        whom = "somebody else, or by us in a reply that was lost," if in_doubt else "somebody else"
+        super().__init__(f"{path} is leased by {whom} for another {remaining}")
         self.remaining = remaining
 
 

@@ -1,21 +1,26 @@
 """The gateway's REST API as a publisher uses it.
 
-What may be asked twice is asked again when the connection breaks: everything but a new lease, of which nobody would
-know the token. A commit may, as this project's gateway remembers the outcome; the reference's then answers that there
-is no such lease, which says nothing of the commit (:exc:`CommitInDoubt`).
+What may be asked twice is asked again when the connection breaks: everything but an object pack. This project's gateway
+grants a lease again whose token was in a reply that was lost, and remembers the outcome of a commit. The reference's
+keeps the path of such a lease until that runs out; and it answers that there is no such lease, which says nothing of
+the commit (:exc:`CommitInDoubt`).
 
-Source: ``/api/v1`` of the reference gateway, protocol version 3 on; ``Lease-Wait`` and ``/objects`` are this project's.
+Source: ``/api/v1`` of the reference gateway, protocol version 3 on; ``Lease-Wait``, ``request`` and ``/objects`` are
+this project's.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import random
+import secrets
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Final, Protocol
 
 import urllib3
@@ -23,6 +28,7 @@ import urllib3
 from cvmfs_gw.client.errors import ClientError, CommitInDoubt, GatewayRefused, GatewayUnreachable, PathBusy
 from cvmfs_gw.client.net import connections
 from cvmfs_gw.gateway.authorization import Key, sign
+from cvmfs_gw.gateway.gotime import parse_time
 from cvmfs_objstore.formats.objectpack import PackItem, header_digest
 from cvmfs_objstore.hashes import ContentHash
 
@@ -91,6 +97,7 @@ class GatewayClient:
         self._patience_s, self._sleep = PATIENCE_S if patience_s is None else patience_s, sleep
         self._pool = connections(url, read_s=_READ_S)
         self._reached = False
+        self._ahead_s = 0.0
 
     def close(self) -> None:
         """Drop all connections."""
@@ -102,15 +109,17 @@ class GatewayClient:
         A busy path is waited for, for up to *wait_s* seconds: in line, where the gateway has one, else by asking again
         and again. *waiting* is told whenever it was busy. Raises :exc:`PathBusy`.
         """
-        body = json.dumps({"path": path, "api_version": str(PROTOCOL), "hostname": socket.gethostname()}).encode()
+        request = {"path": path, "api_version": str(PROTOCOL), "hostname": socket.gethostname()}
+        body = json.dumps({**request, "request": secrets.token_hex(16)}).encode()
+        lost: list[GatewayUnreachable] = []
         until = time.monotonic() + wait_s
         for pause in _pauses():
             left = max(until - time.monotonic(), 0.0)
             headers = {"Lease-Wait": str(math.ceil(min(left, _LEASE_WAIT_S)))} if wait_s else {}
-            reply = self._call("POST", "/leases", body, signed=body, headers=headers, again=False)
+            reply = self._call("POST", "/leases", body, signed=body, headers=headers, lost=lost.append)
             if reply.get("status") != "path_busy":
                 break
-            busy = PathBusy(path, reply.get("time_remaining"))
+            busy = PathBusy(path, reply.get("time_remaining"), in_doubt=bool(lost))
             left = until - time.monotonic()
             if left <= 0:
                 raise busy
@@ -121,13 +130,26 @@ class GatewayClient:
             raise GatewayUnreachable("the gateway granted a lease without a token")
         return token
 
-    def renew(self, token: str) -> bool:
-        """Let the lease live on as long as a new one; returns False where the gateway cannot."""
+    def seconds_left(self, token: str) -> float | None:
+        """How long the lease lives yet, in seconds; None if the gateway does not say."""
+        return self._left(self._call("GET", f"/leases/{token}", signed=token.encode()))
+
+    def renew(self, token: str) -> float | None:
+        """Let the lease live on as long as a new one; returns for how many seconds, None if the gateway does not say.
+
+        Raises :exc:`NotSupported` where it cannot.
+        """
+        reply = self._call("PATCH", f"/leases/{token}", signed=token.encode())
+        return self._left(self._expect(reply, "renewal of the lease"))
+
+    def _left(self, reply: dict[str, object]) -> float | None:
+        lease = reply.get("data")
         try:
-            self._expect(self._call("PATCH", f"/leases/{token}", signed=token.encode()), "renewal of the lease")
-        except NotSupported:
-            return False
-        return True
+            expires = parse_time(str(lease.get("expires"))) if isinstance(lease, dict) else None
+        except ValueError:
+            expires = None
+        # By the gateway's clock, which is not ours.
+        return None if expires is None else max(expires / 1000 - time.time() - self._ahead_s, 0.0)
 
     def release(self, token: str) -> None:
         """Give a lease back."""
@@ -213,17 +235,19 @@ class GatewayClient:
     ) -> dict[str, object]:
         """The reply; asked *again* if there is none. *lost* is told of requests that may have been done."""
         patience = self._patience_s if self._reached else min(self._patience_s, FIRST_PATIENCE_S)
-        until = time.monotonic() + patience
+        until = math.inf
         for pause in _pauses():
             try:
                 reply = self._ask(method, route, body, signed, headers or {})
                 self._reached = True
                 return reply
             except _NotConnected as error:
+                until = min(until, time.monotonic() + patience)  # from when it was first not there
                 if time.monotonic() + pause > until:
                     raise GatewayUnreachable(str(error)) from error
             except GatewayUnreachable as error:
                 lost(error)
+                until = min(until, time.monotonic() + patience)
                 if not again or not error.passing or time.monotonic() + pause > until:
                     raise
             self._sleep(pause)
@@ -254,6 +278,7 @@ class GatewayClient:
             raise GatewayUnreachable(what) from error
         except OSError as error:
             raise GatewayUnreachable(f"no answer from {self._url}: {type(error).__name__}") from error
+        self._set_clock(reply.headers.get("Date"))
         if reply.status in _UNAVAILABLE:
             raise GatewayUnreachable(f"no answer from {self._url}: HTTP {reply.status}")
         try:
@@ -266,6 +291,11 @@ class GatewayClient:
         if not isinstance(content, dict):
             raise GatewayUnreachable(f"{self._url} did not answer as a gateway does", passing=False)
         return content
+
+    def _set_clock(self, date: str | None) -> None:
+        """Note what time it is at the gateway."""
+        with contextlib.suppress(TypeError, ValueError):
+            self._ahead_s = parsedate_to_datetime(date or "").timestamp() - time.time()
 
     @staticmethod
     def _expect(reply: dict[str, object], what: str) -> dict[str, object]:

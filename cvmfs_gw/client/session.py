@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Final
 
 from cvmfs_gw.client.errors import ClientError, GatewayUnreachable
-from cvmfs_gw.client.gateway import CommitReply, GatewayClient
+from cvmfs_gw.client.gateway import CommitReply, GatewayClient, NotSupported
 from cvmfs_gw.client.spool import Spool, SpoolPack
 from cvmfs_objstore.formats.objectpack import PackItem
 from cvmfs_objstore.hashes import ContentHash
@@ -24,9 +24,11 @@ PACK_SIZE: Final = 32 << 20
 """Bytes in a pack, unless one object has more: what has to be sent again at most when a connection breaks."""
 PACK_OBJECTS: Final = 8192
 RENEW_S: Final = 20.0
-"""How often the lease is renewed, in seconds: well within any life that a lease is given."""
+"""How often a lease of unknown life is renewed, and how soon at the latest after that failed, in seconds."""
+RENEW_SHARE: Final = 1 / 3
+"""After which share of its life a lease is renewed: twice more before it would run out."""
 
-
+_SHORTEST_S: Final = 0.1
 _SENDINGS: Final = 20
 _AGAIN_S: Final = 1.0
 _ASKED_FROM: Final = 2048
@@ -54,12 +56,17 @@ class Session:
                 self._gateway.release(self._token)
 
     def _keep(self) -> None:
-        while not self._ended.wait(RENEW_S):
+        left = None
+        with contextlib.suppress(ClientError):
+            left = self._gateway.seconds_left(self._token)
+        pause = _until_renewal(left)
+        while not self._ended.wait(pause):
             try:
-                if not self._gateway.renew(self._token):
-                    return
+                pause = _until_renewal(self._gateway.renew(self._token))
+            except NotSupported:
+                return
             except ClientError:
-                continue  # whoever uses the lease will hear of it
+                pause = min(pause, RENEW_S)  # whoever uses the lease will hear of it
 
     def stop(self) -> None:
         """End uploads that are running in other threads."""
@@ -113,6 +120,11 @@ class Session:
         reply = self._gateway.commit(self._token, old_root, new_root, tag, description)
         self._committed = True
         return reply
+
+
+def _until_renewal(left: float | None) -> float:
+    """When to renew a lease that has that many seconds left."""
+    return RENEW_S if left is None else max(left * RENEW_SHARE, _SHORTEST_S)
 
 
 def divided(items: Sequence[PackItem]) -> Iterator[list[PackItem]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from cvmfs_gw.gateway.changes import Changes
 from cvmfs_gw.gateway.errors import (
     GatewayError,
     IncompatibleVersion,
+    InvalidBody,
+    InvalidLease,
     RepositoryDisabled,
     RepositoryNotFound,
     UnknownRepository,
@@ -21,7 +24,7 @@ from cvmfs_gw.gateway.heads import Head
 from cvmfs_gw.gateway.leasepath import LeasePath
 from cvmfs_gw.gateway.leases import Lease, LeaseBook
 from cvmfs_gw.gateway.metrics import Metrics
-from cvmfs_gw.gateway.protocol import MAX_HOSTNAME, MIN_PROTOCOL, negotiate
+from cvmfs_gw.gateway.protocol import MAX_HOSTNAME, MAX_REQUEST, MIN_PROTOCOL, negotiate
 from cvmfs_gw.gateway.repositories import Repositories
 from cvmfs_gw.gateway.waiting import WaitingLine
 
@@ -81,12 +84,14 @@ class Grants:
         *,
         protocol: int,
         hostname: str,
+        request: str = "",
         wait_s: float = 0.0,
         gone: Callable[[], bool] = lambda: False,
     ) -> GrantedLease:
         """Grant a lease on ``<fqrn>/<path>`` to a client that speaks up to *protocol*.
 
-        If the path is busy, wait up to *wait_s* seconds, or until the client is *gone*; see :mod:`waiting`.
+        If the path is busy, wait up to *wait_s* seconds, or until the client is *gone*; see :mod:`waiting`. A *request*
+        that has a name and was granted already is granted again: its first reply was lost, and with it the token.
         Raises :exc:`GatewayError`, and :exc:`EngineError` for a path where nothing could ever be published.
         """
         if protocol < MIN_PROTOCOL:
@@ -112,21 +117,34 @@ class Grants:
                     lifetime_ms=self._lifetime_ms,
                     protocol=negotiate(protocol),
                     hostname=hostname[:MAX_HOSTNAME],
+                    request=request,
                 )
             )
 
         try:
-            lease = await self.waiting.acquire(lease_path, acquire, wait_s, gone)
+            lease = await self._grant_again(lease_path, key, request)
+            if lease is None:
+                lease = await self.waiting.acquire(lease_path, acquire, wait_s, gone)
         except GatewayError as error:
             self._metrics.add("lease_requests_total", outcome=error.status if error.status != "error" else "refused")
             raise
         self._metrics.add("lease_requests_total", outcome="ok")
         if wait_s and gone():
-            await self._changes(self._book.cancel, lease.token)
+            with contextlib.suppress(InvalidLease):  # asked again on another connection, and granted to that
+                await self._changes(self._book.cancel, lease.token)
             self.waiting.wake()
             raise ConnectionResetError("the publisher has gone away")
         # publishers do without the head
         return GrantedLease(lease.token, lease.protocol, await self._repositories.heads.get(fqrn))
+
+    async def _grant_again(self, path: LeasePath, key: Key, request: str) -> Lease | None:
+        if not request:
+            return None
+        if len(request) > MAX_REQUEST:
+            raise InvalidBody(f"the name of a request has more than {MAX_REQUEST} characters")
+        return await self._changes(
+            lambda: self._book.grant_again(path, key.id, request, now=self._clock(), lifetime_ms=self._lifetime_ms)
+        )
 
     async def renew(self, token: str, key: Key, *, lifetime_s: int | None = None) -> Lease:
         """Let the lease live for *lifetime_s* seconds from now, but no longer than a new one; raises."""

@@ -50,6 +50,8 @@ class Lease:
     protocol: int = 2
     hostname: str = ""
     granted_ms: int = 0
+    request: str = ""
+    """What the publisher calls its request, so that it can be asked again; forgotten when the program ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,15 @@ class LeaseBook:
     # --- granting and ending -----------------------------------------------------------------------------------
 
     def acquire(
-        self, path: LeasePath, key_id: str, *, now: int, lifetime_ms: int, protocol: int = 2, hostname: str = ""
+        self,
+        path: LeasePath,
+        key_id: str,
+        *,
+        now: int,
+        lifetime_ms: int,
+        protocol: int = 2,
+        hostname: str = "",
+        request: str = "",
     ) -> Lease:
         """Grant a lease; raises :exc:`PathBusy` if one that is alive overlaps the path."""
         with self._changing:
@@ -190,9 +200,31 @@ class LeaseBook:
                 expired = [entry.lease.token for entry in rivals]
                 for entry in rivals:
                     self._end(entry, Event.EXPIRE)
-            lease = Lease(self._new_token(), path, key_id, now + lifetime_ms, protocol, hostname, now)
+            lease = Lease(self._new_token(), path, key_id, now + lifetime_ms, protocol, hostname, now, request)
             self._database.grant(_row(lease), expired)
             with self._memory:
+                self._admit(_Entry(lease, UploadStatistics(), TRANSITIONS[State.FREE, Event.GRANT]))
+            return lease
+
+    def grant_again(self, path: LeasePath, key_id: str, request: str, *, now: int, lifetime_ms: int) -> Lease | None:
+        """A lease in place of the one that the very same *request* was granted, if nothing has been done with it.
+
+        Its token was in a reply that did not arrive. None if there is no such lease.
+        """
+        with self._changing:
+            with self._memory:
+                for token in self._index.overlapping(path):
+                    entry = self._entries[token]
+                    old = entry.lease
+                    is_same = (old.path, old.key_id, old.request) == (path, key_id, request)
+                    if is_same and entry.state is State.LEASED and not entry.running and entry.alive(now):
+                        break
+                else:
+                    return None
+            lease = replace(old, token=self._new_token(), expires_ms=now + lifetime_ms, granted_ms=now)
+            self._database.grant(_row(lease), [old.token])
+            with self._memory:
+                self._end(entry, Event.CANCEL)
                 self._admit(_Entry(lease, UploadStatistics(), TRANSITIONS[State.FREE, Event.GRANT]))
             return lease
 

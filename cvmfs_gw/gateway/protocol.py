@@ -28,6 +28,8 @@ MAX_DRAIN_UNSIGNED: Final = 1 << 30
 """How much of a body nobody vouches for is read and thrown away, so that its sender gets to see the reply, in bytes."""
 MAX_HOSTNAME: Final = 255
 """Characters of a publisher's host name that are kept."""
+MAX_REQUEST: Final = 64
+"""Longest name of a request for a lease, in characters."""
 MAX_TOKEN: Final = 256
 """Longest token that is looked up, in characters."""
 

@@ -7,12 +7,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cvmfs_gw.client import session as module
 from cvmfs_gw.client.errors import ClientError, CommitInDoubt, GatewayRefused, GatewayUnreachable, PathBusy
-from cvmfs_gw.client.gateway import CommitReply, GatewayClient, NotSupported, Pack
+from cvmfs_gw.client.gateway import CommitReply, GatewayClient, NotSupported, Pack, read_key_file
 from cvmfs_gw.client.publish import publish
 from cvmfs_gw.client.request import Progress
 from cvmfs_gw.client.session import Session, divided
@@ -107,7 +108,7 @@ class Shaky(GatewayClient):
         self.there: set[ContentHash] = set()
         self.packs: list[int] = []
         self.released = self.renewed = 0
-        self.renewals = threading.Event()
+        self.left: float | None = None
 
     def missing(self, token: str, items: Sequence[PackItem]) -> list[PackItem]:
         return [item for item in items if not self.knows or item.name not in self.there]
@@ -125,12 +126,16 @@ class Shaky(GatewayClient):
     def release(self, token: str) -> None:
         self.released += 1
 
-    def renew(self, token: str) -> bool:
+    def seconds_left(self, token: str) -> float | None:
+        return self.left
+
+    def renew(self, token: str) -> float | None:
         self.renewed += 1
-        self.renewals.set()
         if self.renewed == 1:
             raise GatewayUnreachable("for a moment")
-        return self.renewed < 3
+        if self.renewed == 3:
+            raise NotSupported("renewal", "HTTP 405")
+        return self.left
 
     def commit(self, *arguments: object) -> CommitReply:
         return CommitReply(2)
@@ -178,12 +183,35 @@ def test_stopped(spool: Spool) -> None:
     assert gateway.packs == []
 
 
-def test_lease_is_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RENEW_S", 0.001)
+class Pauses(threading.Event):
+    """Notes how long is waited, and does not wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted: list[float | None] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.noted.append(timeout)
+        return False
+
+
+@pytest.mark.parametrize(
+    ("left", "pauses"),
+    [
+        (None, [20, 20, 20]),  # the gateway does not say
+        (7200.0, [2400, 20, 2400]),  # soon again after a failure
+        (30.0, [10, 10, 10]),
+        (0.0, [0.1, 0.1, 0.1]),
+    ],
+)
+def test_lease_is_renewed(left: float | None, pauses: list[float]) -> None:
+    """After a third of its life, until it is heard that there is no renewal here."""
     gateway = Shaky(breaks=0)
-    with Session(gateway, "token") as session:
-        session._keeper.join(20)  # the third time it is told that there is no renewal here
-        assert not session._keeper.is_alive()
+    gateway.left = left
+    session = Session(gateway, "token")
+    session._ended = noted = Pauses()
+    session._keep()
+    assert noted.noted == pytest.approx(pauses)
     assert gateway.renewed == 3
 
 
@@ -206,6 +234,53 @@ def test_waiting(server: Server) -> None:
         other.join(30)
         two.release(got[0])
     assert waited == []  # the gateway itself held the request until time was up
+
+
+class Losing(GatewayClient):
+    """Does not get the first replies to a request for a lease."""
+
+    losses = 2
+
+    def _ask(self, method: str, route: str, *arguments: Any) -> dict[str, object]:
+        reply = super()._ask(method, route, *arguments)
+        if route == "/leases" and self.losses:
+            self.losses -= 1
+            raise GatewayUnreachable("cut off")
+        return reply
+
+
+def test_lost_reply_to_a_lease(server: Server) -> None:
+    """It is granted again, and to nobody else."""
+    key = read_key_file(server.paths.key_file(FQRN, "gw"))
+    with (
+        closing(Losing(server.gateway, key, sleep=lambda seconds: None)) as client,
+        closing(server.client()) as other,
+    ):
+        token = client.acquire(f"{FQRN}/t")
+        assert client.losses == 0
+        with pytest.raises(PathBusy):
+            other.acquire(f"{FQRN}/t")
+        assert client.renew(token)
+        client.release(token)
+        other.release(other.acquire(f"{FQRN}/t"))
+
+
+def test_lost_lease_that_is_not_granted_again() -> None:
+    """By the reference, which says that it is busy, and cannot say by whom."""
+
+    class Reference(GatewayClient):
+        asked = 0
+
+        def _ask(self, *arguments: object) -> dict[str, object]:
+            self.asked += 1
+            if self.asked == 1:
+                raise GatewayUnreachable("cut off")
+            return {"status": "path_busy", "time_remaining": "9m"}
+
+    client = Reference("http://127.0.0.1:1/api/v1", Key("id", b"secret"), sleep=lambda seconds: None)
+    with pytest.raises(PathBusy, match="or by us"):
+        client.acquire("a.b/c")
+    client.close()
 
 
 def test_polling() -> None:
@@ -233,7 +308,8 @@ def test_what_is_missing(server: Server, spool: Spool) -> None:
     with closing(server.client()) as client:
         token = client.acquire(f"{FQRN}/t")
         assert [item.name for item in client.missing(token, spool.items())] == [gone]
-        assert client.renew(token)
+        assert client.seconds_left(token) == pytest.approx(7200, abs=60)
+        assert client.renew(token) == pytest.approx(7200, abs=60)
         client.release(token)
         with pytest.raises(GatewayRefused):
             client.missing(token, spool.items())
@@ -244,7 +320,8 @@ def test_gateway_that_cannot(server: Server, spool: Spool) -> None:
     put(spool, b"data")
     with closing(server.client()) as client:
         client._url += "/elsewhere"
-        assert not client.renew("token")
+        with pytest.raises(NotSupported):
+            client.renew("token")
         assert client.missing("token", spool.items()) == spool.items()
         with pytest.raises(NotSupported):
             client.release("token")

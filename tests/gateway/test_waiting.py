@@ -9,7 +9,7 @@ from cvmfs_gw.gateway.leasepath import LeasePath
 from cvmfs_gw.gateway.leases import Lease
 from cvmfs_gw.gateway.service import GatewayService
 from cvmfs_gw.gateway.waiting import WaitingLine
-from tests.gateway.support import FQRN, KEY, Api, Clock, until
+from tests.gateway.support import FQRN, KEY, STRANGER, Api, Clock, until
 
 
 async def ask(service: GatewayService, path: str, wait_s: float = 60, **more: object) -> str:
@@ -109,3 +109,41 @@ async def test_the_line_asks_again_when_the_lease_in_the_way_runs_out() -> None:
 
     assert (await WaitingLine().acquire(LeasePath(FQRN, "/a"), acquire, 60)).token == "t"
     assert tried == 2
+
+
+async def test_a_request_that_is_asked_again(api: Api, service: GatewayService, clock: Clock) -> None:
+    """Its lease is granted anew, also past those who wait; whoever asks anything else waits."""
+    first = (await api.lease(f"{FQRN}/a", request="r1"))["session_token"]
+    waiting = asyncio.create_task(ask(service, "", request="r2"))
+    await until(lambda: len(service.leases.waiting) == 1)
+    clock.advance(1_000)
+    for path, key, name in (("a", KEY, "r3"), ("a", STRANGER, "r1"), ("a/b", KEY, "r1"), ("a", KEY, "")):
+        assert (await api.lease(f"{FQRN}/{path}", key=key, request=name))["status"] == "path_busy"
+    again = (await api.lease(f"{FQRN}/a", request="r1"))["session_token"]
+    assert again != first
+    assert [lease.token for lease in service.leases.all()] == [again]
+    assert service.leases.all()[0].expires_ms == clock() + 7_200_000
+    gone = await api.call("DELETE", f"/leases/{first}", key=KEY, signed=first.encode())
+    assert gone[1]["reason"] == "invalid lease"
+    assert not waiting.done()
+    await service.leases.cancel(again, KEY)
+    await service.leases.cancel(await waiting, KEY)
+    assert (await api.lease(f"{FQRN}/a", request="r1"))["status"] == "ok"  # the lease is over, so this is a new one
+    long = {"path": f"{FQRN}/b", "api_version": 2, "request": "r" * 65}
+    assert (await api.call("POST", "/leases", long, key=KEY))[0] == 400
+
+
+async def test_asked_again_before_the_first_is_given_up(service: GatewayService) -> None:
+    """The first request sees that its publisher has gone when the second has the lease already: that one keeps it."""
+    book, found = service.leases._book, iter([False, True])
+    kept: list[Lease | None] = []
+
+    def gone() -> bool:
+        if answer := next(found):
+            path = LeasePath.parse(f"{FQRN}/a")
+            kept.append(book.grant_again(path, KEY.id, "r", now=service.now_ms(), lifetime_ms=1_000_000))
+        return answer
+
+    with pytest.raises(ConnectionResetError):
+        await ask(service, "a", request="r", gone=gone)
+    assert service.leases.all() == kept
