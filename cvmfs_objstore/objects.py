@@ -149,17 +149,25 @@ class ObjectStore:
                     yield ContentHash.parse(parts[1] + parts[2])
 
     def _plain(self, name: ContentHash, max_size: int, compression: Compression) -> Iterator[bytes]:
-        hasher = name.algorithm.new()
-        decoder = compression.decoder(max_size)
-        try:
-            with self.open(name) as file:
-                while data := file.read(PIECE):
-                    hasher.update(data)
-                    yield from decoder.update(data)
-            decoder.finish()
-        except (ObjectCorrupt, ObjectTooLarge) as error:
-            raise type(error)(f"{name}: {error}") from None
-        _check(name, hasher.digest())
+        with self.open(name) as file:
+            yield from plain_pieces(name, file, max_size=max_size, compression=compression)
+
+
+def plain_pieces(name: ContentHash, file: BinaryIO, *, max_size: int, compression: Compression) -> Iterator[bytes]:
+    """The content, inflated, of the object *name* whose stored bytes are in *file*; at most *max_size* bytes.
+
+    What is wrong is known at the end only: raises as :meth:`ObjectStore.get_plain` does.
+    """
+    hasher = name.algorithm.new()
+    decoder = compression.decoder(max_size)
+    try:
+        while data := file.read(PIECE):
+            hasher.update(data)
+            yield from decoder.update(data)
+        decoder.finish()
+    except (ObjectCorrupt, ObjectTooLarge) as error:
+        raise type(error)(f"{name}: {error}") from None
+    _check(name, hasher.digest())
 
 
 def _check(name: ContentHash, digest: bytes) -> None:

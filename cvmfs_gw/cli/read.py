@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cvmfs_gw.cli.progress import Meter
-from cvmfs_gw.cli.repo import add_arguments, open_reader
+from cvmfs_gw.cli.repo import add_arguments, add_external, open_reader
 from cvmfs_gw.cli.text import entry_as_json, entry_as_line, tag_as_json, tag_as_line
 from cvmfs_gw.client.download import Download
 from cvmfs_gw.client.location import Location, repository_path
@@ -40,11 +40,13 @@ def add_parser(commands: Subparsers) -> None:
 
     parser = commands.add_parser("cat", help="write a file's content to standard output", description=__doc__)
     add_arguments(parser)
+    add_external(parser)
     parser.add_argument("path")
     parser.set_defaults(run=_cat)
 
     parser = commands.add_parser("get", help="copy a file or a directory", description=__doc__)
     add_arguments(parser)
+    add_external(parser)
     parser.add_argument("path")
     parser.add_argument("target", nargs="?", help="what becomes the copy (default: its name, in the current directory)")
     parser.add_argument(
@@ -104,10 +106,11 @@ def _get(arguments: argparse.Namespace, paths: SystemPaths) -> int:
             report = Download(reader, owners=arguments.owners, progress=meter.add).run(path, target)
     if arguments.json:
         fields = {"files": report.files, "bytes": report.size, "kept": report.kept}
-        print(json.dumps({**fields, "skipped": list(map(printable, report.skipped))}))
+        skipped = [{"path": printable(at), "why": printable(why)} for at, why in report.skipped]
+        print(json.dumps({**fields, "skipped": skipped}))
     else:
-        for at in report.skipped:
-            print(f"cvmfs-gw: not copied: {printable(at)}", file=sys.stderr)
+        for at, why in report.skipped:
+            print(f"cvmfs-gw: not copied: {printable(at)}: {printable(why)}", file=sys.stderr)
         print(f"{printable(target)}: {report.files} files, {report.size:,} bytes; {report.kept} were there")
     return 1 if report.skipped else 0
 

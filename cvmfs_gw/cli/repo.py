@@ -27,6 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_trust(parser)
 
 
+def add_external(parser: argparse.ArgumentParser) -> None:
+    """Declare where contents are that are not in the repository's storage."""
+    parser.add_argument(
+        "--external-url",
+        metavar="URL",
+        default=os.environ.get("CVMFS_EXTERNAL_URL", ""),
+        help="where external files are, several with ; between them (default: CVMFS_EXTERNAL_URL)",
+    )
+
+
 def add_trust(parser: argparse.ArgumentParser) -> None:
     """Declare whose signatures count."""
     parser.add_argument(
@@ -42,7 +52,8 @@ def open_reader(text: str, arguments: argparse.Namespace, paths: SystemPaths) ->
     location = Location.parse(text)
     keys = public_keys(location, arguments, paths)
     where = location.url or Repository(location.fqrn, paths, os.environ).storage
-    reader = RepositoryReader(location.fqrn, where, keys)
+    external = [url for url in getattr(arguments, "external_url", "").split(";") if url]
+    reader = RepositoryReader(location.fqrn, where, keys, external)
     try:
         if location.revision:
             _select(reader, location.revision)

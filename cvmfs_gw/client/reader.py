@@ -7,6 +7,7 @@ until its last byte has been hashed, in memory or, if it is large, in a temporar
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 import time
 from collections import deque
@@ -15,9 +16,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from types import TracebackType
-from typing import IO, Final
+from typing import IO, BinaryIO, Final
+from urllib.parse import quote
 
-from cvmfs_gw.client.errors import ClientError, NotThere, UntrustedRepository
+from cvmfs_gw.client.errors import ClientError, GatewayUnreachable, NotThere, UntrustedRepository
 from cvmfs_gw.client.remote import RemoteStorage
 from cvmfs_gw.client.trust import read_head
 from cvmfs_gw.engine.catalogs import CatalogStore
@@ -26,11 +28,11 @@ from cvmfs_gw.engine.errors import EngineError
 from cvmfs_gw.engine.tags import choose_root, root_at
 from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_objstore.compression import PIECE, Compression
-from cvmfs_objstore.errors import ObjectStoreError
+from cvmfs_objstore.errors import ObjectNotFound, ObjectStoreError
 from cvmfs_objstore.formats.entry import Entry, Kind
 from cvmfs_objstore.formats.history import History, Tag
 from cvmfs_objstore.hashes import ContentHash
-from cvmfs_objstore.objects import ObjectStore, Sink
+from cvmfs_objstore.objects import ObjectStore, Sink, plain_pieces
 from cvmfs_objstore.storage import Storage
 
 THREADS: Final = 4
@@ -38,27 +40,31 @@ THREADS: Final = 4
 HELD: Final = 32 << 20
 """Up to this many bytes an object is held in memory until it is verified; a larger one in a temporary file."""
 _MAX_HISTORY: Final = 1 << 30
-_MAX_OBJECT: Final = 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One object of a file's content: its name, and where its *size* plain bytes begin."""
+    """One object of a file's content: its name, and where its *size* plain bytes begin.
+
+    *external* is where the file is on the servers of external files, ``""`` for an object of the storage.
+    """
 
     name: ContentHash
     offset: int
     size: int
     compression: Compression
+    external: str = ""
 
 
 class RepositoryReader:
     """One revision of a repository: the head as it was when this was made, or what :meth:`select` chose.
 
-    *where* is a URL (``http://host/cvmfs/<fqrn>``) or a storage; *public_keys* the PEM text of its master keys. Raises
-    :exc:`ClientError`. To be used by one thread, but for :meth:`fetch`.
+    *where* is a URL (``http://host/cvmfs/<fqrn>``) or a storage; *public_keys* the PEM text of its master keys;
+    *external* the URLs of servers that have what is not in the storage. Raises :exc:`ClientError`. To be used by one
+    thread, but for :meth:`fetch`.
     """
 
-    def __init__(self, fqrn: str, where: str | Storage, public_keys: bytes) -> None:
+    def __init__(self, fqrn: str, where: str | Storage, public_keys: bytes, external: Sequence[str] = ()) -> None:
         self.fqrn = fqrn
         with ExitStack() as stack:
             if isinstance(where, str):
@@ -67,6 +73,7 @@ class RepositoryReader:
             self.root = self.head.root_hash
             self._objects = ObjectStore(where)
             self._catalogs = CatalogStore(self._objects)
+            self._external = [stack.enter_context(closing(RemoteStorage(url))) for url in external]
             self._open: CatalogTree | None = None
             stack.callback(self._close_tree)
             self._stack = stack.pop_all()
@@ -156,28 +163,56 @@ class RepositoryReader:
 
     # -- contents
 
+    def has_content(self, entry: Entry) -> bool:
+        """Whether this is a file whose content this reader can get."""
+        return entry.kind is Kind.FILE and bool(self._external or not entry.is_external)
+
     def parts(self, path: str, entry: Entry) -> list[Part]:
-        """The objects of the file *entry* at *path*, in order. Raises :exc:`ClientError` if it is none."""
-        if entry.kind is not Kind.FILE or entry.is_external:
-            raise ClientError(f"{path or '/'} is no file of the repository's storage")
+        """The objects of the file *entry* at *path*, in order. Raises :exc:`ClientError` if it has none here."""
+        if entry.kind is not Kind.FILE:
+            raise ClientError(f"{path or '/'} is no file")
+        if not self.has_content(entry):
+            raise ClientError(f"{path}: its content is on an external server, and no URL of one is known")
         with _trusted(path):
             compression = Compression(entry.compression)
+            place = path if entry.is_external else ""
             if entry.is_chunked:
                 chunks = self.tree.chunks(path)
-                return [Part(entry.chunk_hash(chunk), chunk.offset, chunk.size, compression) for chunk in chunks]
+                return [Part(entry.chunk_hash(chunk), chunk.offset, chunk.size, compression, place) for chunk in chunks]
             if entry.content_hash is None:
                 raise UntrustedRepository(f"{path}: a file without content")
-            return [Part(entry.content_hash, 0, entry.size, compression)]
+            return [Part(entry.content_hash, 0, entry.size, compression, place)]
 
     def fetch(self, part: Part, file: Sink) -> None:
         """Write the plain bytes of *part* to *file*. Thread-safe.
 
         What is wrong is known at the end only: when this raises :exc:`ClientError`, throw *file* away.
         """
-        with _trusted(str(part.name)):
-            size = self._objects.get_plain_to(part.name, file, max_size=_MAX_OBJECT, compression=part.compression)
+        size = 0
+        with _trusted(part.external or str(part.name)), self._stored(part) as stored:
+            for piece in plain_pieces(part.name, stored, max_size=part.size, compression=part.compression):
+                file.write(piece)
+                size += len(piece)
         if size != part.size:
             raise UntrustedRepository(f"{part.name} has {size} bytes, and its catalog says {part.size}")
+
+    def _stored(self, part: Part) -> BinaryIO:
+        """The bytes that have the part's hash.
+
+        Source: clients append a file's path in the repository to ``CVMFS_EXTERNAL_URL``, ask for chunks by range, and
+        go on to the next server where one has nothing.
+        """
+        if not part.external:
+            return self._objects.open(part.name)
+        ranged = part.compression is Compression.NONE and part.size
+        place = quote(os.fsencode(part.external[1:]))
+        for number, server in enumerate(self._external, 1):
+            try:
+                return server.open_range(place, part.offset, part.offset + part.size if ranged else None)
+            except (ObjectNotFound, GatewayUnreachable) as error:
+                if number == len(self._external):
+                    raise GatewayUnreachable(f"{part.external} is on no external server: {error}") from error
+        raise AssertionError("a part of an external file, and no server")
 
     def copy(self, path: str, file: Sink) -> None:
         """Write the content of the file at *path* to *file*, verified bytes only, in bounded memory."""

@@ -117,19 +117,23 @@ class RemoteStorage:
     def list(self, prefix: str = "") -> Iterator[str]:
         raise _unsupported()
 
+    def open_range(self, path: str, start: int, end: int | None = None) -> BinaryIO:
+        """The bytes of a file of the server from *start* up to *end* or, where that is None, to its end."""
+        return io.BufferedReader(_Body(self, path, start, end), PIECE)
+
     def sync(self) -> None:
         raise _unsupported()
 
     def clean(self) -> int:
         raise _unsupported()
 
-    def fetch(self, method: str, path: str, start: int = 0) -> urllib3.BaseHTTPResponse:
-        """The reply to a request for the file from byte *start* on, its body not yet read.
+    def fetch(self, method: str, path: str, start: int = 0, end: int | None = None) -> urllib3.BaseHTTPResponse:
+        """The reply to a request for the file from byte *start* on and up to *end*, its body not yet read.
 
         Raises :exc:`ObjectNotFound` and :exc:`GatewayUnreachable`.
         """
         url = f"{self._url}/{path}"
-        headers = {"Range": f"bytes={start}-"} if start else None
+        headers = {"Range": f"bytes={start}-{'' if end is None else end - 1}"} if start or end else None
         try:
             reply = self._pool.request(method, url, headers=headers, preload_content=False)
         except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -144,21 +148,24 @@ class RemoteStorage:
 
 
 class _Body(io.RawIOBase):
-    """The body of a reply as a file."""
+    """What a server has of a file from *start* up to *end*, as a file."""
 
-    def __init__(self, storage: RemoteStorage, path: str) -> None:
+    def __init__(self, storage: RemoteStorage, path: str, start: int = 0, end: int | None = None) -> None:
         self._storage, self._path = storage, path
-        self._position = 0
-        self._reply: urllib3.BaseHTTPResponse | None = storage.fetch("GET", path)
+        self._position, self._end = start, end
+        self._reply: urllib3.BaseHTTPResponse | None = self._again()
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
+        wanted = len(buffer) if self._end is None else min(len(buffer), self._end - self._position)
+        if not wanted:
+            return 0
         for pause in (*(_PAUSE_S * 2**n for n in range(_TRIES - 1)), None):
             try:
                 self._reply = self._reply or self._again()
-                data = self._reply.read(len(buffer), decode_content=False)
+                data = self._reply.read(wanted, decode_content=False)
                 break
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 if pause is None:
@@ -170,8 +177,8 @@ class _Body(io.RawIOBase):
         return len(data)
 
     def _again(self) -> urllib3.BaseHTTPResponse:
-        """The same body from where this one was cut off."""
-        reply = self._storage.fetch("GET", self._path, self._position)
+        """The body from where it is wanted next: the beginning, or where it was cut off."""
+        reply = self._storage.fetch("GET", self._path, self._position, self._end)
         left = self._position if reply.status == 200 else 0  # the server knows no ranges
         while left and (skipped := reply.read(min(left, PIECE), decode_content=False)):
             left -= len(skipped)

@@ -16,7 +16,7 @@ from cvmfs_objstore.compression import PIECE, Compression
 from cvmfs_objstore.errors import FormatError, ObjectCorrupt
 from cvmfs_objstore.formats.entry import FLAG_BIND_MOUNTPOINT, Entry, Kind
 from cvmfs_objstore.hashes import ContentHash
-from cvmfs_objstore.objects import ObjectStore
+from cvmfs_objstore.objects import ObjectStore, plain_pieces
 
 MAX_LISTED: Final = 10_000
 """Entries in one answer."""
@@ -118,14 +118,8 @@ class File:
                 yield piece
 
     def _content(self, name: ContentHash, compression: Compression, length: int) -> Iterator[bytes]:
-        hasher, decoder = name.algorithm.new(), compression.decoder(length)
         with self.objects.open(name) as file:
-            while data := file.read(PIECE):
-                hasher.update(data)
-                yield from decoder.update(data)
-        decoder.finish()
-        if hasher.digest() != name.digest:
-            raise ObjectCorrupt(f"{name} has another content")
+            yield from plain_pieces(name, file, max_size=length, compression=compression)
 
 
 def open_file(repository: Repository, path: str) -> File:
