@@ -1,9 +1,9 @@
 """``cvmfs-gw publish FQRN[/SUBPATH] [SOURCE]``: change a part of a repository, through any gateway, as any user.
 
-SOURCE is a directory, a tar archive (plain or compressed, - for standard input), or image:FILE for a container image as
-an archive. What is at SUBPATH becomes equal to it, or with --add, it is put over what is there. Further operations, in
-the order in which they are given, become visible together with it: --replace, --add-at and --delete with paths below
-SUBPATH.
+SOURCE is a directory, a tar archive (plain or compressed, - for standard input), or image:PATH for a container image:
+an archive, or an OCI layout in a directory. What is at SUBPATH becomes equal to it, or with --add, it is put over what
+is there. Further operations, in the order in which they are given, become visible together with it: --replace, --add-at
+and --delete with paths below SUBPATH.
 
 Exit codes: 0 published, or nothing to be changed; 1 refused, or an error; 2 the path is busy; 3 a server cannot be
 reached; 4 a signature is wrong; 5 nobody says whether the commit was done; 130 interrupted (the lease is given back).
@@ -102,7 +102,8 @@ def _add_contents(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--owner", type=_owner, metavar="UID:GID", help="owner of everything, whatever the source says")
     group.add_argument("--devices", type=Devices, choices=list(Devices), default=Devices.KEEP,
                        metavar="keep|skip|refuse", help="what becomes of device files (default: keep)")  # fmt: skip
-    group.add_argument("--platform", metavar="OS/ARCH", help="which of several images in one archive, as linux/amd64")
+    group.add_argument("--platform", metavar="OS/ARCH", help="which of several images, as linux/amd64")
+    group.add_argument("--image-tag", metavar="NAME", help="which of several images, as NAME:TAG")
     group.add_argument("--work-folder", metavar="DIR", help="where new objects are kept until they are sent")
     group.add_argument("--threads", type=int, metavar="N", help="default: one for each core")
 
@@ -136,14 +137,14 @@ def _request(arguments: argparse.Namespace, paths: SystemPaths) -> PublishReques
     steps: list[Step] = []
     if arguments.source is not None:
         action = Action.ADD if arguments.add else Action.REPLACE
-        steps.append(Step(top, open_source(arguments.source, arguments.platform), action))
+        steps.append(Step(top, open_source(arguments.source, arguments.platform, arguments.image_tag), action))
     for kind, *words in arguments.operations or ():
         target = top + repository_path(words[-1])
         if kind == "--delete":
             steps.append(Step(target))
         else:
             action = Action.REPLACE if kind == "--replace" else Action.ADD
-            steps.append(Step(target, open_source(words[0], arguments.platform), action))
+            steps.append(Step(target, open_source(words[0], arguments.platform, arguments.image_tag), action))
     destination = Destination(
         fqrn,
         arguments.gateway,

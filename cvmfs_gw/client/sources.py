@@ -5,6 +5,7 @@
     DIRECTORY        a directory
     FILE             a tar archive, plain or compressed; - is standard input
     image:FILE       a container image as `docker save` writes it, or as an OCI archive; image:- is standard input
+    image:DIRECTORY  the same unpacked, as an OCI layout is (`skopeo copy ... oci:DIRECTORY`)
 """
 
 from __future__ import annotations
@@ -38,13 +39,18 @@ class FileSource:
                 yield from self._read(file).items()
 
 
-def open_source(name: str, platform: str | None = None) -> Source:
-    """The source that is called *name*; of an image, the one for *platform*. Raises :exc:`ClientError`."""
+def open_source(name: str, platform: str | None = None, tag: str | None = None) -> Source:
+    """The source that is called *name*; of several images, the one for *platform* or called *tag*.
+
+    Raises :exc:`ClientError`.
+    """
     path = name.removeprefix(IMAGE)
     if path != "-" and not os.path.exists(path):
         raise ClientError(f"{path} is not there")
     if name.startswith(IMAGE):
         from cvmfs_gw.ingest.image import ImageSource  # of use to few, and takes a while
 
-        return FileSource(path, lambda file: ImageSource(file, platform=platform))
+        if os.path.isdir(path):
+            return ImageSource(path, platform=platform, tag=tag)
+        return FileSource(path, lambda file: ImageSource(file, platform=platform, tag=tag))
     return DirectorySource(path) if os.path.isdir(path) else FileSource(path, ArchiveSource)

@@ -1,7 +1,8 @@
-"""A container image in an archive as a source: the file tree that its layers amount to.
+"""A container image as a source: the file tree that its layers amount to.
 
-Two layouts are read, that of ``docker save`` (``manifest.json``) and that of OCI (``index.json``), or both in one
-archive. Layers are applied in order; whiteouts and opaque directories take away what lower layers have.
+Two layouts are read, that of ``docker save`` (``manifest.json``) and that of OCI (``index.json``), or both together, in
+an archive or as a folder. Layers are applied in order; whiteouts and opaque directories take away what lower layers
+have.
 
 Every layer is read twice. First its headers: that says which member is seen in the end at each path, and verifies the
 digests before anything is stored. Then the contents of those members alone.
@@ -14,59 +15,71 @@ from __future__ import annotations
 import io
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import BinaryIO, cast
 
 from cvmfs_gw.ingest.archive import ArchiveSource
 from cvmfs_gw.ingest.errors import BadArchive, BadImage
-from cvmfs_gw.ingest.imagelayout import Blob, Layer, find_layers, hasher_of, hex_of
+from cvmfs_gw.ingest.imagefiles import ArchivedFiles, FolderFiles, ImageFiles
+from cvmfs_gw.ingest.imagelayout import Layer, find_layers, hasher_of, hex_of
 from cvmfs_gw.ingest.inputs import BUFFER, Input, Readable, Rewound, plain
 from cvmfs_gw.ingest.items import XATTR_PREFIXES, Item, Whiteout
 from cvmfs_gw.ingest.layers import Layers
 
 
 class ImageSource:
-    """The image in *file*. Use once. What is no plain archive in a file that can be read from anywhere, so a compressed
-    one or a pipe, is first copied to a temporary file.
+    """The image in *image*, an archive or the path of a folder. Use once. What is no plain archive in a file that can
+    be read from anywhere, so a compressed one or a pipe, is first copied to a temporary file.
 
     *platform* (``linux/amd64``) chooses where there are images for several, *tag* (``name:tag``) where there are
-    several images; an archive that leaves a choice is refused.
+    several images; where a choice is left, the image is refused.
     """
 
     trust_times = False
 
     def __init__(
         self,
-        file: Readable,
+        image: Readable | str,
         *,
         platform: str | None = None,
         tag: str | None = None,
         xattrs: tuple[str, ...] = XATTR_PREFIXES,
     ) -> None:
-        self._file, self._platform, self._tag, self._xattrs = file, platform, tag, xattrs
+        self._image, self._platform, self._tag, self._xattrs = image, platform, tag, xattrs
 
     def items(self) -> Iterator[Item | Whiteout]:
         """What the image holds. Raises :exc:`BadImage`, :exc:`BadArchive` and :exc:`SourceTooLarge`."""
         with ExitStack() as stack:
-            file = _seekable(self._file, stack)
-            layers = find_layers(file, self._platform, self._tag)
+            files: ImageFiles
+            if isinstance(self._image, str):
+                files = FolderFiles(self._image)
+            else:
+                files = ArchivedFiles(_seekable(self._image, stack))
+            layers = find_layers(files, self._platform, self._tag)
             seen = Layers()
             for layer in layers:
-                opened = _OpenLayer(layer, file, self._xattrs)
-                seen.apply(opened.items())
-                opened.verify()
+                with _opened(layer, files, self._xattrs) as opened:
+                    seen.apply(opened.items())
+                    opened.verify()
             yield from seen.directories()
             for number, layer in enumerate(layers):
                 if seen.has_files(number):
-                    yield from seen.files(number, _OpenLayer(layer, file, self._xattrs).items())
+                    with _opened(layer, files, self._xattrs) as opened:
+                        yield from seen.files(number, opened.items())
+
+
+@contextmanager
+def _opened(layer: Layer, files: ImageFiles, xattrs: tuple[str, ...]) -> Iterator[_OpenLayer]:
+    with files.open(layer.path) as file:
+        yield _OpenLayer(layer, file, xattrs)
 
 
 class _OpenLayer:
     """One layer while it is read. *verify* is for when all of it has been."""
 
-    def __init__(self, layer: Layer, file: BinaryIO, xattrs: tuple[str, ...]) -> None:
+    def __init__(self, layer: Layer, file: Readable, xattrs: tuple[str, ...]) -> None:
         self._layer, self._xattrs = layer, xattrs
-        self._blob = _Hashed(_Window(file, layer.blob), layer.digest)
+        self._blob = _Hashed(file, layer.digest)
         self._plain = _Hashed(plain(self._blob), layer.diff_id)
 
     def items(self) -> Iterator[Item | Whiteout]:
@@ -98,21 +111,6 @@ class _Hashed:
 
     def is_right(self) -> bool:
         return self.hasher_of is None or self._digest is None or self.hasher_of.hexdigest() == hex_of(self._digest)
-
-
-class _Window:
-    """A part of a file, which nobody else reads meanwhile."""
-
-    def __init__(self, file: BinaryIO, blob: Blob) -> None:
-        file.seek(blob.offset)
-        self._file, self._left = file, blob.size
-
-    def read(self, size: int, /) -> bytes:
-        data = self._file.read(min(size, self._left))
-        if not data and self._left and size:
-            raise BadImage("the archive of the image ends early")
-        self._left -= len(data)
-        return data
 
 
 def _seekable(file: Readable, stack: ExitStack) -> BinaryIO:

@@ -1,4 +1,4 @@
-"""Where the layers of an image lie in its archive, from the documents that say so.
+"""Which of its files are the layers of an image, from the documents that say so.
 
 Source: "Image Layout", "Image Index" and "Image Manifest" of the OCI image specification 1.1; the archive format of
 Docker images 1.2.
@@ -7,26 +7,34 @@ Docker images 1.2.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import BinaryIO, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
 from cvmfs_gw.ingest.archive import normalized
-from cvmfs_gw.ingest.errors import BadArchive, BadImage, SourceTooLarge
-from cvmfs_gw.ingest.inputs import SeekableInput
-from cvmfs_gw.ingest.tarfields import BLOCK
-from cvmfs_gw.ingest.tarheader import members
+from cvmfs_gw.ingest.errors import BadImage, SourceTooLarge
+from cvmfs_gw.ingest.imagefiles import ImageFiles
+from cvmfs_gw.ingest.inputs import Input
 
 MAX_DOCUMENT: Final = 8 << 20
 """Most bytes of a manifest, index or configuration."""
 MAX_LAYERS: Final = 1000
-_MAX_MEMBERS: Final = 100_000  # of the archive
 _MAX_DEPTH: Final = 4  # of indexes that name others
 _T = TypeVar("_T")
+_NAMES: Final = ("org.opencontainers.image.ref.name", "io.containerd.image.name")
+_IMAGES: Final = frozenset(
+    (
+        "",
+        "application/octet-stream",
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+    )
+)
 _DIGESTS: Final = {"sha256": hashlib.sha256, "sha512": hashlib.sha512}
 
 
@@ -42,9 +50,30 @@ class _Platform(msgspec.Struct):
 class _Descriptor(msgspec.Struct, rename="camel"):
     digest: str
     media_type: str = ""
-    size: int = -1
+    artifact_type: str = ""
     platform: _Platform | None = None
     annotations: dict[str, str] = {}
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it may be an image, or an index of some.
+
+        Signatures and lists of contents are listed beside the images that they are of, and attestations of builders
+        as if they were images for an unknown platform.
+        """
+        return not self.artifact_type and self.media_type in _IMAGES and str(self.platform) != "unknown/unknown"
+
+    @property
+    def names(self) -> list[str]:
+        return [self.annotations[name] for name in _NAMES if name in self.annotations]
+
+    def is_called(self, tag: str) -> bool:
+        """Whether *tag* is its name, with or without the registry in front."""
+        return any(name == tag or name.endswith(f"/{tag}") for name in self.names)
+
+    def __str__(self) -> str:
+        """What tells it from others."""
+        return " ".join([*self.names[-1:], *([str(self.platform)] if self.platform else [])]) or self.digest
 
 
 class _Document(msgspec.Struct, rename="camel"):
@@ -72,123 +101,89 @@ class _Configuration(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class Blob:
-    """A file within the outer archive: where it begins and how long it is, in bytes."""
-
-    offset: int
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
 class Layer:
-    """*digest* is that of the layer as it is there, *diff_id* that of the archive in it; None: not known."""
+    """The file at *path*. *digest* is that of its bytes, *diff_id* that of the archive in it; None: not known."""
 
     name: str
-    blob: Blob
+    path: str
     digest: str | None
     diff_id: str | None
 
 
-def find_layers(file: BinaryIO, platform: str | None = None, tag: str | None = None) -> list[Layer]:
-    """The layers, lowest first, of the image in the archive *file*.
+def find_layers(files: ImageFiles, platform: str | None = None, tag: str | None = None) -> list[Layer]:
+    """The layers, lowest first, of the image that consists of *files*.
 
     *platform* and *tag* choose where there are several. Raises :exc:`BadImage` and :exc:`SourceTooLarge`.
     """
-    return _Finder(file, platform, tag).layers()
+    return _Finder(files, platform, tag).layers()
 
 
 class _Finder:
-    def __init__(self, file: BinaryIO, platform: str | None, tag: str | None) -> None:
-        self._file, self._platform, self._tag = file, platform, tag
+    def __init__(self, files: ImageFiles, platform: str | None, tag: str | None) -> None:
+        self._files, self._platform, self._tag = files, platform, tag
 
     def layers(self) -> list[Layer]:
-        blobs = self._index()
-        if "/index.json" in blobs:
-            layers = self._oci_layers(blobs)
-        elif "/manifest.json" in blobs:
-            layers = self._saved_layers(blobs)
+        if self._files.has("/index.json"):
+            layers = self._oci_layers()
+        elif self._files.has("/manifest.json"):
+            layers = self._saved_layers()
         else:
-            raise BadImage("no image: neither index.json nor manifest.json is in the archive")
+            raise BadImage("no image: there is neither index.json nor manifest.json")
         if len(layers) > MAX_LAYERS:
             raise SourceTooLarge(f"an image of {len(layers)} layers")
         return layers
 
-    def _index(self) -> dict[str, Blob]:
-        """The files of the outer archive."""
-        self._file.seek(0)
-        found: dict[str, Blob] = {}
-        links: dict[str, str] = {}
-        source = SeekableInput(self._file)
-        try:
-            for member in members(source):
-                path = normalized(member.name)
-                if stat.S_ISREG(member.mode) and not member.is_link and member.segments is None:
-                    found[path] = Blob(source.offset, member.size)
-                elif stat.S_ISLNK(member.mode):
-                    # docker save makes layers that several images have links to one another's
-                    links[path] = os.path.normpath(os.path.join(os.path.dirname(path), member.link))
-                elif member.is_link:
-                    links[path] = normalized(member.link)
-                source.skip(member.data + -member.data % BLOCK)
-                if len(found) + len(links) > _MAX_MEMBERS:
-                    raise SourceTooLarge("too many files in the archive of an image")
-        except BadArchive as error:
-            raise BadImage(f"no archive of an image: {error}") from error
-        for path, target in links.items():
-            if target in found:
-                found.setdefault(path, found[target])
-        return found
-
-    def _oci_layers(self, blobs: dict[str, Blob]) -> list[Layer]:
-        document = self._parse(blobs, "/index.json", _Document)
+    def _oci_layers(self) -> list[Layer]:
+        document = self._parse("/index.json", _Document)
         for _ in range(_MAX_DEPTH):
             if document.config is not None:
                 break
             chosen = self._choose(document.manifests)
-            document = self._parse(blobs, _path_of(chosen.digest), _Document, chosen.digest)
+            document = self._parse(_path_of(chosen.digest), _Document, chosen.digest)
         if document.config is None:
             raise BadImage("the image's index leads to no manifest")
-        configuration = self._parse(blobs, _path_of(document.config.digest), _Configuration, document.config.digest)
+        configuration = self._parse(_path_of(document.config.digest), _Configuration, document.config.digest)
         diff_ids = _diff_ids(configuration, len(document.layers))
         return [
-            Layer(layer.digest, _blob(blobs, _path_of(layer.digest)), layer.digest, diff_id)
+            Layer(layer.digest, _path_of(layer.digest), layer.digest, diff_id)
             for layer, diff_id in zip(document.layers, diff_ids, strict=True)
         ]
 
     def _choose(self, manifests: list[_Descriptor]) -> _Descriptor:
-        # Attestations of builders are listed as if they were images for an unknown platform.
-        images = [one for one in manifests if str(one.platform) != "unknown/unknown"]
+        there = images = [one for one in manifests if one.is_image]
         if self._tag is not None:
-            names = ("org.opencontainers.image.ref.name", "io.containerd.image.name")
-            tagged = [one for one in images if self._tag in [one.annotations.get(name) for name in names]]
-            images = tagged or [one for one in images if not one.annotations]
+            images = [one for one in images if one.is_called(self._tag)] or [one for one in images if not one.names]
         if self._platform is not None:
             images = [one for one in images if one.platform is None or _fits(str(one.platform), self._platform)]
         if len({one.digest for one in images}) != 1:
-            offered = ", ".join(sorted({str(one.platform or one.annotations or one.digest) for one in manifests}))
-            raise BadImage(f"{len(images) or 'no'} images to choose from: {offered[:500] or 'none'}")
+            raise self._choice(len(images), map(str, there))
         return images[0]
 
-    def _saved_layers(self, blobs: dict[str, Blob]) -> list[Layer]:
-        saved = self._parse(blobs, "/manifest.json", list[_Saved])
+    def _choice(self, fitting: int, there: Iterable[str]) -> BadImage:
+        """The error for an image that is not the only one, or none of those that are *there*."""
+        wanted = " ".join(part for part in (self._tag, self._platform) if part)
+        offered = ", ".join(sorted(set(there)))[:500] or "none"
+        return BadImage(f"{fitting or 'no'} images{f' {wanted[:200]}' if wanted else ''} to choose from: {offered}")
+
+    def _saved_layers(self) -> list[Layer]:
+        there = saved = self._parse("/manifest.json", list[_Saved])
         if self._tag is not None:
             saved = [image for image in saved if self._tag in (image.repo_tags or [])]
         if len(saved) != 1:
-            raise BadImage(f"{len(saved) or 'no'} images to choose from in the archive")
+            raise self._choice(len(saved), (tag for image in there for tag in image.repo_tags or [image.config]))
         image = saved[0]
-        configuration = self._parse(blobs, normalized(image.config), _Configuration, _digest_in(image.config))
+        configuration = self._parse(normalized(image.config), _Configuration, _digest_in(image.config))
         diff_ids = _diff_ids(configuration, len(image.layers))
         return [
-            Layer(name, _blob(blobs, normalized(name)), None, diff_id)
-            for name, diff_id in zip(image.layers, diff_ids, strict=True)
+            Layer(name, normalized(name), None, diff_id) for name, diff_id in zip(image.layers, diff_ids, strict=True)
         ]
 
-    def _parse(self, blobs: dict[str, Blob], path: str, kind: type[_T], digest: str | None = None) -> _T:
-        blob = _blob(blobs, path)
-        if blob.size > MAX_DOCUMENT:
-            raise SourceTooLarge(f"{path} of the image has {blob.size} bytes")
-        self._file.seek(blob.offset)
-        raw = self._file.read(blob.size)
+    def _parse(self, path: str, kind: type[_T], digest: str | None = None) -> _T:
+        size = self._files.size(path)
+        if size > MAX_DOCUMENT:
+            raise SourceTooLarge(f"{path} of the image has {size} bytes")
+        with self._files.open(path) as file:
+            raw = Input(file).exactly(size)
         if digest is not None and hasher_of(digest, raw).hexdigest() != hex_of(digest):
             raise BadImage(f"{path} of the image does not have its digest")
         try:
@@ -219,13 +214,6 @@ def _digest_in(name: str) -> str | None:
     """The digest that the name of a configuration is."""
     value = name.rpartition("/")[2].removesuffix(".json")
     return f"sha256:{value}" if re.fullmatch("[0-9a-f]{64}", value) else None
-
-
-def _blob(blobs: dict[str, Blob], path: str) -> Blob:
-    blob = blobs.get(path)
-    if blob is None:
-        raise BadImage(f"{path[:200]} is not in the archive of the image")
-    return blob
 
 
 def _diff_ids(configuration: _Configuration, layers: int) -> list[str]:

@@ -6,9 +6,12 @@ import gzip
 import hashlib
 import io
 import json
+import os
+import shutil
 import stat
 import tarfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -121,6 +124,41 @@ def test_compressed_image_from_a_pipe(name: str) -> None:
     assert tree_of(ImageSource(Dribble(data, 5000))) == expected()
 
 
+def unpacked(data: bytes, folder: Path) -> str:
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        archive.extractall(folder, filter="data")
+    return str(folder)
+
+
+@pytest.mark.parametrize("name", LAYER_COMPRESSIONS)
+def test_layout_in_a_folder(name: str, tmp_path: Path) -> None:
+    data = oci([packed(BASE), packed(CHANGE)], LAYER_COMPRESSIONS[name])
+    assert tree_of(ImageSource(unpacked(data, tmp_path / "image"))) == expected()
+
+
+def test_docker_save_in_a_folder(tmp_path: Path) -> None:
+    folder = unpacked(saved([packed(BASE), packed(CHANGE)]), tmp_path / "image")
+    # as it has layers that were saved before
+    Path(folder, "old").symlink_to("1/layer.tar")
+    Path(folder, "manifest.json").write_text(Path(folder, "manifest.json").read_text().replace("1/layer.tar", "old"))
+    assert tree_of(ImageSource(folder)) == expected()
+
+
+def test_a_folder_is_not_left(tmp_path: Path) -> None:
+    folder = unpacked(oci([packed(BASE)]), tmp_path / "image")
+    [layer] = [path for path in Path(folder, "blobs/sha256").iterdir() if path.read_bytes() == packed(BASE)]
+    shutil.move(layer, tmp_path / "layer")
+    with pytest.raises(BadImage, match="is not in the folder"):
+        tree_of(ImageSource(folder))
+    os.mkfifo(layer)
+    with pytest.raises(BadImage, match="is not in the folder"):
+        tree_of(ImageSource(folder))
+    layer.unlink()
+    layer.symlink_to(tmp_path / "layer")
+    with pytest.raises(BadImage, match="leads out"):
+        tree_of(ImageSource(folder))
+
+
 def test_layers_without_an_end() -> None:
     """Some builders leave it out; the digest vouches for them."""
     assert see(oci([packed(BASE, end=False), packed(CHANGE, end=False)])) == expected()
@@ -198,7 +236,7 @@ def test_several_platforms() -> None:
     assert set(see(data, platform="linux/amd64")) == {"", "/amd64"}
     assert set(see(data, platform="linux/arm64")) == {"", "/arm64"}
     for options in ({}, {"platform": "windows/amd64"}):
-        with pytest.raises(BadImage, match="to choose from: linux/amd64, linux/arm64"):
+        with pytest.raises(BadImage, match=r"to choose from: linux/amd64, linux/arm64/v8$"):
             see(data, **options)
 
 
@@ -206,20 +244,29 @@ def test_several_images() -> None:
     data = saved([packed(BASE)], ("a:1", "b:1"))
     assert see(data, tag="b:1")
     for options in ({}, {"tag": "c:1"}):
-        with pytest.raises(BadImage, match="to choose from"):
+        with pytest.raises(BadImage, match=r"to choose from: a:1, b:1$"):
             see(data, **options)
 
 
 def test_tags_in_an_index() -> None:
     parts = {name: blobs_of([packed([(member(name), b"")])]) for name in ("one", "two")}
     manifests = [
-        descriptor(manifest, annotations={"org.opencontainers.image.ref.name": name})
+        descriptor(
+            manifest,
+            annotations={
+                "org.opencontainers.image.ref.name": name,
+                "io.containerd.image.name": f"docker.io/library/app:{name}",
+            },
+        )
         for name, (_, manifest) in parts.items()
     ]
+    manifests.append(descriptor(b"a signature", artifactType="application/vnd.example.signature"))
+    manifests.append({**descriptor(b"a chart"), "mediaType": "application/vnd.example.chart"})
     index = {"index.json": json.dumps({"manifests": manifests}).encode()}
     data = files(parts["one"][0] | parts["two"][0] | index)
-    assert set(see(data, tag="two")) == {"", "/two"}
-    with pytest.raises(BadImage):
+    for tag in ("two", "app:two", "docker.io/library/app:two"):
+        assert set(see(data, tag=tag)) == {"", "/two"}
+    with pytest.raises(BadImage, match=r"2 images to choose from: \S+/app:one, \S+/app:two$"):
         see(data)
 
 
