@@ -1,6 +1,6 @@
-"""``/repos/<name>/checks`` and ``/signature``: look for everything that can be wrong, and sign again.
+"""``/repos/<name>/checks``: look for everything that can be wrong.
 
-A check is a job: it is begun, and asked for how far it is. Both are for administrators.
+A check is a job: it is begun, and asked for how far it is. It is for administrators.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from cvmfs_gw.api.messages import decode, reply
 from cvmfs_gw.care.check import CheckOptions, CheckReport
 from cvmfs_gw.care.digests import FOLDERS
 from cvmfs_gw.gateway.care import CheckJob
-from cvmfs_gw.gateway.errors import InvalidBody
 from cvmfs_gw.text import printable
 
 MAX_SHOWN: Final = 1000
@@ -32,12 +31,6 @@ class CheckRequest(msgspec.Struct, frozen=True):
     integrity: bool = False
 
 
-class SignRequest(msgspec.Struct, frozen=True):
-    """``POST /repos/<name>/signature``: ``whitelist`` or ``manifest``."""
-
-    what: str
-
-
 async def begin(request: web.Request) -> web.Response:
     body = await json_body(request)
     service(request).access.authorize_admin(authorization(request), body)
@@ -51,19 +44,6 @@ async def look(request: web.Request) -> web.Response:
     service(request).access.authorize_admin(authorization(request), url_path(request))
     job = service(request).care.check(request.match_info["name"], request.match_info["job"])
     return reply({"status": "ok", **_shown(job)})
-
-
-async def sign(request: web.Request) -> web.Response:
-    body = await json_body(request)
-    gateway = service(request)
-    gateway.access.authorize_admin(authorization(request), body)
-    name, wanted = request.match_info["name"], decode(body, SignRequest)
-    if wanted.what == "whitelist":
-        whitelist = await gateway.care.resign_whitelist(name)
-        return reply({"status": "ok", "expires": int(whitelist.expires.timestamp())})
-    if wanted.what == "manifest":
-        return reply({"status": "ok", "revision": (await gateway.care.resign_manifest(name)).revision})
-    raise InvalidBody("what is neither whitelist nor manifest")
 
 
 def _shown(job: CheckJob) -> dict[str, Any]:
@@ -136,16 +116,6 @@ PATHS: Final[Paths] = {
     "/repos/{name}/checks/{job}": {
         "get": operation("How far a check is", _NAME, in_path("job"), answer=_JOB, signed="path", admin=True)
     },
-    "/repos/{name}/signature": {
-        "post": operation(
-            "Sign whitelist or manifest again",
-            _NAME,
-            body=json_request({"what": {"enum": ["whitelist", "manifest"]}}, ["what"]),
-            answer={"expires": COUNT, "revision": COUNT},
-            signed="body",
-            admin=True,
-        )
-    },
 }
 
 
@@ -153,5 +123,4 @@ def routes(root: str) -> list[web.RouteDef]:
     return [
         web.post(f"{root}/repos/{{name}}/checks", begin),
         web.get(f"{root}/repos/{{name}}/checks/{{job}}", look),
-        web.post(f"{root}/repos/{{name}}/signature", sign),
     ]

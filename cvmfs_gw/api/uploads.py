@@ -61,6 +61,11 @@ def authorized(request: web.Request, *, change: bool) -> LeasePath:
     return found
 
 
+def is_upload(request: web.Request) -> bool:
+    """Whether who asks does it with what the upload API takes, and not as an administrator of the gateway does."""
+    return "X-Cvmfs-Date" in request.headers or request.headers.get("Authorization", "").lower().startswith("bearer ")
+
+
 def asked(request: web.Request) -> Asked:
     """What of the request says who made it."""
     headers = request.headers

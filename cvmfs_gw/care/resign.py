@@ -7,8 +7,9 @@ sign the manifest, and drop the old one when no cache has the old manifest any m
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -22,6 +23,21 @@ from cvmfs_objstore.formats.manifest import Manifest
 from cvmfs_objstore.formats.whitelist import VALIDITY, SignedWhitelist, Whitelist
 
 WHITELIST_PATH: Final = ".cvmfswhitelist"
+
+
+@dataclass(frozen=True, slots=True)
+class WhitelistState:
+    """How long a whitelist is good, in seconds since the epoch, and whether the key that signs it is here."""
+
+    expires: float
+    can_sign: bool
+
+
+def whitelist_state(repository: Repository) -> WhitelistState:
+    """What the whitelist says now; raises :exc:`ObjectStoreError` where there is none that can be read."""
+    whitelist = SignedWhitelist.parse(repository.storage.read(WHITELIST_PATH)).whitelist
+    master = repository.paths.key_file(repository.fqrn, "masterkey")
+    return WhitelistState(whitelist.expires.replace(tzinfo=UTC).timestamp(), os.access(master, os.R_OK))
 
 
 def resign_whitelist(

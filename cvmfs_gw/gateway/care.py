@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 from cvmfs_gw.care.check import CheckOptions, CheckReport, check_repository
 from cvmfs_gw.care.check_objects import Progress
 from cvmfs_gw.care.growth import Growth, GrowthPoint
-from cvmfs_gw.care.resign import resign_manifest, resign_whitelist
+from cvmfs_gw.care.resign import WhitelistState, resign_manifest, resign_whitelist, whitelist_state
 from cvmfs_gw.engine.commit_api import CommitOutcome
 from cvmfs_gw.engine.errors import Conflict, EngineError, StorageError
 from cvmfs_gw.engine.repository import Repository
@@ -31,7 +31,6 @@ from cvmfs_gw.gateway.repositories import Repositories
 from cvmfs_objstore.errors import ObjectStoreError
 from cvmfs_objstore.formats.history import Tag
 from cvmfs_objstore.formats.manifest import Manifest
-from cvmfs_objstore.formats.whitelist import Whitelist
 from cvmfs_objstore.hashes import ContentHash
 
 log = logging.getLogger(__name__)
@@ -113,9 +112,18 @@ class Care:
 
     # -- signatures
 
-    async def resign_whitelist(self, fqrn: str) -> Whitelist:
+    async def whitelist(self, fqrn: str) -> WhitelistState:
+        """How long the whitelist is good."""
+        return await self._do(fqrn, whitelist_state)
+
+    async def resign_whitelist(self, fqrn: str) -> WhitelistState:
         """Sign the whitelist again."""
-        return await self._do(fqrn, lambda repository: resign_whitelist(repository, time.time()))
+
+        def work(repository: Repository) -> WhitelistState:
+            resign_whitelist(repository, time.time())
+            return whitelist_state(repository)
+
+        return await self._do(fqrn, work)
 
     async def resign_manifest(self, fqrn: str) -> Manifest:
         """Sign the manifest again, with the key as it is now."""

@@ -48,7 +48,6 @@ from cvmfs_gw.stratum0.jobs import Delete, Expire, Job, PutFile, SetExpiry
 from cvmfs_gw.stratum0.reading import File, Listing, look, open_file
 from cvmfs_gw.stratum0.trees import PutTree
 from cvmfs_gw.stratum0.upkeep import Upkeep
-from cvmfs_gw.stratum0.whitelist import WhitelistState, renew, state
 from cvmfs_objstore.errors import ObjectStoreError
 from cvmfs_objstore.formats.manifest import Manifest
 
@@ -223,10 +222,6 @@ class UploadService:
             self.upkeep.due(fqrn, done.plan.expires)
         return done
 
-    async def renew_whitelist(self, fqrn: str) -> WhitelistState:
-        """Sign the whitelist again; raises :exc:`UploadError`."""
-        return await self._translated(self._in_thread(lambda: renew(self.repository(fqrn), time.time())))
-
     def notify(self, fqrn: str, head: Manifest) -> None:
         """Tell everybody who subscribed of the head."""
         self._gateway.commits.announce(Committed(fqrn, "", CommitOutcome(head.revision, head.root_hash)))
@@ -252,10 +247,6 @@ class UploadService:
     async def head(self, fqrn: str) -> Manifest:
         """The published manifest; raises :exc:`UploadError`."""
         return await self._translated(self._in_thread(lambda: self.repository(fqrn).head()))
-
-    async def whitelist(self, fqrn: str) -> WhitelistState:
-        """How long the whitelist is good; raises :exc:`UploadError`."""
-        return await self._translated(self._in_thread(lambda: state(self.repository(fqrn))))
 
     # --- for upkeep, and those who watch -------------------------------------------------------------------------
 

@@ -16,9 +16,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from cvmfs_gw.care.resign import WhitelistState
 from cvmfs_gw.engine.errors import EngineError
 from cvmfs_gw.gateway.errors import GatewayError
-from cvmfs_gw.stratum0.whitelist import WhitelistState, look_after
+from cvmfs_gw.stratum0.whitelist import look_after
 from cvmfs_objstore.errors import ObjectStoreError
 
 if TYPE_CHECKING:

@@ -25,7 +25,13 @@ class Gateway:
 
     async def ask(self, method: str, route: str, key: Key | None = ADMIN, **fields: object) -> dict[str, Any]:
         """A request by *key*: what is signed is the body, or where there is none the path."""
-        body = json.dumps(fields).encode() if method == "POST" else b""
+        return await self._send(method, route, key, json.dumps(fields).encode() if method == "POST" else b"")
+
+    async def sign(self, what: str, key: Key | None = ADMIN) -> dict[str, Any]:
+        """Have *what* signed again."""
+        return await self._send("POST", f"/repos/{FQRN}/{what}", key, b"")
+
+    async def _send(self, method: str, route: str, key: Key | None, body: bytes) -> dict[str, Any]:
         headers = {} if key is None else {"Authorization": sign(key, body or f"/api/v1{route}".encode())}
         async with self._session.request(method, self._url + route, data=body or None, headers=headers) as response:
             assert response.status == 200

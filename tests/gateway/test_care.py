@@ -53,11 +53,12 @@ async def test_rollback(gateway: Gateway) -> None:
 
 @pytest.mark.parametrize(("what", "path"), [("whitelist", WHITELIST_PATH), ("manifest", MANIFEST_PATH)])
 async def test_signature(gateway: Gateway, what: str, path: str) -> None:
-    assert (await gateway.ask("POST", f"{REPO}/signature", what="whitelist"))["status"] == "ok"
+    signed = await gateway.sign("whitelist")
+    assert (await gateway.ask("GET", f"{REPO}/whitelist", None))["expires"] == signed["expires"]
     storage = gateway.past.repository().storage
     # put back afterwards by the signature alone
     before = storage.modified(path)
-    assert (await gateway.ask("POST", f"{REPO}/signature", what=what))["status"] == "ok"
+    assert (await gateway.sign(what))["status"] == "ok"
     assert storage.modified(path) >= before
     gateway.past.check()
 
@@ -71,7 +72,7 @@ async def ended(gateway: Gateway, job: dict[str, object]) -> dict[str, object]:
 
 
 async def test_check(gateway: Gateway) -> None:
-    await gateway.ask("POST", f"{REPO}/signature", what="whitelist")
+    await gateway.sign("whitelist")
     job = await ended(gateway, await gateway.ask("POST", f"{REPO}/checks", integrity=True))
     report = job["report"]
     assert isinstance(report, dict)
@@ -111,7 +112,7 @@ async def test_growth(gateway: Gateway) -> None:
     ("method", "route"),
     [
         ("POST", "/tags"), ("DELETE", "/tags/trunk"), ("POST", "/rollback"), ("POST", "/checks"), ("GET", "/checks/x"),
-        ("POST", "/signature"),
+        ("POST", "/whitelist"), ("POST", "/manifest"),
     ],
 )  # fmt: skip
 async def test_only_administrators(gateway: Gateway, method: str, route: str) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from cvmfs_gw.care.resign import whitelist_state
 from cvmfs_gw.engine.repository import Repository
-from cvmfs_gw.stratum0.whitelist import RENEW_S, WARN_S, look_after, state
+from cvmfs_gw.stratum0.whitelist import RENEW_S, WARN_S, look_after
 from tests.engine.repositories import FQRN, check_chain, new_repository
 from tests.engine.trees import NOW
 from tests.stratum0.conftest import Start
+from tests.stratum0.support import BUILDS
 
 DAY = 86_400
 
@@ -34,7 +36,7 @@ def test_one_that_runs_out_is_signed_again(repository: Repository) -> None:
     found = look_after(repository, moment)
     assert found is not None
     assert found.expires - moment == pytest.approx(30 * DAY, abs=3600)
-    assert state(repository) == found
+    assert whitelist_state(repository) == found
     check_chain(repository, moment + 29 * DAY)
 
 
@@ -62,7 +64,11 @@ async def test_over_http(start: Start) -> None:
     status, first = await server.call("POST", "whitelist")
     assert (status, first["can_sign"]) == (200, True)
     assert first["valid_s"] == pytest.approx(30 * DAY, abs=3700)
-    assert (await server.call("GET", "whitelist"))[1]["expires"] == first["expires"]
+    assert (await server.call("GET", "whitelist", token=None))[1]["expires"] == first["expires"]
+    assert (await server.call("POST", "manifest"))[0] == 200
+    for what in ("whitelist", "manifest"):
+        assert (await server.call("POST", what, token=BUILDS))[0] == 403
+        assert (await server.call("POST", what, token="no such token"))[0] == 401
     os.unlink(server.paths.key_file(FQRN, "masterkey"))
     status, refused = await server.call("POST", "whitelist")
     assert (status, refused["status"]) == (500, "error")
