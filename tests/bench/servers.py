@@ -148,7 +148,10 @@ def reference(*, memory: bool = True, own_network: bool = True) -> Iterator[Serv
             inner = _child(process)
             enter = ("nsenter", f"--net=/proc/{inner}/ns/net", f"--mount=/proc/{inner}/ns/mnt", "--")
             wait_for_port(process, _REFERENCE_PORT, enter)
-            yield Server("reference", _REFERENCE_PORT, inner, root, enter)
+            try:
+                yield Server("reference", _REFERENCE_PORT, inner, root, enter)
+            finally:
+                os.kill(inner, signal.SIGKILL)  # unshare passes nothing on
 
 
 @contextlib.contextmanager

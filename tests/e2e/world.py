@@ -26,7 +26,7 @@ from typing import Final
 
 import cvmfs_gw
 from conformance.machines.client import Client
-from conformance.machines.machine import ENVIRONMENT, CommandFailed, Finished, Machine, run_command
+from conformance.machines.machine import ENVIRONMENT, PROGRAMS, CommandFailed, Finished, Machine, run_command
 from conformance.machines.publisher import Publisher
 from conformance.machines.site import same
 from conformance.machines.snapshot import Tree
@@ -62,10 +62,11 @@ def _closed_folders() -> dict[str, list[str]]:
 def unprivileged(command: list[str]) -> list[str]:
     """*command*, to be run by a user without any rights, in a mount namespace of its own.
 
-    That user must reach interpreter and sources: where they lie in somebody's closed home directory, it is covered, in
-    that namespace, by an open one that holds nothing else.
+    It has neither FUSE nor the CernVM-FS programs there. That user must reach interpreter and sources: where they lie
+    in somebody's closed home directory, it is covered, in that namespace, by an open one that holds nothing else.
     """
-    script = ["mount -t tmpfs -o mode=755 tmpfs /mnt"]
+    script = ["mount -t tmpfs -o mode=755 tmpfs /mnt", "touch /mnt/closed; chmod 0 /mnt/closed"]
+    script.append(f"for it in /dev/fuse $(type -ap {' '.join(PROGRAMS)}); do mount --bind /mnt/closed $it; done")
     closed = _closed_folders()
     for needed in closed.values():
         script += [f"mkdir -p '/mnt{path}'; mount --bind '{path}' '/mnt{path}'" for path in needed]
