@@ -3,12 +3,13 @@
 ::
 
     PUT, POST   the body becomes the file             ?overwrite ?ttl_s=N ?mode=0644 ?wait=N
-                what is in it goes into the directory ?unpack=tar|oci ?overwrite ?ttl_s=N ?wait=N
+                what is in it goes into the directory ?unpack=tar|oci ?platform ?tag ?overwrite ?ttl_s=N ?wait=N
     GET, HEAD   the file, or the one range of it that is asked for
     PATCH       {"ttl_s": N} or null for the default  ?recursive ?wait=N
     DELETE      it goes                               ?recursive ?wait=N
 
-A reply to PUT, PATCH and DELETE says in which revision it is so; it is published then.
+A reply to PUT, PATCH and DELETE says in which revision it is so; it is published then. ``If-Match`` and
+``If-None-Match`` hold at that moment; the tag of a file is in the ``ETag`` of GET, HEAD and PUT.
 """
 
 from __future__ import annotations
@@ -26,19 +27,22 @@ from cvmfs_gw.api.messages import decode
 from cvmfs_gw.api.uploads import (
     CHECKSUM,
     DATE,
+    IF_MATCH,
+    IF_NONE_MATCH,
     MAX_WAIT_S,
     NAME,
     Query,
     answer,
     authorized,
     checksum,
+    condition,
     expect,
     in_query,
     uploads,
 )
 from cvmfs_gw.gateway.protocol import MAX_DRAIN_UNSIGNED
-from cvmfs_gw.stratum0.content import Archive
-from cvmfs_gw.stratum0.errors import InvalidRequest, RangeNotSatisfiable
+from cvmfs_gw.stratum0.content import Archive, Unpack
+from cvmfs_gw.stratum0.errors import InvalidRequest, PreconditionFailed, RangeNotSatisfiable
 from cvmfs_gw.stratum0.intake import check_digest
 from cvmfs_gw.stratum0.reading import File
 from cvmfs_gw.stratum0.service import Upload
@@ -60,12 +64,13 @@ async def put(request: web.Request) -> web.Response:
     try:
         place = authorized(request, change=True)
         vouched = True
-        query = Query(request, "overwrite", "ttl_s", "mode", "wait", "unpack")
+        query = Query(request, "overwrite", "ttl_s", "mode", "wait", "unpack", "platform", "tag")
         wanted = Upload(
             overwrite=query.flag("overwrite"),
             ttl_s=query.number("ttl_s", most=MAX_TTL_S),
             mode=_mode(query.text("mode", "0644")),
-            unpack=_unpack(query.text("unpack")),
+            unpack=_unpack(query),
+            condition=condition(request),
             checksum=checksum(request),
             length=request.content_length,
             wait_s=query.wait_s(),
@@ -85,12 +90,18 @@ async def get(request: web.Request) -> web.StreamResponse:
     service = uploads(request)
     file = await service.open(place)
     headers = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes", "Cache-Control": "no-cache"}
-    headers["X-Cvmfs-Revision"] = str(file.revision)
+    headers |= {"X-Cvmfs-Revision": str(file.revision), "ETag": f'"{file.tag}"'}
     if file.expires is not None:
         headers["X-Cvmfs-Expires"] = str(file.expires)
+    try:
+        condition(request).check(file.tag)
+    except PreconditionFailed:
+        if request.if_none_match is None:
+            raise
+        return web.Response(status=304, headers=headers)
     start, end, status = 0, file.size, 200
     wanted = _RANGE.fullmatch(request.headers.get("Range", ""))
-    if wanted is not None and "If-Range" not in request.headers:
+    if wanted is not None and request.headers.get("If-Range", headers["ETag"]) == headers["ETag"]:
         start, end = _bounds(wanted, file)
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.size}"
         status = 206
@@ -125,7 +136,9 @@ async def patch(request: web.Request) -> web.Response:
 async def delete(request: web.Request) -> web.Response:
     place = authorized(request, change=True)
     query = Query(request, "recursive", "wait")
-    done = await uploads(request).delete(place, recursive=query.flag("recursive"), wait_s=query.wait_s())
+    done = await uploads(request).delete(
+        place, recursive=query.flag("recursive"), condition=condition(request), wait_s=query.wait_s()
+    )
     return answer(done, place.path)
 
 
@@ -145,8 +158,12 @@ _PUT: Final = operation(
     in_query("overwrite", FLAG, "replace a file that is there with another content"),
     in_query("ttl_s", {**COUNT, "maximum": MAX_TTL_S}, "after how many seconds it goes; 0: it stays"),
     in_query("unpack", {"enum": [*Archive]}, "put what is in the archive into the directory"),
+    in_query("platform", TEXT, "of an image for several, as in linux/amd64"),
+    in_query("tag", TEXT, "of several images, as in name:tag"),
     in_query("mode", TEXT, "permissions, as in 0755"),
     _WAIT,
+    IF_MATCH,
+    IF_NONE_MATCH,
     CHECKSUM,
     DATE,
     body=_FILE,
@@ -158,7 +175,9 @@ PATHS: Final[Paths] = {
     "/repos/{name}/files/{path}": {
         "put": _PUT,
         "post": _PUT,
-        "get": operation("Read a file", NAME, _PATH, in_header("Range", TEXT), DATE, signed="request"),
+        "get": operation(
+            "Read a file", NAME, _PATH, in_header("Range", TEXT), IF_MATCH, IF_NONE_MATCH, DATE, signed="request"
+        ),
         "patch": operation(
             "Let the time to live begin anew",
             NAME,
@@ -171,7 +190,7 @@ PATHS: Final[Paths] = {
             answer={**_DONE, "expires": _EXPIRES, "entries": COUNT},
             signed="request",
         ),
-        "delete": operation("Remove", NAME, _PATH, _RECURSIVE, _WAIT, DATE, answer=_DONE, signed="request"),
+        "delete": operation("Remove", NAME, _PATH, _RECURSIVE, _WAIT, IF_MATCH, DATE, answer=_DONE, signed="request"),
     }
 }
 
@@ -187,9 +206,12 @@ def routes(root: str) -> list[web.RouteDef]:
     ]
 
 
-def _unpack(text: str) -> Archive | None:
+def _unpack(query: Query) -> Unpack | None:
+    text, platform, tag = query.text("unpack"), query.text("platform"), query.text("tag")
+    if text != Archive.OCI and (platform or tag):
+        raise InvalidRequest("only an image, so unpack=oci, has a platform or a tag")
     try:
-        return Archive(text) if text else None
+        return Unpack(Archive(text), platform or None, tag or None) if text else None
     except ValueError:
         raise InvalidRequest(f"unpack: there are {' and '.join(Archive)}") from None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import ETag, web
 
 from cvmfs_gw.api.context import url_path
 from cvmfs_gw.api.describe import COUNT, TEXT, in_header, in_path
@@ -16,6 +16,7 @@ from cvmfs_gw.api.messages import reply
 from cvmfs_gw.gateway.leasepath import LeasePath
 from cvmfs_gw.stratum0.authorization import Asked
 from cvmfs_gw.stratum0.committer import Done
+from cvmfs_gw.stratum0.conditions import Condition
 from cvmfs_gw.stratum0.errors import InvalidRequest, NotEnabled, UploadError
 from cvmfs_gw.stratum0.service import UploadService
 
@@ -28,6 +29,10 @@ _FALSE: Final = frozenset(("0", "false", "no"))
 
 NAME: Final = in_path("name")
 CHECKSUM: Final = in_header("X-Content-SHA256", TEXT, "the SHA-256 of the body in lower-case hex; a signature needs it")
+IF_MATCH: Final = in_header("If-Match", TEXT, "only if the file there has one of these tags; it is replaced then")
+IF_NONE_MATCH: Final = in_header(
+    "If-None-Match", TEXT, "only if no file there has one of these tags; *: only if none is there"
+)
 DATE: Final = in_header("X-Cvmfs-Date", COUNT, "seconds since the epoch, for a signature")
 
 
@@ -84,6 +89,24 @@ def checksum(request: web.Request) -> str:
     return request.headers.get("X-Content-SHA256", "").strip()
 
 
+def condition(request: web.Request) -> Condition:
+    """What the request says of what must be at its path; raises :exc:`InvalidRequest`."""
+    return Condition(
+        *(
+            _tags(request, name, found)
+            for name, found in (("If-Match", request.if_match), ("If-None-Match", request.if_none_match))
+        )
+    )
+
+
+def _tags(request: web.Request, name: str, found: tuple[ETag, ...] | None) -> frozenset[str] | None:
+    if found is None:
+        return None
+    if not found:
+        raise InvalidRequest(f'{name} is neither * nor tags as in "0123abcd"')
+    return frozenset(tag.value for tag in found)
+
+
 async def expect(request: web.Request) -> web.StreamResponse | None:
     """Refuse a request before its body is sent, or ask for the body."""
     if request.headers.get("Expect", "").lower() != "100-continue":
@@ -135,7 +158,7 @@ class Query:
 def answer(done: Done, path: str, **more: Any) -> web.Response:
     """The reply for something that is published."""
     body = {"status": "ok", "revision": done.head.revision, "path": path or "/", "published": done.published, **more}
-    return reply(body, 201 if done.plan.created else 200)
+    return reply(body, 201 if done.plan.created else 200, {"ETag": f'"{done.plan.tag}"'} if done.plan.tag else None)
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -15,6 +16,7 @@ from cvmfs_gw.ingest.contents import ContentOptions, Contents, StoredContent
 from cvmfs_gw.ingest.errors import BadTarget, IngestError, SourceTooLarge
 from cvmfs_gw.ingest.gather import Devices, Gathered, GatherOptions, gather
 from cvmfs_gw.ingest.image import ImageSource
+from cvmfs_gw.ingest.items import Source
 from cvmfs_gw.serverconf import ServerConf
 from cvmfs_gw.stratum0.errors import InvalidRequest, PathConflict, TooLarge
 from cvmfs_gw.stratum0.intake import Body
@@ -31,7 +33,7 @@ SMALL: Final = 1 << 20
 _UNKNOWN: Final = 1 << 50  # surely longer than any body
 
 
-def options(configuration: ServerConf, algorithm: Algorithm) -> ContentOptions:
+def content_options(configuration: ServerConf, algorithm: Algorithm) -> ContentOptions:
     """How contents are stored; raises :exc:`ConfigurationError`."""
     chunks = None
     try:
@@ -63,7 +65,7 @@ def store_file(body: Body, length: int | None, repository: Repository, others: i
 def _contents(
     repository: Repository, others: int, threads: int | None, progress: Callable[[int], None] = lambda size: None
 ) -> Contents:
-    settings = options(repository.configuration(), repository.head().root_hash.algorithm)
+    settings = content_options(repository.configuration(), repository.head().root_hash.algorithm)
     in_flight = IN_FLIGHT // (others + 1)
     if others >= (os.cpu_count() or 1):
         threads = 1
@@ -77,8 +79,23 @@ class Archive(StrEnum):
     OCI = "oci"
 
 
+@dataclass(frozen=True, slots=True)
+class Unpack:
+    """What of an archive is wanted: of several images, the one for *platform*, or the one that is called *tag*."""
+
+    kind: Archive
+    platform: str | None = None
+    tag: str | None = None
+
+    def source(self, body: Body) -> Source:
+        """What is in *body*."""
+        if self.kind is Archive.TAR:
+            return ArchiveSource(body)
+        return ImageSource(body, platform=self.platform, tag=self.tag)
+
+
 def store_archive(
-    body: Body, kind: Archive, repository: Repository, limits: RepositorySettings, others: int = 0
+    body: Body, wanted: Unpack, repository: Repository, limits: RepositorySettings, others: int = 0
 ) -> Gathered:
     """Read *body* to its end and store what is in it: of an image, what its layers amount to.
 
@@ -92,9 +109,9 @@ def store_archive(
         if taken > limits.max_bytes:
             raise TooLarge(f"the archive holds more than {limits.max_bytes} bytes")
 
-    wanted = GatherOptions(Devices.SKIP, limits.max_bytes, limits.max_entries)
+    options = GatherOptions(Devices.SKIP, limits.max_bytes, limits.max_entries)
     with translated(), _contents(repository, others, None, progress) as contents:
-        gathered = gather(ArchiveSource(body) if kind is Archive.TAR else ImageSource(body), contents, wanted)
+        gathered = gather(wanted.source(body), contents, options)
         body.finish()
     return gathered
 

@@ -12,6 +12,7 @@
         ├── Exists                         409   error      exists
         ├── PathConflict                   409   error      path conflict
         ├── PathLeased                     409   path_busy  (with time_remaining)
+        ├── PreconditionFailed             412   error      precondition failed (with ETag, if a file is there)
         ├── TooLarge                       413   error      too large
         ├── RangeNotSatisfiable            416   error      range not satisfiable
         ├── ChecksumMismatch               422   error      checksum mismatch
@@ -103,6 +104,17 @@ class PathLeased(UploadError):
 
     def reply(self) -> dict[str, str]:
         return {**PathBusy(self.remaining_ms).reply(), "detail": self.detail}
+
+
+class PreconditionFailed(UploadError):
+    """What is at the path is not what the request says; *tag* is that of the file that is there, if there is one."""
+
+    http_status = 412
+    reason = "precondition failed"
+
+    def __init__(self, what: str, tag: str | None) -> None:
+        super().__init__(what)
+        self.headers = {} if tag is None else {"ETag": f'"{tag}"'}
 
 
 class TooLarge(UploadError):

@@ -18,6 +18,7 @@ from cvmfs_gw.engine.changes import Change, Put, Remove
 from cvmfs_gw.engine.rules import Rules
 from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_gw.ingest.contents import StoredContent
+from cvmfs_gw.stratum0.conditions import ALWAYS, Condition, tag_of
 from cvmfs_gw.stratum0.errors import Exists, NotThere, PathConflict
 from cvmfs_gw.stratum0.expiry import ExpiryIndex, expires, later, with_expiry
 from cvmfs_objstore.formats.entry import (
@@ -47,6 +48,8 @@ class Plan:
     expires: int | None = None
     entries: int = 0
     """How many entries are put or removed."""
+    tag: str = ""
+    """Of the file that is there then; see :mod:`cvmfs_gw.stratum0.conditions`."""
 
 
 class Job(Protocol):
@@ -69,21 +72,24 @@ class PutFile:
     end: int | None = None
     mode: int = 0o644
     overwrite: bool = False
+    condition: Condition = ALWAYS
 
     def plan(self, tree: CatalogTree, rules: Rules) -> Plan:
         changes: list[Change] = [*missing_directories(tree, parent_path(self.path), self.now, self.end)]
         old = None if changes else tree.get(self.path)
         content, end = self.content, self.end
-        if old is not None:
-            if old.is_directory:
-                raise PathConflict(f"{self.path} is a directory")
-            if not self.overwrite:
-                if not same_file(tree, self.path, old, content):
-                    raise Exists(f"{self.path} is there, with another content (overwrite=true replaces it)")
-                end = later(expires(old), end)
-                if end == expires(old):
-                    return Plan([], expires=end)
-                return Plan([Put(self.path, with_expiry(old, end), tree.chunks(self.path))], expires=end, entries=1)
+        tag = tag_of(content.hash, content.chunks)
+        if old is not None and old.is_directory:
+            raise PathConflict(f"{self.path} is a directory")
+        self.condition.check(_tag(tree, self.path, old))
+        if old is not None and not self.overwrite and self.condition.match is None:
+            if not same_file(tree, self.path, old, content):
+                raise Exists(f"{self.path} is there, with another content (overwrite=true replaces it)")
+            end = later(expires(old), end)
+            if end == expires(old):
+                return Plan([], expires=end, tag=tag)
+            put = Put(self.path, with_expiry(old, end), tree.chunks(self.path))
+            return Plan([put], expires=end, entries=1, tag=tag)
         owner = owner_of(tree)
         entry = Entry(
             hardlinks=1,
@@ -101,7 +107,7 @@ class PutFile:
         )
         rules.check_entry(self.path, entry, content.chunks)
         changes.append(Put(self.path, with_expiry(entry, end), content.chunks))
-        return Plan(changes, created=old is None, expires=end, entries=len(changes))
+        return Plan(changes, created=old is None, expires=end, entries=len(changes), tag=tag)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +116,11 @@ class Delete:
 
     path: str
     recursive: bool = False
+    condition: Condition = ALWAYS
 
     def plan(self, tree: CatalogTree, rules: Rules) -> Plan:
         entry = find(tree, self.path)
+        self.condition.check(_tag(tree, self.path, entry))
         if not self.path or entry.flags & FLAG_BIND_MOUNTPOINT:
             raise PathConflict(f"{self.path or '/'} cannot be removed")
         if entry.is_directory and not self.recursive and tree.has_children(self.path):
@@ -220,6 +228,13 @@ def same_file(tree: CatalogTree, path: str, old: Entry, content: StoredContent) 
         and (old.size, old.hash, chunks) == (content.size, content.hash, content.chunks)
         and old.flags & mask == content.flags & mask
     )
+
+
+def _tag(tree: CatalogTree, path: str, entry: Entry | None) -> str | None:
+    """The tag of the file *entry* at *path*; None if it is none."""
+    if entry is None or entry.kind is not Kind.FILE:
+        return None
+    return tag_of(entry.hash, tree.chunks(path) if entry.is_chunked else ())
 
 
 def below(tree: CatalogTree, top: str) -> Iterable[tuple[str, Entry]]:

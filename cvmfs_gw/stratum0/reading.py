@@ -9,6 +9,7 @@ from typing import Final
 
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.engine.tree import CatalogTree
+from cvmfs_gw.stratum0.conditions import tag_of
 from cvmfs_gw.stratum0.errors import PathConflict
 from cvmfs_gw.stratum0.expiry import expires
 from cvmfs_gw.stratum0.jobs import find
@@ -86,6 +87,8 @@ class File:
     objects: ObjectStore
     parts: tuple[tuple[int, int, ContentHash], ...]
     """Offset and length of each part of the content, and the object that holds it."""
+    tag: str
+    """See :mod:`cvmfs_gw.stratum0.conditions`."""
 
     @property
     def size(self) -> int:
@@ -129,14 +132,13 @@ def open_file(repository: Repository, path: str) -> File:
         entry = find(tree, path)
         if entry.kind is not Kind.FILE or entry.is_external:
             raise PathConflict(f"{path or '/'} is no file whose content is here")
-        parts = tuple(
-            (chunk.offset, chunk.size, entry.chunk_hash(chunk)) for chunk in tree.chunks(path) if entry.is_chunked
-        )
+        chunks = tree.chunks(path) if entry.is_chunked else ()
+        parts = tuple((chunk.offset, chunk.size, entry.chunk_hash(chunk)) for chunk in chunks)
     if not parts and entry.size:
         if (name := entry.content_hash) is None:
             raise FormatError(f"{path} has no content")
         parts = ((0, entry.size, name),)
-    return File(head.revision, entry, expires(entry), repository.objects, parts)
+    return File(head.revision, entry, expires(entry), repository.objects, parts, tag_of(entry.hash, chunks))
 
 
 def _cut(pieces: Iterator[bytes], first: int, last: int) -> Iterator[bytes]:

@@ -33,7 +33,8 @@ from cvmfs_gw.gateway.service import GatewayService
 from cvmfs_gw.stratum0.admission import Admission
 from cvmfs_gw.stratum0.clock import SteadyClock
 from cvmfs_gw.stratum0.committer import Done, GroupCommitter
-from cvmfs_gw.stratum0.content import SMALL, Archive, store_archive, store_file
+from cvmfs_gw.stratum0.conditions import ALWAYS, Condition
+from cvmfs_gw.stratum0.content import SMALL, Unpack, store_archive, store_file
 from cvmfs_gw.stratum0.errors import (
     InvalidRequest,
     NotCommitted,
@@ -70,8 +71,10 @@ class Upload:
     overwrite: bool = False
     ttl_s: int | None = None
     mode: int = 0o644
-    unpack: Archive | None = None
+    unpack: Unpack | None = None
     """The body is an archive, and what is in it is wanted."""
+    condition: Condition = ALWAYS
+    """What must be at the path now; only of a file."""
     checksum: str = ""
     length: int | None = None
     """Of the body, in bytes, where that is known."""
@@ -134,6 +137,8 @@ class UploadService:
         fqrn, path = place.fqrn, place.path
         if not path and not wanted.unpack:
             raise InvalidRequest("a file needs a path")
+        if wanted.unpack and wanted.condition:
+            raise InvalidRequest("only a file can be put on a condition")
         end = self.admission.end(fqrn, wanted.ttl_s)
         if wanted.wait_s <= 0:
             self._check_leases(fqrn, path)  # at once, not after a long body
@@ -151,7 +156,7 @@ class UploadService:
                     gathered = store_archive(body, wanted.unpack, repository, limits, others)
                     return PutTree(path, gathered, int(self.clock()), end, wanted.overwrite)
                 content = store_file(body, wanted.length, repository, others)
-                return PutFile(path, content, int(self.clock()), end, wanted.mode, wanted.overwrite)
+                return PutFile(path, content, int(self.clock()), end, wanted.mode, wanted.overwrite, wanted.condition)
 
             if small:
                 data = await take_small(chunks, limits.max_bytes)
@@ -165,9 +170,11 @@ class UploadService:
                     self._gateway.metrics.add("upload_bytes_total", pipe.size)
             return await self.commit(fqrn, job, wait_s=wanted.wait_s)
 
-    async def delete(self, place: LeasePath, *, recursive: bool = False, wait_s: float = 0.0) -> Done:
+    async def delete(
+        self, place: LeasePath, *, recursive: bool = False, condition: Condition = ALWAYS, wait_s: float = 0.0
+    ) -> Done:
         """Remove what is at *place*; raises :exc:`UploadError`."""
-        return await self.commit(place.fqrn, Delete(place.path, recursive), wait_s=wait_s)
+        return await self.commit(place.fqrn, Delete(place.path, recursive, condition), wait_s=wait_s)
 
     async def set_expiry(
         self, place: LeasePath, ttl_s: int | None, *, recursive: bool = False, wait_s: float = 0.0

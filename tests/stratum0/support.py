@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -76,6 +77,8 @@ class Server:
     session: aiohttp.ClientSession
     announced: list[int] = field(default_factory=list)
     """Revisions that listeners were told of."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Those of the last reply."""
 
     async def call(
         self,
@@ -88,7 +91,10 @@ class Server:
         headers: dict[str, str] | None = None,
         fqrn: str = FQRN,
     ) -> tuple[int, Any]:
-        """Status and JSON (or bytes, of a file) of a request below the repository's URL."""
+        """Status and JSON (or bytes, of a file) of a request below the repository's URL.
+
+        The headers of the reply are in :attr:`headers` then.
+        """
         url = f"{self.url}/repos/{fqrn}/{path}"
         sent = dict(headers or {})
         if key is not None:
@@ -107,7 +113,8 @@ class Server:
             data = io.BytesIO(data)
         async with self.session.request(method, url, data=data, headers=sent) as response:
             raw = await response.read()
-            if response.content_type == "application/json":
+            self.headers = response.headers
+            if raw and response.content_type == "application/json":
                 return response.status, json.loads(raw)
             return response.status, raw
 

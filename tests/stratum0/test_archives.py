@@ -126,6 +126,14 @@ async def test_an_image_is_what_its_layers_amount_to(server: Server) -> None:
     assert (await server.put("other?unpack=oci", lower))[0] == 400
 
 
+async def test_of_several_images_one_is_chosen(server: Server) -> None:
+    image = saved([tar({"f": b"x"})], ("app:1", "app:2"))
+    status, refused = await server.put("image?unpack=oci", image)
+    assert (status, refused["reason"]) == (400, "2 images to choose from: app:1, app:2")
+    assert (await server.put("image?unpack=oci&tag=app:2&platform=linux/amd64", image))[0] == 201
+    assert (await server.put("other?unpack=tar&tag=app:2", tar({"f": b"x"})))[0] == 400
+
+
 async def test_limits(server: Server) -> None:
     write_settings(server.paths, RepositorySettings(max_bytes=1_000_000, max_entries=3))
     await server.uploads.reload()

@@ -87,6 +87,57 @@ async def test_ranges(server: Server) -> None:
     assert (status, found["reason"]) == (416, "range not satisfiable")
 
 
+@pytest.mark.parametrize("size", [5, 20_000_000])
+async def test_a_tag_stands_for_a_content(server: Server, size: int) -> None:
+    data = os.urandom(size)
+    await server.put("f", data)
+    tag = server.headers["ETag"]
+    for method, found in (("GET", data), ("HEAD", b"")):
+        assert await server.call(method, "files/f") == (200, found)
+        assert (server.headers["ETag"], server.headers["Content-Length"]) == (tag, str(size))
+        assert (await server.call(method, "files/f", headers={"If-None-Match": f'"other", {tag}'}))[0] == 304
+        assert (await server.call(method, "files/f", headers={"If-None-Match": '"other"'}))[0] == 200
+        assert (await server.call(method, "files/f", headers={"If-Match": '"other"'}))[0] == 412
+        assert (await server.call(method, "files/f", headers={"If-Match": tag}))[0] == 200
+    for text, status, wanted in ((tag, 206, data[1:3]), ('"other"', 200, data)):
+        reply = await server.call("GET", "files/f", headers={"Range": "bytes=1-2", "If-Range": text})
+        assert reply == (status, wanted)
+    await server.put("g", data)
+    assert server.headers["ETag"] == tag
+    await server.put("f?overwrite", data + b".")
+    assert server.headers["ETag"] != tag
+
+
+async def test_a_file_is_put_on_a_condition(server: Server) -> None:
+    new, there = {"If-None-Match": "*"}, {"If-Match": "*"}
+    status, refused = await server.put("f", b"0", headers=there)
+    assert (status, refused["reason"]) == (412, "precondition failed")
+    assert (await server.put("f", b"1", headers=new))[0] == 201
+    first = server.headers["ETag"]
+    for data in (b"1", b"2"):
+        assert (await server.put("f?overwrite", data, headers=new))[0] == 412
+        assert server.headers["ETag"] == first
+    assert (await server.put("f", b"2", headers={"If-Match": first}))[0] == 200
+    second = server.headers["ETag"]
+    assert (await server.put("f", b"3", headers={"If-Match": first}))[0] == 412
+    assert (await server.call("DELETE", "files/f", headers={"If-Match": first}))[0] == 412
+    assert await server.call("GET", "files/f") == (200, b"2")
+    assert (await server.put("f", b"3", headers={"If-Match": f"{first}, {second}"}))[0] == 200
+    assert (await server.call("DELETE", "files/f", headers={"If-Match": server.headers["ETag"]}))[0] == 200
+    assert (await server.put("d/f", b"1", headers=new))[0] == 201
+    assert (await server.put("d", b"1", headers=new))[0] == 409
+    assert (await server.call("DELETE", "files/d?recursive", headers=there))[0] == 412
+    assert (await server.put("f", b"1", headers={"If-None-Match": "not quoted"}))[0] == 400
+    assert (await server.put("t?unpack=tar", b"1", headers=new))[0] == 400
+
+
+async def test_of_those_who_write_on_a_condition_one_does(server: Server) -> None:
+    replies = await asyncio.gather(
+        *(server.put("f", b"%d" % number, headers={"If-None-Match": "*"}) for number in range(20))
+    )
+    assert sorted(status for status, _ in replies) == [201] + [412] * 19
+
+
 async def test_the_same_again_is_no_conflict(server: Server) -> None:
     assert (await server.put("a/f?ttl_s=100", b"x"))[0] == 201
     status, again = await server.put("a/f?ttl_s=100", b"x")

@@ -1,0 +1,54 @@
+"""Conditional requests: a change only if what is at a path is what somebody has seen there, or nothing.
+
+A content's tag is made of the hashes of its objects, so the same tag means the same bytes.
+
+Source: RFC 9110, sections 8.8.3 (entity tags) and 13.1 (``If-Match``, ``If-None-Match``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
+
+from cvmfs_gw.stratum0.errors import PreconditionFailed
+from cvmfs_objstore.formats.entry import Chunks
+
+ANY: Final = "*"
+
+
+def tag_of(content: bytes | None, chunks: Chunks = ()) -> str:
+    """The tag, without quotes, of a file whose hash is *content*, or that has *chunks*."""
+    if not chunks:
+        return (content or b"").hex()
+    return hashlib.sha1(b"".join(chunk.hash for chunk in chunks), usedforsecurity=False).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Tags of which what is there must have one, or none; :data:`ANY` stands for all, and None for no condition."""
+
+    match: Collection[str] | None = None
+    none_match: Collection[str] | None = None
+
+    def check(self, tag: str | None) -> None:
+        """Return if it holds for a path with the content *tag*, or None if no file is there.
+
+        Raises :exc:`PreconditionFailed`.
+        """
+        if self.match is not None and (tag is None or not _holds(self.match, tag)):
+            raise PreconditionFailed("not there, or with another content", tag)
+        if self.none_match is not None and tag is not None and _holds(self.none_match, tag):
+            raise PreconditionFailed("there already", tag)
+
+    def __bool__(self) -> bool:
+        return self.match is not None or self.none_match is not None
+
+
+ALWAYS: Final = Condition()
+"""No condition."""
+
+
+def _holds(tags: Collection[str], tag: str) -> bool:
+    return ANY in tags or tag in tags
