@@ -22,7 +22,7 @@ async def look(request: web.Request) -> web.Response:
         place,
         recursive=query.flag("recursive"),
         after=query.text("after"),
-        limit=query.number("limit", most=MAX_LISTED) or MAX_LISTED,
+        limit=query.number("limit", least=1, most=MAX_LISTED) or MAX_LISTED,
     )
     now = service.clock()
     body: dict[str, Any] = {"status": "ok", "revision": found.revision, "entry": shown(place.path, found.entry, now)}
@@ -71,7 +71,7 @@ PATHS: Final[Paths] = {
             NAME,
             in_path("path"),
             in_query("recursive", FLAG, "also what is further down"),
-            in_query("limit", {**COUNT, "maximum": MAX_LISTED}, "how many at most"),
+            in_query("limit", {**COUNT, "minimum": 1, "maximum": MAX_LISTED}, "how many at most"),
             in_query("after", TEXT, "only those behind this path: the last one of the answer before"),
             DATE,
             answer={
@@ -87,4 +87,5 @@ PATHS: Final[Paths] = {
 
 
 def routes(root: str) -> list[web.RouteDef]:
-    return [web.get(f"{root}/repos/{{name}}/entries/{{path:.*}}", look)]
+    top = f"{root}/repos/{{name}}/entries"
+    return [web.get(top, look), web.get(f"{top}/{{path:.*}}", look)]

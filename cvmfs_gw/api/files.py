@@ -65,6 +65,8 @@ async def put(request: web.Request) -> web.Response:
         place = authorized(request, change=True)
         vouched = True
         query = Query(request, "overwrite", "ttl_s", "mode", "wait", "unpack", "platform", "tag")
+        if request.content_type.startswith("multipart/"):
+            raise InvalidRequest("the body is a form; send the file itself, as curl -T FILE does")
         wanted = Upload(
             overwrite=query.flag("overwrite"),
             ttl_s=query.number("ttl_s", most=MAX_TTL_S),

@@ -139,13 +139,13 @@ class Query:
             raise InvalidRequest(f"{name} is neither true nor false")
         return text in _TRUE
 
-    def number(self, name: str, *, most: int) -> int | None:
-        """A number from 0 to *most*; None: it is not there."""
+    def number(self, name: str, *, least: int = 0, most: int) -> int | None:
+        """A number from *least* to *most*; None: it is not there."""
         text = self._query.get(name)
         if text is None:
             return None
-        if not text.isascii() or not text.isdigit() or len(text) > 15 or int(text) > most:
-            raise InvalidRequest(f"{name} is not a number from 0 to {most}")
+        if not text.isascii() or not text.isdigit() or len(text) > 15 or not least <= int(text) <= most:
+            raise InvalidRequest(f"{name} is not a number from {least} to {most}")
         return int(text)
 
     def text(self, name: str, default: str = "") -> str:

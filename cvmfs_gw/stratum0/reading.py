@@ -130,8 +130,10 @@ def open_file(repository: Repository, path: str) -> File:
     head = repository.head()
     with closing(CatalogTree(repository.catalogs, head.root_hash)) as tree:
         entry = find(tree, path)
+        if entry.is_directory:
+            raise PathConflict(f"{path or '/'} is a directory; what is in it is at /entries, not at /files")
         if entry.kind is not Kind.FILE or entry.is_external:
-            raise PathConflict(f"{path or '/'} is no file whose content is here")
+            raise PathConflict(f"{path} is no file whose content is here")
         chunks = tree.chunks(path) if entry.is_chunked else ()
         parts = tuple((chunk.offset, chunk.size, entry.chunk_hash(chunk)) for chunk in chunks)
     if not parts and entry.size:

@@ -47,6 +47,15 @@ def blocks(kind: str) -> str:
     return "\n".join(found)
 
 
+def knows(world: World, token: str) -> bool:
+    """Whether the server takes the token: it looks for new ones every few seconds."""
+    connection = http.client.HTTPConnection("127.0.0.1", world.port, timeout=PATIENCE_S)
+    connection.request("GET", f"/api/v1/repos/{FQRN}/entries", headers={"Authorization": f"Bearer {token}"})
+    status = connection.getresponse().status
+    connection.close()
+    return status == 200
+
+
 def test_the_documentation(world: World) -> None:
     assert "cvmfs-gw mkfs" in blocks("server")
     repository = world.mkfs(FQRN, "--garbage-collection", "--no-auto-tags", "--compression", "none")
@@ -60,7 +69,13 @@ def test_the_documentation(world: World) -> None:
     }
     settings = "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
     job = world.machine("job").shell(f"{settings}set -o pipefail; cd /tmp\n{blocks('job')}")
-    assert '"status":"error"' not in job.output
+    operator = world.program("token", "create", FQRN).output.strip()
+    wait_for("the server knows the new token", lambda: knows(world, operator))
+    whole = world.machine("operator").shell(
+        f"{settings}TOKEN={operator}\nset -o pipefail; cd /tmp\n{blocks('operator')}"
+    )
+    assert '"status":"error"' not in job.output + whole.output
+    assert whole.output.count('"status":"ok"') == 4
     assert "\n1000000\n" in job.output
     reader = world.machine("reader").shell(f"{settings}set -o pipefail; cd /tmp\n{blocks('reader')}")
     assert reader.output.splitlines()[-3:] == [f"{FQRN} is mounted at /cvmfs/{FQRN}", "built again", "hello"]

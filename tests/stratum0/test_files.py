@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import os
 from collections.abc import AsyncIterator
 
+import aiohttp
 import pytest
 
 from cvmfs_gw.client.gateway import read_key_file
@@ -203,6 +205,16 @@ async def test_listing_goes_on_where_it_ended(server: Server) -> None:
             break
     assert found == everything
     assert await server.names("b/", "limit=10") == ["/b/1", "/b/2", "/b/c"]
+    for wrong in ("0", "10001", "-1", "x"):
+        assert (await server.call("GET", f"entries?limit={wrong}"))[0] == 400
+    assert (await server.call("GET", "entries"))[1] == (await server.call("GET", "entries/"))[1]
+
+
+async def test_a_form_is_no_file(server: Server) -> None:
+    form = aiohttp.FormData({"file": io.BytesIO(b"x")})
+    status, refused = await server.call("POST", "files/f", form)
+    assert (status, refused["reason"]) == (400, "the body is a form; send the file itself, as curl -T FILE does")
+    assert await server.names() == []
 
 
 async def test_tokens_open_their_path_alone(server: Server) -> None:
