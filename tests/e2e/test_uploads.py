@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import re
 import shlex
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -25,6 +27,8 @@ DOCUMENT: Final = Path(__file__).parents[2] / "docs/uploads.md"
 ARTIFACTS: Final = int(os.environ.get("CVMFS_TEST_ARTIFACTS", "200"))
 SHORT_S: Final = 10
 """Time to live of those that expire in the test, in seconds."""
+LONG_S: Final = 86_400
+"""The same of every tenth, which stays."""
 
 
 PATIENCE_S: Final = 300
@@ -86,7 +90,7 @@ def put(world: World, token: str, numbers: range) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", world.port, timeout=PATIENCE_S)
     headers = {"Authorization": f"Bearer {token}"}
     for n in numbers:
-        ttl = SHORT_S if n % 10 else 86_400
+        ttl = SHORT_S if n % 10 else LONG_S
         path = f"/api/v1/repos/{FQRN}/files/builds/{n % 25}/{n}?ttl_s={ttl}"
         connection.request("PUT", path, b"artifact %d\n" % n, headers)
         reply = connection.getresponse()
@@ -95,13 +99,25 @@ def put(world: World, token: str, numbers: range) -> None:
     connection.close()
 
 
+def step(world: World) -> float:
+    """By how many seconds the server finds the clock of its machine wrong."""
+    connection = http.client.HTTPConnection("127.0.0.1", world.port, timeout=PATIENCE_S)
+    connection.request("GET", "/metrics")
+    found = re.search(rb"^cvmfs_gateway_clock_step_seconds (\S+)$", connection.getresponse().read(), re.MULTILINE)
+    connection.close()
+    assert found
+    return float(found[1])
+
+
 def test_a_client_sees_artifacts_come_and_go(world: World) -> None:
     repository = world.mkfs(FQRN, "--garbage-collection", "--no-auto-tags")
     token = world.program("token", "create", FQRN).output.strip()
+    world.set_clock(0)
     world.serve()
     client = world.machine("mounted")
     client.shell(f"curl -fsS http://127.0.0.1:{world.web_port}/cvmfs-meta/{FQRN}.sh | sh")
     top = client.path(f"/cvmfs/{FQRN}")
+    began = time.monotonic()
     threads = [threading.Thread(target=put, args=(world, token, range(n, ARTIFACTS, 8))) for n in range(8)]
     for thread in threads:
         thread.start()
@@ -109,17 +125,32 @@ def test_a_client_sees_artifacts_come_and_go(world: World) -> None:
         thread.join()
 
     def seen() -> set[int]:
-        return {int(path.name) for path in top.glob("builds/*/*")}
+        while True:
+            with contextlib.suppress(FileNotFoundError):  # a directory goes while it is looked at
+                return {int(path.name) for path in top.glob("builds/*/*")}
 
+    print(f"{ARTIFACTS} artifacts put in {time.monotonic() - began:.1f} s, {repository.revision} revisions")
     assert repository.revision < ARTIFACTS, "no two were committed together"
     # those that were put first may be gone by now; of the others each is what it was
     lasting = {n for n in range(ARTIFACTS) if n % 10 == 0}
     wait_for("the client sees them", lambda: follows(client, lambda: lasting < seen()), PATIENCE_S)
     assert all((top / f"builds/{n % 25}/{n}").read_text() == f"artifact {n}\n" for n in lasting)
+    # longer than what lasts may live, once while the server runs and once while it does not
+    world.set_clock(2 * LONG_S)
+    assert step(world) == pytest.approx(2 * LONG_S, abs=60)
+    put(world, token, range(ARTIFACTS, ARTIFACTS + 10))
+    lasting.add(ARTIFACTS)
     world.kill()
+    world.set_clock(4 * LONG_S)
     world.serve()
     wait_for("the client sees them go", lambda: follows(client, lambda: seen() == lasting), PATIENCE_S)
+    print(f"{ARTIFACTS + 10 - len(lasting)} gone after {time.monotonic() - began:.1f} s")
     assert all((top / f"builds/{n % 25}/{n}").read_text() == f"artifact {n}\n" for n in lasting)
+    world.set_clock(-LONG_S)
+    assert step(world) == pytest.approx(-LONG_S, abs=60)
+    put(world, token, range(ARTIFACTS + 10, ARTIFACTS + 20))
+    lasting.add(ARTIFACTS + 10)
+    wait_for("the client sees the next go, too", lambda: follows(client, lambda: seen() == lasting), PATIENCE_S)
     world.check(repository)
 
 

@@ -37,6 +37,12 @@ from conformance.wire import Key
 
 NOBODY: Final = 65534
 _DEADLINE_S: Final = 30.0
+_WRONG_CLOCK: Final = """
+import pathlib, time
+right, ahead = time.time, pathlib.Path(__file__).parent / "ahead"
+time.time = lambda: right() + float(ahead.read_text())
+"""
+"""What an interpreter runs first. The system's own clock cannot be another one for some processes."""
 
 
 def wait_for(what: str, condition: Callable[[], bool], seconds: float = _DEADLINE_S) -> None:
@@ -161,9 +167,21 @@ class World:
         return Repository(fqrn, web, self.gateway, self.root)
 
     def serve(self, *options: str) -> None:
-        """Start the server; returns when it answers."""
+        """Start the server; returns when it answers. What :meth:`set_clock` said is its time."""
         where = ["--host", "127.0.0.1", "--port", str(self.port), "--web-port", str(self.web_port)]
-        self.run_gateway(unprivileged([*self._program(), "serve", *where, *options]))
+        clock = ["env", f"PYTHONPATH={self._clock}"] if self._clock.exists() else []
+        self.run_gateway(unprivileged([*clock, *self._program(), "serve", *where, *options]))
+
+    @property
+    def _clock(self) -> Path:
+        return self.folder / "clock"
+
+    def set_clock(self, ahead_s: float) -> None:
+        """Let the server's clock be wrong by *ahead_s* seconds from now on; at first before :meth:`serve`."""
+        self._clock.mkdir(exist_ok=True)
+        (self._clock / "sitecustomize.py").write_text(_WRONG_CLOCK)
+        (self._clock / "ahead.new").write_text(str(ahead_s))
+        (self._clock / "ahead.new").replace(self._clock / "ahead")
 
     def run_gateway(self, command: list[str]) -> None:
         """Start any gateway; returns when it answers."""
