@@ -11,18 +11,23 @@ import os
 import re
 import shlex
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from conformance.machines.machine import Machine
-from tests.e2e.world import World, wait_for
+from cvmfs_gw.paths import SystemPaths
+from tests.e2e.world import NOBODY, Repository, World, wait_for
 
 FQRN: Final = "ci.example.org"
+TOP: Final = f"/cvmfs/{FQRN}"
+MEMORY: Final = "/dev/shm"
 DOCUMENT: Final = Path(__file__).parents[2] / "docs/uploads.md"
 ARTIFACTS: Final = int(os.environ.get("CVMFS_TEST_ARTIFACTS", "200"))
 SHORT_S: Final = 10
@@ -116,7 +121,7 @@ def test_a_client_sees_artifacts_come_and_go(world: World) -> None:
     world.serve()
     client = world.machine("mounted")
     client.shell(f"curl -fsS http://127.0.0.1:{world.web_port}/cvmfs-meta/{FQRN}.sh | sh")
-    top = client.path(f"/cvmfs/{FQRN}")
+    top = client.path(TOP)
     began = time.monotonic()
     threads = [threading.Thread(target=put, args=(world, token, range(n, ARTIFACTS, 8))) for n in range(8)]
     for thread in threads:
@@ -161,7 +166,7 @@ def test_a_server_comes_back_empty_under_the_same_keys(world: World, killed: boo
     world.serve("--init", FQRN)
     client = world.machine("mounted")
     client.shell(f"curl -fsS http://127.0.0.1:{world.web_port}/cvmfs-meta/{FQRN}.sh | sh")
-    top = client.path(f"/cvmfs/{FQRN}")
+    top = client.path(TOP)
     put(world, token, range(1))
     wait_for("the client sees it", lambda: follows(client, (top / "builds/0/0").exists), PATIENCE_S)
     first = repository.revision
@@ -172,7 +177,47 @@ def test_a_server_comes_back_empty_under_the_same_keys(world: World, killed: boo
     shutil.rmtree(repository.storage)
     world.serve("--init", FQRN)
     assert repository.revision > first
+    comes_back(world, repository, client, token)
 
+
+def test_a_pod_comes_back_with_nothing_but_its_keys(world: World) -> None:
+    """Everything else is in memory and gone with the server, but who may upload."""
+    repository = world.mkfs(FQRN)
+    token = world.program("token", "create", FQRN).output.strip()
+    paths, kept = SystemPaths(str(world.root)), world.folder / "kept"
+    shutil.copytree(paths.keys, kept)
+    shutil.copy(paths.upload_config, kept)
+    with tempfile.TemporaryDirectory(dir=MEMORY if os.path.isdir(MEMORY) else None) as memory:
+        os.chmod(memory, 0o755)
+
+        def start() -> int:
+            world.root = Path(tempfile.mkdtemp(dir=memory))
+            settings = Path(SystemPaths(str(world.root)).upload_config)
+            settings.parent.mkdir(parents=True)
+            shutil.copy(kept / settings.name, settings)
+            for folder in (world.root, kept):
+                for place in (folder, *folder.rglob("*")):
+                    os.chown(place, NOBODY, NOBODY)
+            before = int(time.time())
+            world.serve("--init", FQRN, "--init-keys", str(kept), "--init-url", repository.web)
+            assert before <= repository.revision <= time.time()
+            return repository.revision
+
+        start()
+        client = world.machine("mounted")
+        client.shell(f"curl -fsS http://127.0.0.1:{world.web_port}/cvmfs-meta/{FQRN}.sh | sh")
+        put(world, token, range(1))
+        wait_for("the client sees it", lambda: follows(client, (client.path(TOP) / "builds/0/0").exists), PATIENCE_S)
+        former = repository.revision
+        world.kill()
+        wait_for("there were fewer revisions than seconds", lambda: time.time() > former + 1)
+        assert start() > former
+        comes_back(world, replace(repository, folder=world.root), client, token)
+
+
+def comes_back(world: World, repository: Repository, client: Machine, token: str) -> None:
+    """The client, which was mounted before, sees that the repository is empty, and then what is new in it."""
+    top = client.path(TOP)
     wait_for("the client sees that it is empty", lambda: follows(client, lambda: not list(top.iterdir())), PATIENCE_S)
     put(world, token, range(1, 2))
     wait_for("the client sees what is new", lambda: follows(client, (top / "builds/1/1").exists), PATIENCE_S)
