@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote
 
 import pytest
 
@@ -24,6 +19,7 @@ from cvmfs_objstore.chunksizes import ChunkSizes
 from cvmfs_objstore.compression import Compression
 from cvmfs_objstore.formats.entry import FLAG_EXTERNAL, Chunks, Entry
 from tests.client.support import Server, fill
+from tests.client.webfolder import served
 from tests.engine.repositories import FQRN
 
 CHUNKS = ChunkSizes(500, 700, 1000)
@@ -101,36 +97,6 @@ def test_devices_are_for_root_who_wants_them(server: Server, source: Path, tmp_p
         if os.geteuid() == 0:
             assert not Download(reader, owners=True).run("/t", str(tmp_path / "target")).skipped
             assert (tmp_path / "target/null").lstat().st_rdev == os.makedev(1, 3)
-
-
-@contextmanager
-def served(folder: Path, *, ranges: bool) -> Iterator[str]:
-    """A web server that knows nothing of repositories; gives its URL."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            try:
-                data = (folder / unquote(self.path)[1:]).read_bytes()
-            except OSError:
-                self.send_error(404)
-                return
-            wanted = self.headers.get("Range", "").removeprefix("bytes=").partition("-") if ranges else ("", "", "")
-            if wanted[0]:
-                data = data[int(wanted[0]) : int(wanted[2]) + 1]
-            self.send_response(206 if wanted[0] else 200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as web:
-        thread = threading.Thread(target=web.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{web.server_port}"
-        web.shutdown()
-        thread.join()
 
 
 @pytest.mark.parametrize("ranges", [True, False])
