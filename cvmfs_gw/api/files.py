@@ -41,8 +41,9 @@ from cvmfs_gw.api.uploads import (
     uploads,
 )
 from cvmfs_gw.gateway.protocol import MAX_DRAIN_UNSIGNED
+from cvmfs_gw.stratum0.conditions import Condition
 from cvmfs_gw.stratum0.content import Archive, Unpack
-from cvmfs_gw.stratum0.errors import InvalidRequest, PreconditionFailed, RangeNotSatisfiable
+from cvmfs_gw.stratum0.errors import InvalidRequest, RangeNotSatisfiable
 from cvmfs_gw.stratum0.intake import check_digest
 from cvmfs_gw.stratum0.reading import File
 from cvmfs_gw.stratum0.service import Upload
@@ -95,11 +96,9 @@ async def get(request: web.Request) -> web.StreamResponse:
     headers |= {"X-Cvmfs-Revision": str(file.revision), "ETag": f'"{file.tag}"'}
     if file.expires is not None:
         headers["X-Cvmfs-Expires"] = str(file.expires)
-    try:
-        condition(request).check(file.tag)
-    except PreconditionFailed:
-        if request.if_none_match is None:
-            raise
+    asked = condition(request)
+    Condition(match=asked.match).check(file.tag)
+    if not Condition(none_match=asked.none_match).holds(file.tag):
         return web.Response(status=304, headers=headers)
     start, end, status = 0, file.size, 200
     wanted = _RANGE.fullmatch(request.headers.get("Range", ""))

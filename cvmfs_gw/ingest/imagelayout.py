@@ -28,7 +28,6 @@ _NAMES: Final = ("org.opencontainers.image.ref.name", "io.containerd.image.name"
 _IMAGES: Final = frozenset(
     (
         "",
-        "application/octet-stream",
         "application/vnd.oci.image.index.v1+json",
         "application/vnd.oci.image.manifest.v1+json",
         "application/vnd.docker.distribution.manifest.list.v2+json",

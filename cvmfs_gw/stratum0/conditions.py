@@ -32,15 +32,17 @@ class Condition:
     match: Collection[str] | None = None
     none_match: Collection[str] | None = None
 
-    def check(self, tag: str | None) -> None:
-        """Return if it holds for a path with the content *tag*, or None if no file is there.
+    def holds(self, tag: str | None) -> bool:
+        """Whether it does for a path with the content *tag*, or None if no file is there."""
+        is_match = self.match is None or (tag is not None and _among(self.match, tag))
+        return is_match and (self.none_match is None or tag is None or not _among(self.none_match, tag))
 
-        Raises :exc:`PreconditionFailed`.
-        """
-        if self.match is not None and (tag is None or not _holds(self.match, tag)):
-            raise PreconditionFailed("not there, or with another content", tag)
-        if self.none_match is not None and tag is not None and _holds(self.none_match, tag):
-            raise PreconditionFailed("there already", tag)
+    def check(self, tag: str | None) -> None:
+        """Raise :exc:`PreconditionFailed` if it does not hold."""
+        if not self.holds(tag):
+            raise PreconditionFailed(
+                "there is no file" if tag is None else "there is a file, with the content that ETag says", tag
+            )
 
     def __bool__(self) -> bool:
         return self.match is not None or self.none_match is not None
@@ -50,5 +52,5 @@ ALWAYS: Final = Condition()
 """No condition."""
 
 
-def _holds(tags: Collection[str], tag: str) -> bool:
+def _among(tags: Collection[str], tag: str) -> bool:
     return ANY in tags or tag in tags

@@ -8,9 +8,6 @@ largest file larger (default: 500 and 0.03); from 5,000 files on the whole stand
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import os
 import shutil
 import subprocess
@@ -34,6 +31,7 @@ from tests.bench.publish import served
 from tests.bench.servers import FQRN, reference, reference_missing
 from tests.e2e.network import private_network
 from tests.e2e.world import NOBODY, Repository, World, unprivileged
+from tests.ingest.test_image import oci, saved
 
 FILES: Final = int(os.environ.get("CVMFS_TEST_FILES", "500"))
 GIB: Final = float(os.environ.get("CVMFS_TEST_GIB", "0.03"))
@@ -230,12 +228,11 @@ def test_archive_and_images(site: Site) -> None:
     packing = ["tar", "--format=posix", "-C", str(lower), "-cJf", str(archive), "."]
     subprocess.run(packing, check=True, env={**os.environ, "XZ_OPT": "-1"})
     image = site.world.folder / "saved.tar"
-    image.write_bytes(_files(_saved(layers)))
-    layout = site.world.folder / "layout"
-    for name, data in _layout(layers).items():
-        content.put(layout / name, data)
-    packed = site.world.folder / "layout.tar"
-    packed.write_bytes(_files(_layout(layers)))
+    image.write_bytes(saved(layers))
+    packed, layout = site.world.folder / "layout.tar", site.world.folder / "layout"
+    packed.write_bytes(oci(layers, zstandard.compress))
+    with tarfile.open(packed) as file:
+        file.extractall(layout, filter="data")
     steps = ("--replace", f"image:{image}", "saved", "--replace", f"image:{packed}", "packed")
     site.publish("", archive, *steps, "--replace", f"image:{layout}", "layout")
     assert site.repository.revision == 2
@@ -255,47 +252,6 @@ def _packed(top: Path) -> bytes:
     """A layer, as builders pack them."""
     done = subprocess.run(["tar", "--format=posix", "-C", str(top), "-c", "."], stdout=subprocess.PIPE, check=True)
     return done.stdout
-
-
-def _digest(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
-def _configuration(layers: list[bytes]) -> bytes:
-    return json.dumps({"rootfs": {"type": "layers", "diff_ids": [_digest(layer) for layer in layers]}}).encode()
-
-
-def _saved(layers: list[bytes]) -> dict[str, bytes]:
-    """What is in the archives that ``docker save`` writes."""
-    names = [f"{number}/layer.tar" for number in range(len(layers))]
-    manifest = [{"Config": "config.json", "RepoTags": ["test:latest"], "Layers": names}]
-    files = dict(zip(names, layers, strict=True))
-    return files | {"config.json": _configuration(layers), "manifest.json": json.dumps(manifest).encode()}
-
-
-def _layout(layers: list[bytes]) -> dict[str, bytes]:
-    """An OCI layout, its layers compressed with zstd."""
-    stored = [zstandard.compress(layer) for layer in layers]
-    configuration = _configuration(layers)
-
-    def descriptor(kind: str, data: bytes) -> dict[str, object]:
-        return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": _digest(data), "size": len(data)}
-
-    described = [descriptor("layer.v1.tar+zstd", one) for one in stored]
-    manifest = json.dumps({"config": descriptor("config.v1+json", configuration), "layers": described}).encode()
-    index = {"schemaVersion": 2, "manifests": [descriptor("manifest.v1+json", manifest)]}
-    blobs = {f"blobs/sha256/{_digest(one)[7:]}": one for one in (*stored, configuration, manifest)}
-    return {"oci-layout": b'{"imageLayoutVersion": "1.0.0"}', "index.json": json.dumps(index).encode(), **blobs}
-
-
-def _files(files: dict[str, bytes]) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        for name, data in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            archive.addfile(entry, io.BytesIO(data))
-    return out.getvalue()
 
 
 def test_what_others_publish_is_there_already(site: Site) -> None:

@@ -39,7 +39,12 @@ def files(contents: dict[str, bytes]) -> bytes:
 
 
 def descriptor(data: bytes, **more: object) -> dict[str, object]:
-    return {"mediaType": "application/octet-stream", "digest": digest(data), "size": len(data), **more}
+    return {
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "digest": digest(data),
+        "size": len(data),
+        **more,
+    }
 
 
 def blobs_of(layers: list[bytes], compress: Compress = bytes) -> tuple[dict[str, bytes], bytes]:

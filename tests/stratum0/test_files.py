@@ -101,6 +101,7 @@ async def test_a_tag_stands_for_a_content(server: Server, size: int) -> None:
         assert (await server.call(method, "files/f", headers={"If-None-Match": '"other"'}))[0] == 200
         assert (await server.call(method, "files/f", headers={"If-Match": '"other"'}))[0] == 412
         assert (await server.call(method, "files/f", headers={"If-Match": tag}))[0] == 200
+        assert (await server.call(method, "files/f", headers={"If-Match": '"other"', "If-None-Match": tag}))[0] == 412
     for text, status, wanted in ((tag, 206, data[1:3]), ('"other"', 200, data)):
         reply = await server.call("GET", "files/f", headers={"Range": "bytes=1-2", "If-Range": text})
         assert reply == (status, wanted)
