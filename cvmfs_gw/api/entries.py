@@ -64,25 +64,27 @@ _ENTRY: Final = struct(
     }
 )
 
+_PARAMETERS: Final = (
+    in_query("recursive", FLAG, "also what is further down"),
+    in_query("limit", {**COUNT, "minimum": 1, "maximum": MAX_LISTED}, "how many at most"),
+    in_query("after", TEXT, "only those behind this path: the last one of the answer before"),
+    DATE,
+)
+_ANSWER: Final = {
+    "revision": COUNT,
+    "entry": _ENTRY,
+    "entries": {"type": "array", "items": _ENTRY},
+    "more": {**FLAG, "description": "whether there are more of them"},
+}
 PATHS: Final[Paths] = {
+    "/repos/{name}/entries": {
+        "get": operation("What is in a repository", NAME, *_PARAMETERS, answer=_ANSWER, signed="request")
+    },
     "/repos/{name}/entries/{path}": {
         "get": operation(
-            "An entry, and what is in it",
-            NAME,
-            in_path("path"),
-            in_query("recursive", FLAG, "also what is further down"),
-            in_query("limit", {**COUNT, "minimum": 1, "maximum": MAX_LISTED}, "how many at most"),
-            in_query("after", TEXT, "only those behind this path: the last one of the answer before"),
-            DATE,
-            answer={
-                "revision": COUNT,
-                "entry": _ENTRY,
-                "entries": {"type": "array", "items": _ENTRY},
-                "more": {**FLAG, "description": "whether there are more of them"},
-            },
-            signed="request",
+            "An entry, and what is in it", NAME, in_path("path"), *_PARAMETERS, answer=_ANSWER, signed="request"
         )
-    }
+    },
 }
 
 
