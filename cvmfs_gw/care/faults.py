@@ -26,6 +26,7 @@ class Repair(StrEnum):
     FOLDERS = "folders"
     CHECKSUM = "checksum"
     REFLOG = "reflog"
+    BRANCHES = "branches"
     CATALOGS = "catalogs"
 
 
@@ -83,7 +84,7 @@ class FaultKind(Enum):
     TAG_CATALOG_MISSING = ("a tag's root catalog is not in the storage", "cvmfs-gw tag remove, or " + _RESTORE)
     TAG_CATALOG_DIFFERS = ("a tag does not say what its root catalog does", "cvmfs-gw tag move to the same revision")
     TAG_BRANCH = ("a tag is of a branch that is unknown or younger", "cvmfs-gw tag remove")
-    BRANCH_UNUSED = ("no tag is of this branch", "remove the branch, or tag a revision of it")
+    BRANCH_UNUSED = ("no tag is of this branch", _REPAIR, "error", Repair.BRANCHES)
     TRUNK_DIFFERS = ("the tag trunk does not name the head", "publish again", "warning")
 
     # -- catalogs as files

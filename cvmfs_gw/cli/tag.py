@@ -1,4 +1,4 @@
-"""``cvmfs-gw tag list|add|remove|move`` and ``rollback``: revisions by name.
+"""``cvmfs-gw tag list|branches|add|remove|move`` and ``rollback``: revisions by name.
 
 A revision is said as a tag, as ``@NUMBER`` of a tagged one, or as the hash of its root catalog; nothing is the head.
 """
@@ -11,9 +11,9 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from cvmfs_gw.cli.text import tag_as_json, tag_as_line
+from cvmfs_gw.cli.text import branch_as_json, branches_as_lines, tag_as_json, tag_as_line
 from cvmfs_gw.engine.repository import Repository
-from cvmfs_gw.engine.tags import add_tag, find_root, list_tags, move_tag, remove_tags, rollback
+from cvmfs_gw.engine.tags import add_tag, find_root, list_branches, list_tags, move_tag, remove_tags, rollback
 from cvmfs_gw.paths import SystemPaths
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("fqrn")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(run=_list)
+    parser = actions.add_parser("branches", help="all branches, each below the one that it comes from")
+    parser.add_argument("fqrn")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(run=_branches)
     for name, run, help_text in (("add", _add, "name a revision"), ("move", _move, "let a tag name another revision")):
         parser = actions.add_parser(name, help=help_text)
         parser.add_argument("fqrn")
@@ -58,6 +62,16 @@ def _list(arguments: argparse.Namespace, paths: SystemPaths) -> int:
         return 0
     for tag in tags:
         print(tag_as_line(tag))
+    return 0
+
+
+def _branches(arguments: argparse.Namespace, paths: SystemPaths) -> int:
+    branches = list_branches(_open(arguments, paths))
+    if arguments.json:
+        print(json.dumps([branch_as_json(branch) for branch in branches], indent=2))
+        return 0
+    for line in branches_as_lines(branches):
+        print(line)
     return 0
 
 

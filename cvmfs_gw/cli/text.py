@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import stat
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from cvmfs_gw.engine.changelist import PathChange
 from cvmfs_gw.text import printable
 from cvmfs_objstore.formats.entry import Entry, Kind
-from cvmfs_objstore.formats.history import Tag
+from cvmfs_objstore.formats.history import Branch, Tag
 
 
 def moment(seconds: float) -> str:
@@ -33,6 +34,27 @@ def tag_as_json(tag: Tag) -> dict[str, Any]:
         "channel": tag.channel,
         "branch": printable(tag.branch),
         "description": printable(tag.description),
+    }
+
+
+def branches_as_lines(branches: list[Branch]) -> Iterator[str]:
+    """The default branch and below it those that come from it, and so on, with their first revisions."""
+    yield "(default)  @0"
+
+    def below(parent: str, depth: int) -> Iterator[str]:
+        for branch in branches:
+            if branch.parent == parent:
+                yield f"{'  ' * depth}{printable(branch.name)}  @{branch.initial_revision}"
+                yield from below(branch.name, depth + 1)
+
+    yield from below("", 1)
+
+
+def branch_as_json(branch: Branch) -> dict[str, Any]:
+    return {
+        "name": printable(branch.name),
+        "parent": printable(branch.parent),
+        "initial_revision": branch.initial_revision,
     }
 
 

@@ -286,4 +286,6 @@ class Publication:
                     history.remove(old.name)
         if tag.name:
             history.put(tag)
+        if self._tags.delete or self._tags.auto_threshold:
+            history.prune_branches()
         history.move_undo_tags(tag)

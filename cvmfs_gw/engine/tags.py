@@ -3,6 +3,10 @@
 Source: ``cvmfs_server tag`` and ``rollback``. A tag's time is that of its catalog. A rollback publishes the tagged root
 catalog again as the newest revision; tags of later revisions go, the tag itself moves to the new revision, ``trunk``
 names it too, and there is no ``trunk-previous`` until somebody publishes: so only one undo is possible.
+
+Branches, which ``cvmfs_server checkout -b`` makes, are kept: a rollback leaves their tags alone, a tag that moves stays
+on its branch, and one goes when its last tag does. Their revisions have numbers that later ones of the default branch
+have as well; what is asked for by number or time is looked for on the default branch first.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from cvmfs_gw.engine.publish import Publication, TagChanges, check_tag_name, loa
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_objstore.errors import ObjectStoreError
 from cvmfs_objstore.formats.catalog import Catalog
-from cvmfs_objstore.formats.history import TRUNK, TRUNK_PREVIOUS, UNDO_TAGS, History, Tag
+from cvmfs_objstore.formats.history import TRUNK, TRUNK_PREVIOUS, UNDO_TAGS, Branch, History, Tag
 from cvmfs_objstore.formats.manifest import Manifest
 from cvmfs_objstore.hashes import ContentHash
 
@@ -48,6 +52,12 @@ def list_tags(repository: Repository) -> list[Tag]:
         return list(history.tags())
 
 
+def list_branches(repository: Repository) -> list[Branch]:
+    """All branches of the head but the default one, by name; raises :exc:`EngineError`."""
+    with load_history(repository, repository.head()) as history:
+        return list(history.branches())
+
+
 def find_root(repository: Repository, what: str) -> ContentHash:
     """The root catalog that *what* names: see :func:`choose_root`, or ``""`` for the head. Raises :exc:`TagError`."""
     return choose_root(list_tags(repository), what) if what else repository.head().root_hash
@@ -55,7 +65,7 @@ def find_root(repository: Repository, what: str) -> ContentHash:
 
 def choose_root(tags: Iterable[Tag], what: str) -> ContentHash:
     """The root catalog that *what* names: a tag, a hash, or ``@revision`` of a tag. Raises :exc:`TagError`."""
-    for tag in tags:
+    for tag in sorted(tags, key=lambda tag: tag.branch != ""):
         if what in (tag.name, tag.root_hash.bare, str(tag.root_hash), f"@{tag.revision}"):
             return tag.root_hash
     try:
@@ -65,11 +75,12 @@ def choose_root(tags: Iterable[Tag], what: str) -> ContentHash:
 
 
 def root_at(tags: Iterable[Tag], moment: float) -> ContentHash:
-    """The root catalog of the newest tag that is not newer than *moment*, in seconds since the epoch.
+    """The root catalog of the newest tag on the default branch that is not newer than *moment*, in seconds since the epoch.
 
-    Raises :exc:`TagError`.
+    Raises :exc:`TagError`. Source: clients that mount a repository as of a date.
     """
-    newest = max((tag for tag in tags if tag.timestamp <= moment), key=lambda tag: tag.revision, default=None)
+    then = (tag for tag in tags if tag.timestamp <= moment and not tag.branch)
+    newest = max(then, key=lambda tag: tag.revision, default=None)
     if newest is None:
         raise TagError("no tag is as old as that")
     return newest.root_hash
@@ -116,11 +127,7 @@ def remove_tags(repository: Repository, names: list[str], now: float) -> list[Ta
         tags = [_get(history, name) for name in names]
         for name in names:
             history.remove(name)
-        # a branch that nothing is on and nothing comes from
-        history.connection.execute(
-            "DELETE FROM branches WHERE branch <> '' AND branch NOT IN (SELECT branch FROM tags)"
-            " AND branch NOT IN (SELECT parent FROM branches WHERE parent IS NOT NULL)"
-        )
+        history.prune_branches()
         return tags
 
     return _edit(repository, now, edit)

@@ -50,6 +50,15 @@ class Tag:
     branch: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A line of revisions beside the default one, whose name is ``""``: where it comes from, and its first revision."""
+
+    name: str
+    parent: str
+    initial_revision: int
+
+
 class History(Database):
     """A tag database in memory."""
 
@@ -115,6 +124,34 @@ class History(Database):
     def remove(self, name: str) -> bool:
         """Remove a tag; returns whether it was there."""
         return self.connection.execute(f"DELETE FROM tags WHERE name = {_TEXT}", (to_bytes(name),)).rowcount > 0
+
+    def branches(self) -> Iterator[Branch]:
+        """All branches but the default one, by name."""
+        rows = self.connection.execute(
+            "SELECT branch, parent, initial_revision FROM branches WHERE branch <> '' ORDER BY branch"
+        )
+        return (Branch(name, parent or "", initial or 0) for name, parent, initial in rows)
+
+    def prune_branches(self) -> None:
+        """Remove branches that no tag is on; those that come from one of them come from its parent then.
+
+        Source: ``cvmfs_server tag -r``; a branch without a tag is an error for ``cvmfs_server check``.
+        """
+        used = {name for (name,) in self.connection.execute("SELECT DISTINCT branch FROM tags")} | {""}
+        parents = {branch.name: branch.parent for branch in self.branches()}
+        for name in used & parents.keys():
+            parent, passed = parents[name], {name}
+            while parent not in used:
+                # where the database is damaged a parent may be unknown, or its own ancestor
+                passed.add(parent)
+                parent = parents.get(parent, "")
+                if parent in passed:
+                    parent = ""
+            if parent != parents[name]:
+                self.connection.execute("UPDATE branches SET parent = ? WHERE branch = ?", (parent, name))
+        self.connection.executemany(
+            "DELETE FROM branches WHERE branch = ?", [(name,) for name in parents.keys() - used]
+        )
 
     def move_undo_tags(self, head: Tag) -> None:
         """Let ``trunk`` name *head* and ``trunk-previous`` what ``trunk`` named before."""

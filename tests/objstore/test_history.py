@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cvmfs_objstore.errors import DatabaseError
-from cvmfs_objstore.formats.history import TRUNK, TRUNK_PREVIOUS, UNDO_TAGS, History, Tag
+from cvmfs_objstore.formats.history import TRUNK, TRUNK_PREVIOUS, UNDO_TAGS, Branch, History, Tag
 from cvmfs_objstore.hashes import Algorithm, ContentHash, Suffix
 from tests.objstore import reference_databases as reference
 from tests.objstore.test_database import edited, plain, raw
@@ -86,6 +86,42 @@ def test_tags(algorithm: Algorithm) -> None:
         assert history.get("A") is None
         stored = {row[0] for row in history.connection.execute("SELECT hash FROM tags")}
         assert stored == {one.root_hash.bare for one in tags[1:]}
+
+
+def with_branches(*branches: tuple[str, str], tags: tuple[str, ...]) -> History:
+    history = History.create(FQRN)
+    for name, parent in branches:
+        history.connection.execute("INSERT INTO branches VALUES (?, ?, 2)", (name, parent))
+    for name in tags:
+        history.put(replace(tag(f"on-{name}"), branch=name))
+    return history
+
+
+@pytest.mark.parametrize(
+    ("branches", "tags", "left"),
+    [
+        ((("a", ""), ("b", "a")), ("", "a", "b"), {"a": "", "b": "a"}),
+        ((("a", ""), ("b", "a")), ("", "a"), {"a": ""}),
+        ((("a", ""), ("b", "a"), ("c", "b"), ("d", "b")), ("", "c", "d"), {"c": "", "d": ""}),
+        ((("a", ""), ("b", "a"), ("c", "b")), ("", "a", "c"), {"a": "", "c": "a"}),
+        ((("a", ""),), (), {}),
+        # what nobody makes by command
+        ((("a", "b"), ("b", "a"), ("c", "a")), ("c",), {"c": ""}),
+        ((("a", "gone"),), ("a",), {"a": ""}),
+    ],
+)
+def test_branches_without_a_tag_go(
+    branches: tuple[tuple[str, str], ...], tags: tuple[str, ...], left: dict[str, str]
+) -> None:
+    """Those that come from one that goes come from its parent then."""
+    with with_branches(*branches, tags=tags) as history:
+        history.prune_branches()
+        assert list(history.branches()) == [Branch(name, parent, 2) for name, parent in sorted(left.items())]
+        assert history.connection.execute("SELECT * FROM branches WHERE branch = ''").fetchall() == [("", None, 0)]
+        data = history.dump()
+    with History.load(data) as history:
+        assert {branch.name for branch in history.branches()} == set(left)
+        assert {found.branch for found in history.tags()} == set(tags)
 
 
 def test_new_database() -> None:
