@@ -14,26 +14,24 @@ copy stays in it.
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import BinaryIO, Final, Protocol
+from typing import Final
 
 from cvmfs_gw.care.check_objects import Progress
 from cvmfs_gw.care.digests import FOLDERS, name_of_record
 from cvmfs_gw.care.mark import Marker
 from cvmfs_gw.care.resign import WHITELIST_PATH
+from cvmfs_gw.care.targets import Target
 from cvmfs_gw.engine.errors import ConfigurationError, Conflict, MissingObject, StorageError
 from cvmfs_gw.engine.locking import collecting
 from cvmfs_gw.engine.repository import MANIFEST_PATH, Repository
-from cvmfs_objstore.compression import PIECE
 from cvmfs_objstore.errors import FormatError, ObjectCorrupt, ObjectNotFound, ObjectStoreError
 from cvmfs_objstore.formats.history import History
 from cvmfs_objstore.formats.manifest import Manifest, SignedManifest
 from cvmfs_objstore.formats.reflog import REFLOG_PATH, Reflog
 from cvmfs_objstore.hashes import ContentHash, Suffix
-from cvmfs_objstore.local import LocalStorage
 from cvmfs_objstore.objects import ObjectStore
 from cvmfs_objstore.storage import Storage
 
@@ -81,100 +79,6 @@ class Snapshot:
             if found.digest != head.reflog_hash.digest:
                 raise ConfigurationError("the reflog is not the one that the manifest names")
         return cls(head, manifest, whitelist, reflog, storage.exists(REPLICA_PATH))
-
-
-class Target(Protocol):
-    """What a copy is written to. Paths are those of a repository's storage."""
-
-    def has(self, name: ContentHash, size: int) -> bool:
-        """Whether the object is there already, with that size."""
-
-    def add(self, name: ContentHash, size: int, file: BinaryIO) -> None:
-        """Copy an object; raises :exc:`ObjectCorrupt` if it is not what it is called."""
-
-    def write(self, path: str, data: bytes) -> None:
-        """Write a file that changes, after all that was written before."""
-
-
-class FolderTarget:
-    """A copy in a folder, which is made."""
-
-    def __init__(self, folder: str) -> None:
-        self._storage = LocalStorage.create(folder)
-        self._synced = False
-
-    def close(self) -> None:
-        """Let go of the folder."""
-        self._storage.close()
-
-    def has(self, name: ContentHash, size: int) -> bool:
-        try:
-            return self._storage.size(name.path) == size
-        except ObjectNotFound:
-            return False
-
-    def add(self, name: ContentHash, size: int, file: BinaryIO) -> None:
-        self._synced = False
-        hasher = name.algorithm.new()
-        with self._storage.stage() as staged:
-            while data := file.read(PIECE):
-                hasher.update(data)
-                staged.write(data)
-            if hasher.digest() != name.digest:
-                raise ObjectCorrupt(f"{name} has the content of {hasher.digest().hex()}")
-            staged.publish(name.path)
-
-    def write(self, path: str, data: bytes) -> None:
-        if not self._synced:
-            self._storage.sync()  # objects are there before anything names them
-            self._synced = True
-        self._storage.write(path, data)
-
-
-class TarTarget:
-    """A copy as a tar archive that is written from its beginning to its end."""
-
-    def __init__(self, file: BinaryIO, now: float) -> None:
-        self._archive = tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT)  # noqa: SIM115
-        self._now = now
-
-    def close(self) -> None:
-        """Write the archive's end."""
-        self._archive.close()
-
-    def has(self, name: ContentHash, size: int) -> bool:
-        return False
-
-    def add(self, name: ContentHash, size: int, file: BinaryIO) -> None:
-        # looked at before, as an archive takes nothing back
-        hasher = name.algorithm.new()
-        while data := file.read(PIECE):
-            hasher.update(data)
-        if hasher.digest() != name.digest:
-            raise ObjectCorrupt(f"{name} has the content of {hasher.digest().hex()}")
-        file.seek(0)
-        self._archive.addfile(self._info(name.path, size), file)
-
-    def write(self, path: str, data: bytes) -> None:
-        info = self._info(path, len(data))
-        self._archive.addfile(info, _Bytes(data))
-
-    def _info(self, path: str, size: int) -> tarfile.TarInfo:
-        info = tarfile.TarInfo(path)
-        info.size, info.mtime, info.mode = size, int(self._now), 0o644
-        return info
-
-
-class _Bytes:
-    """Bytes as a file, for an archive."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = memoryview(data)
-
-    def read(self, size: int = -1, /) -> bytes:
-        size = len(self._data) if size < 0 else size
-        found, self._data = bytes(self._data[:size]), self._data[size:]
-        return found
 
 
 def export(repository: Repository, target: Target, progress: Progress | None = None) -> CopyReport:

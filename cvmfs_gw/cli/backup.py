@@ -3,8 +3,10 @@
 An export is whole, and publishing goes on meanwhile. TARGET is a folder, into which a second export brings what is new,
 or a file that ends in ``.tar``, or ``-`` for a tar archive on the standard output. Secret keys are not part of it.
 
-An import takes a storage as ``cvmfs_server`` keeps it, or as an export has it, verifies signatures and all objects, and
-copies it. Nobody may publish to it meanwhile.
+An import takes a storage as ``cvmfs_server`` keeps it, or as an export has it, and verifies signatures and all objects.
+They are copied, or linked (one file system), or stay in place: then the storage is used where it lies. Of the former
+server.conf it says what is taken and what has no meaning here; a repository that cvmfs_server has made on this machine
+(in place) keeps its own. Nobody may publish to it meanwhile.
 """
 
 from __future__ import annotations
@@ -18,13 +20,14 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, TextIO
 
-from cvmfs_gw.care.adopt import Adoption, adopt
+from cvmfs_gw.care.adopt import Adoption, Way, adopt
 from cvmfs_gw.care.check_objects import Progress
-from cvmfs_gw.care.snapshot import CopyReport, FolderTarget, TarTarget, export
+from cvmfs_gw.care.snapshot import CopyReport, export
+from cvmfs_gw.care.targets import FolderTarget, TarTarget
 from cvmfs_gw.cli.check import Bar
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.paths import SystemPaths
-from cvmfs_gw.text import human_size
+from cvmfs_gw.text import human_size, printable
 
 if TYPE_CHECKING:
     from cvmfs_gw.cli.types import Subparsers
@@ -46,7 +49,19 @@ def add_parser(commands: Subparsers) -> None:
         "--stratum0",
         default="",
         metavar="URL",
-        help="where it will be (default: http://localhost:8080/cvmfs/FQRN)",
+        help="where it will be (default: as its server.conf says, or http://localhost:8080/cvmfs/FQRN)",
+    )
+    parser.add_argument(
+        "--settings", default="", metavar="FILE", help="its former server.conf (default: that of an export)"
+    )
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--link", action="store_true", help="hard links in place of copies")
+    way.add_argument("--in-place", action="store_true", help="use the storage where it lies")
+    parser.add_argument(
+        "--trust-objects", action="store_true", help="look for objects that are not copied, but do not read them"
+    )
+    parser.add_argument(
+        "-r", "--resign", action="store_true", help="sign the whitelist again, which may have run out (master key)"
     )
     parser.add_argument("--json", action="store_true", help="report as JSON")
     parser.set_defaults(run=_import)
@@ -73,10 +88,29 @@ def _export(arguments: argparse.Namespace, paths: SystemPaths) -> int:
 
 
 def _import(arguments: argparse.Namespace, paths: SystemPaths) -> int:
-    stratum0 = arguments.stratum0 or f"http://localhost:8080/cvmfs/{arguments.fqrn}"
-    source = Adoption(arguments.storage, arguments.keys, stratum0)
-    report = adopt(arguments.fqrn, paths, os.environ, source, time.time(), _progress())
-    _print(report, arguments, sys.stdout)
+    way = Way.LINK if arguments.link else Way.IN_PLACE if arguments.in_place else Way.COPY
+    source = Adoption(
+        arguments.storage,
+        arguments.keys,
+        arguments.stratum0,
+        arguments.settings,
+        way,
+        arguments.trust_objects,
+        arguments.resign,
+    )
+    adopted = adopt(arguments.fqrn, paths, os.environ, source, time.time(), _progress())
+    if arguments.json:
+        print(json.dumps({**asdict(adopted.copy), "settings": [asdict(setting) for setting in adopted.settings]}))
+        return 0
+    for setting in adopted.settings:
+        print(printable(str(setting)))
+    report = adopted.copy
+    done = {
+        Way.COPY: f"{report.copied} of {report.objects} objects copied, {human_size(report.size)}",
+        Way.LINK: f"{report.copied} of {report.objects} objects linked, {human_size(report.size)}",
+        Way.IN_PLACE: f"{report.objects} objects in place, {human_size(report.size)} read",
+    }
+    print(f"{report.fqrn} revision {report.revision}: {done[way]}")
     return 0
 
 

@@ -23,6 +23,7 @@ from cvmfs_gw.engine.statistics import record_publish
 from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_gw.serverconf import ServerConf
+from cvmfs_gw.when import parse_time
 from cvmfs_objstore.errors import FormatError, ObjectStoreError
 from cvmfs_objstore.formats.catalog import Catalog
 from cvmfs_objstore.formats.entry import parent_path
@@ -114,18 +115,18 @@ class Engine:
         watch = Stopwatch()
         head = repository.head()
         now = self.clock()
+        configuration = repository.configuration()
         tags = TagChanges(
             request.tag_name,
             request.tag_description,
             request.tag_channel,
-            request.auto_tag_threshold,
+            max(request.auto_tag_threshold, auto_tag_threshold(repository.fqrn, configuration, now)),
             request.delete_tags,
         )
         source, repeated = request.new_root, request.repeated
         with closing(Publication(repository, head, tags, now, source, repeated=repeated)) as publication:
             if (done := publication.done) is not None:
                 return CommitOutcome(done.revision, done.root_hash, done.tag_name, done.missing_objects)
-            configuration = repository.configuration()
             wanted = MergeRequest(
                 request.new_root,
                 request.old_root,
@@ -197,6 +198,20 @@ def _as_engine_error(fqrn: str, error: Exception) -> Exception:
     if isinstance(error, (ObjectStoreError, OSError)):
         return StorageError(f"{fqrn}: {error}")
     return error
+
+
+def auto_tag_threshold(fqrn: str, configuration: ServerConf, now: float) -> int:
+    """Automatic tags that are older go with the next commit, in seconds since the epoch; 0: none.
+
+    Divergence: the reference leaves that to publishers, of which those up to 2.12 do it on a local Stratum 0 only.
+    """
+    if not configuration.auto_tag_timespan:
+        return 0
+    try:
+        return int(parse_time(configuration.auto_tag_timespan, now))
+    except (ValueError, OverflowError) as error:
+        _log.warning("%s: CVMFS_AUTO_TAG_TIMESPAN: %s; no tag goes", fqrn, error)
+        return 0
 
 
 def set_root_properties(root: Catalog, configuration: ServerConf) -> None:

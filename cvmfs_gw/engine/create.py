@@ -16,7 +16,7 @@ import secrets
 import stat
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
@@ -38,6 +38,7 @@ from cvmfs_objstore.local import LocalStorage
 _FQRN: Final = re.compile(
     r"(?=.{1,253}$)[a-z0-9][a-z0-9_-]{0,62}(\.[a-z0-9][a-z0-9_-]{0,62})+", re.ASCII | re.IGNORECASE
 )
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_./:,@%+=~-]+", re.ASCII)
 _KEY_MODES: Final = {"masterkey": 0o400, "pub": 0o444, "key": 0o400, "crt": 0o444, "gw": 0o600}
 _REPLICA_NOTE: Final = b"This repository may be replicated to Stratum 1 servers\n"
 _META_INFO: Final = {
@@ -76,11 +77,20 @@ class RepositoryOptions:
     """Of the empty repository. One that takes the place of another must begin above it: clients only go up."""
     keep_configuration: bool = False
     """Leave a ``server.conf`` as it is if there is one."""
+    storage: str = ""
+    """Where the repository lies, if not at the usual place."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """More assignments for ``server.conf``, or other values for those above."""
 
 
 def configure_repository(fqrn: str, paths: SystemPaths, options: RepositoryOptions) -> None:
-    """Write ``server.conf``, list the repository for monitoring and replicas, and let the gateway serve it."""
-    _write_configuration(fqrn, paths, options)
+    """Write ``server.conf``, list the repository for monitoring and replicas, and let the gateway serve it.
+
+    Raises :exc:`ConfigurationError`.
+    """
+    if not (options.keep_configuration and os.path.exists(paths.server_conf(fqrn))):
+        _write_configuration(fqrn, paths, options)
+    make_gateway_key(fqrn, paths)
     _list_repository(fqrn, paths)
     _grant_access(fqrn, paths)
 
@@ -182,11 +192,17 @@ def _make_keys(fqrn: str, paths: SystemPaths, options: RepositoryOptions, now: f
             key = RepositoryKey.load(path("key"))
             certificate = Certificate.self_signed(key, fqrn, datetime.fromtimestamp(now, UTC))
             write_key_file(path("crt"), certificate.pem, _KEY_MODES["crt"])
-        if not os.path.exists(path("gw")):
-            line = f"plain_text gw-{secrets.token_hex(4)} {secrets.token_urlsafe(32)}\n"
-            write_key_file(path("gw"), line.encode(), _KEY_MODES["gw"])
+        make_gateway_key(fqrn, paths)
     except ObjectStoreError as error:
         raise ConfigurationError(str(error)) from error
+
+
+def make_gateway_key(fqrn: str, paths: SystemPaths) -> None:
+    """Make the secret that publishers and the gateway share, unless there is one."""
+    path = paths.key_file(fqrn, "gw")
+    if not os.path.exists(path):
+        line = f"plain_text gw-{secrets.token_hex(4)} {secrets.token_urlsafe(32)}\n"
+        write_key_file(path, line.encode(), _KEY_MODES["gw"])
 
 
 def import_keys(fqrn: str, paths: SystemPaths, folder: str) -> None:
@@ -257,7 +273,7 @@ def _publish_empty(repository: Repository, options: RepositoryOptions, uid: int,
 
 
 def _write_configuration(fqrn: str, paths: SystemPaths, options: RepositoryOptions) -> None:
-    location, spool = paths.repository_storage(fqrn), paths.repository_spool(fqrn)
+    location, spool = options.storage or paths.repository_storage(fqrn), paths.repository_spool(fqrn)
     values = {
         "CVMFS_CREATOR_VERSION": "143",
         "CVMFS_REPOSITORY_NAME": fqrn,
@@ -276,7 +292,7 @@ def _write_configuration(fqrn: str, paths: SystemPaths, options: RepositoryOptio
         "CVMFS_COMPRESSION_ALGORITHM": options.compression,
         "CVMFS_EXTERNAL_DATA": "false",
         "CVMFS_AUTO_TAG": _boolean(options.auto_tag),
-        "CVMFS_AUTO_TAG_TIMESPAN": f'"{options.auto_tag_timespan}"',
+        "CVMFS_AUTO_TAG_TIMESPAN": options.auto_tag_timespan,
         "CVMFS_GARBAGE_COLLECTION": _boolean(options.garbage_collection),
         "CVMFS_AUTO_REPAIR_MOUNTPOINT": "true",
         "CVMFS_AUTOCATALOGS": "false",
@@ -291,10 +307,16 @@ def _write_configuration(fqrn: str, paths: SystemPaths, options: RepositoryOptio
         values["CVMFS_AUTO_GC"] = "true"
     if options.volatile:
         values["CVMFS_VOLATILE"] = "true"
-    lines = [f"{key}={value}\n" for key, value in values.items()]
+    values |= options.settings
+    lines = [f"{key}={_quoted(value)}\n" for key, value in values.items()]
     path = paths.server_conf(fqrn)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     replace_file(path, b"# Created by cvmfs-gw mkfs\n" + "".join(lines).encode())
+
+
+def _quoted(value: str) -> str:
+    """As the shell that reads the same file wants it; also where the value is empty, as the reference has it."""
+    return value if _PLAIN.fullmatch(value) else f'"{value}"'
 
 
 def _boolean(value: bool) -> str:
@@ -330,6 +352,17 @@ def _list_repository(fqrn: str, paths: SystemPaths) -> None:
         replace_file(meta, json.dumps(content, indent=2).encode() + b"\n")
 
 
+def is_served(fqrn: str, paths: SystemPaths) -> bool:
+    """Whether the gateway's ``repo.json`` names the repository; raises :exc:`ConfigurationError`."""
+    return _names(_read_json(paths.access_config).get("repos"), fqrn)
+
+
+def _names(repos: object, fqrn: str) -> bool:
+    return isinstance(repos, list) and any(
+        repo == fqrn or (isinstance(repo, dict) and repo.get("domain") == fqrn) for repo in repos
+    )
+
+
 def _grant_access(fqrn: str, paths: SystemPaths) -> None:
     """Enter the repository in the gateway's ``repo.json`` with its own key file."""
     path = paths.access_config
@@ -340,6 +373,6 @@ def _grant_access(fqrn: str, paths: SystemPaths) -> None:
     repos = content.setdefault("repos", [])
     if not isinstance(repos, list):
         raise ConfigurationError(f"{path}: repos is no list")
-    if not any(repo == fqrn or (isinstance(repo, dict) and repo.get("domain") == fqrn) for repo in repos):
+    if not _names(repos, fqrn):
         repos.append(fqrn)
         replace_file(path, json.dumps(content, indent=2).encode() + b"\n", 0o640)

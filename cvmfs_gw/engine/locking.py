@@ -75,7 +75,11 @@ def collecting(paths: SystemPaths, fqrn: str) -> Iterator[bool]:
 
 def busy_with(paths: SystemPaths, fqrn: str) -> str:
     """What ``cvmfs_server`` is about to publish from this machine, in words; ``""`` for nothing."""
-    spool = paths.repository_spool(fqrn)
+    return busy_in(paths.repository_spool(fqrn))
+
+
+def busy_in(spool: str) -> str:
+    """The same, where the repository's spool folder is known."""
     if os.path.exists(os.path.join(spool, _TRANSACTION)):
         return "a transaction of cvmfs_server is open"
     try:

@@ -75,7 +75,7 @@ def choose_root(tags: Iterable[Tag], what: str) -> ContentHash:
 
 
 def root_at(tags: Iterable[Tag], moment: float) -> ContentHash:
-    """The root catalog of the newest tag on the default branch that is not newer than *moment*, in seconds since the epoch.
+    """The root catalog of the newest tag of the default branch that is not newer than *moment* (in seconds).
 
     Raises :exc:`TagError`. Source: clients that mount a repository as of a date.
     """

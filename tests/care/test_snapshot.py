@@ -15,7 +15,8 @@ from cvmfs_gw.care.adopt import Adoption, adopt
 from cvmfs_gw.care.check import CheckOptions, check_repository
 from cvmfs_gw.care.gc import Policy
 from cvmfs_gw.care.resign import resign_whitelist
-from cvmfs_gw.care.snapshot import CONFIGURATION_PATH, CopyReport, FolderTarget, TarTarget, export
+from cvmfs_gw.care.snapshot import CONFIGURATION_PATH, CopyReport, export
+from cvmfs_gw.care.targets import FolderTarget, TarTarget
 from cvmfs_gw.engine.errors import ConfigurationError, Conflict, MissingObject, SigningError
 from cvmfs_gw.engine.repository import MANIFEST_PATH, Repository
 from cvmfs_gw.paths import SystemPaths

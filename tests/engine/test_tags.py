@@ -11,7 +11,17 @@ import pytest
 from cvmfs_gw.care.resign import resign_manifest, resign_whitelist
 from cvmfs_gw.engine.changelist import list_changes
 from cvmfs_gw.engine.errors import MissingObject, SigningError, TagError
-from cvmfs_gw.engine.tags import add_tag, find_root, list_tags, move_tag, remove_tags, rollback
+from cvmfs_gw.engine.tags import (
+    add_tag,
+    choose_root,
+    find_root,
+    list_tags,
+    move_tag,
+    remove_tags,
+    rollback,
+    root_at,
+)
+from cvmfs_objstore.formats.history import Tag
 from cvmfs_objstore.formats.keychain import Certificate, RepositoryKey
 from cvmfs_objstore.hashes import ContentHash, Suffix
 from tests.care.collecting import HOUR, Past, content_of
@@ -200,3 +210,34 @@ def test_key_roll_over(past: Past) -> None:
     os.unlink(repository.paths.key_file(FQRN, "masterkey"))
     with pytest.raises(SigningError):
         resign_whitelist(repository, past.now)
+
+
+def test_number_and_time_mean_the_default_branch() -> None:
+    """Revisions of branches have numbers that later ones of the default branch have as well."""
+
+    def tag(name: str, revision: int, branch: str = "") -> Tag:
+        root = ContentHash.of(name.encode(), suffix=Suffix.CATALOG)
+        return Tag(name, root, revision, 1000 * revision, branch=branch)
+
+    tags = [tag("fix", 4, "b"), tag("four", 4), tag("fixed-again", 5, "b"), tag("three", 3)]
+    assert choose_root(tags, "@4") == tags[1].root_hash
+    assert choose_root(tags, "@5") == tags[2].root_hash
+    assert choose_root(tags, "fix") == tags[0].root_hash
+    assert root_at(tags, 9999) == tags[1].root_hash
+
+
+def test_old_automatic_tags_go_by_themselves(past: Past) -> None:
+    settings = Path(past.paths.server_conf(FQRN))
+    past.commit({"/f": b"5"}, "generic-")
+    old = {name for name in names(past) if name.startswith("generic-")}
+    past.now += 30 * 24 * HOUR
+    past.commit({"/f": b"6"}, "generic-")
+    assert old < names(past).keys(), "nothing is said"
+    settings.write_text(settings.read_text() + "CVMFS_AUTO_TAG_TIMESPAN='some day'\n")
+    past.commit({"/f": b"7"}, "generic-")
+    assert old < names(past).keys(), "what makes no sense removes nothing"
+    settings.write_text(settings.read_text() + "CVMFS_AUTO_TAG_TIMESPAN='4 weeks ago'\n")
+    past.commit({"/f": b"8"}, "generic-")
+    assert not old & names(past).keys()
+    assert {"two", "three", "four", "trunk", "trunk-previous"} < names(past).keys()
+    past.check()
