@@ -9,6 +9,7 @@ What stays:
 
 * the head, and its predecessors as the :class:`Policy` says;
 * all tagged revisions, the undo tags included;
+* what a copy that is being made needs (:mod:`cvmfs_gw.care.pins`);
 * what was written or put since the oldest open lease began, or since the collection did;
 * the revisions since then, too, and those of the hour before: a publisher may have mounted one of them, and its commit
   is a change of that one;
@@ -38,6 +39,7 @@ from typing import Final
 from cvmfs_gw.care.digests import FOLDERS
 from cvmfs_gw.care.lastgc import record_collection
 from cvmfs_gw.care.mark import Marker
+from cvmfs_gw.care.pins import read_pins
 from cvmfs_gw.care.sweep import Hand, Order, Removed, hands
 from cvmfs_gw.engine.errors import ConfigurationError, Conflict, MissingObject
 from cvmfs_gw.engine.locking import busy_with, collecting
@@ -166,6 +168,7 @@ class Collection:
         self._kept_roots: set[ContentHash] = set()
         self._oldest_kept = now
         self._seen_manifest = b""
+        self._seen_pins: set[str] = set()
 
     def close(self) -> None:
         """Free what was read, and let helpers go."""
@@ -193,10 +196,8 @@ class Collection:
         for ref, moment in sorted(moments.items(), key=lambda item: item[1], reverse=True):
             if moment < self._recent:
                 break
-            try:
-                self._keep_if_there(ref)
-            except MissingObject as error:
-                _log.warning("%s: a recent revision is not complete: %s", repository.fqrn, error)
+            self._keep_what_is_there(ref)
+        self._mark_pinned()
 
     def _mark_history(self, head: Manifest, moments: dict[ContentHash, int]) -> None:
         """Keep the head and its predecessors as the policy says.
@@ -227,6 +228,25 @@ class Collection:
         self._marker.mark(ref)
         self._kept_roots.add(ref)
 
+    def _keep_what_is_there(self, ref: ContentHash) -> None:
+        try:
+            self._keep_if_there(ref)
+        except MissingObject as error:
+            _log.warning("%s: a former revision is not complete: %s", self._repository.fqrn, error)
+
+    def _new_pins(self) -> dict[str, list[ContentHash]]:
+        pins = read_pins(self._repository.paths, self._repository.fqrn)
+        return {name: refs for name, refs in pins.items() if name not in self._seen_pins}
+
+    def _mark_pinned(self) -> None:
+        """Keep what copies need that have begun since the last time."""
+        for name, refs in self._new_pins().items():
+            self._marker.add(ref for ref in refs if ref.suffix is not Suffix.CATALOG)
+            for ref in refs:
+                if ref.suffix is Suffix.CATALOG:
+                    self._keep_what_is_there(ref)
+            self._seen_pins.add(name)
+
     def _catch_up(self) -> bool:
         """Mark what head and tags name now; returns whether anything had changed since the last time."""
         repository = self._repository
@@ -255,9 +275,16 @@ class Collection:
 
     def forget(self) -> None:
         """Drop condemned revisions from the reflog, in one publish of the same root."""
+        while not self._forget():
+            self._mark_pinned()  # nobody waits for that
+
+    def _forget(self) -> bool:
+        """The same, unless a copy has begun meanwhile; one that begins afterwards needs nothing of what is dropped."""
         repository, report = self._repository, self.report
         with ExitStack() as stack:
             stack.enter_context(repository.exclusive())
+            if self._new_pins():
+                return False
             self._catch_up()
             head = repository.head()
             reflog = stack.enter_context(repository.reflog(head))
@@ -268,7 +295,7 @@ class Collection:
             report.kept_revisions, report.kept_catalogs = len(self._kept_roots), len(self._marker.catalogs)
             report.condemned_revisions = sum(ref.suffix is Suffix.CATALOG for ref in doomed)
             if not doomed or report.dry_run:
-                return
+                return True
 
             def drop(present: Reflog) -> None:
                 for ref in doomed:
@@ -277,6 +304,7 @@ class Collection:
             publication = stack.enter_context(closing(Publication(repository, head, TagChanges(), self._now)))
             publication.amend(edit_reflog=drop)
             self._catch_up()
+        return True
 
     def _doomed(self, reflog: Reflog) -> Iterator[ContentHash]:
         for ref, moment in reflog.refs():

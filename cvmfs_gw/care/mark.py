@@ -76,19 +76,25 @@ class Marker:
             waiting: deque[ContentHash] = deque((root,))
             self.catalogs.add(root)
             fetching: deque[tuple[ContentHash, Future[_Fetched]]] = deque()
-            while waiting or fetching:
-                while waiting and len(fetching) < _AHEAD:
-                    # the last found first: then no more wait than lie on the way from the root
-                    ref = waiting.pop()
-                    fetching.append((ref, self._pool.submit(self._fetch, ref)))
-                self._check()
-                ref, future = fetching.popleft()
-                facts, nested = self._read(ref, future.result())
-                if ref == root:
-                    self._facts[root] = facts
-                self.marked.add(ref)
-                waiting.extend(nested - self.catalogs)
-                self.catalogs |= nested
+            try:
+                while waiting or fetching:
+                    while waiting and len(fetching) < _AHEAD:
+                        # the last found first: then no more wait than lie on the way from the root
+                        ref = waiting.pop()
+                        fetching.append((ref, self._pool.submit(self._fetch, ref)))
+                    self._check()
+                    ref, future = fetching[0]
+                    facts, nested = self._read(ref, future.result())
+                    if ref == root:
+                        self._facts[root] = facts
+                    self.marked.add(ref)
+                    fetching.popleft()
+                    waiting.extend(nested - self.catalogs)
+                    self.catalogs |= nested
+            except BaseException:
+                # the tree of another root may have what was not looked at, too
+                self.catalogs.difference_update((root,), waiting, (ref for ref, _ in fetching))
+                raise
         return self._facts.get(root) or self._read_facts(root)
 
     def _read_facts(self, ref: ContentHash) -> CatalogFacts:

@@ -2,7 +2,7 @@
 
 ::
 
-    pin: no collector ─▶ manifest, whitelist, reflog, read together ─▶ mark ─▶ objects ─▶ reflog, whitelist, manifest
+    manifest, whitelist, reflog, read together and pinned ─▶ mark ─▶ objects ─▶ reflog, whitelist, manifest
 
 What is copied is what the head, its tags and the reflog's other revisions refer to, and each object is hashed on its
 way. The manifest comes last, so a copy that was broken off is none; the next one into the same folder goes on with what
@@ -14,18 +14,20 @@ copy stays in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Final
 
 from cvmfs_gw.care.check_objects import Progress
 from cvmfs_gw.care.digests import FOLDERS, name_of_record
 from cvmfs_gw.care.mark import Marker
+from cvmfs_gw.care.pins import pinned
 from cvmfs_gw.care.resign import WHITELIST_PATH
 from cvmfs_gw.care.targets import Target
 from cvmfs_gw.engine.errors import ConfigurationError, Conflict, MissingObject, StorageError
-from cvmfs_gw.engine.locking import collecting
+from cvmfs_gw.engine.locking import copying
 from cvmfs_gw.engine.repository import MANIFEST_PATH, Repository
 from cvmfs_objstore.errors import FormatError, ObjectCorrupt, ObjectNotFound, ObjectStoreError
 from cvmfs_objstore.formats.history import History
@@ -39,6 +41,8 @@ REPLICA_PATH: Final = ".cvmfs_master_replica"
 CONFIGURATION_PATH: Final = "backup/server.conf"
 """Where the copy of a repository has its ``server.conf``."""
 _MAX_DATABASE: Final = 1 << 30
+_PAUSE_S: Final = 0.2
+"""How often to look whether ``cvmfs_server`` has signed."""
 
 
 @dataclass(slots=True)
@@ -66,7 +70,10 @@ class Snapshot:
 
     @classmethod
     def read(cls, storage: Storage) -> Snapshot:
-        """Read them; raises :exc:`ConfigurationError`. Be alone at the repository, or nobody publishes."""
+        """Read them; be alone at the repository, or nobody publishes.
+
+        Raises :exc:`ConfigurationError`, and :exc:`Conflict` where they are not of one moment.
+        """
         try:
             manifest = storage.read(MANIFEST_PATH)
             head = SignedManifest.parse(manifest).manifest
@@ -77,20 +84,34 @@ class Snapshot:
         if reflog is not None and head.reflog_hash is not None:
             found = ContentHash.of(reflog, head.root_hash.algorithm)
             if found.digest != head.reflog_hash.digest:
-                raise ConfigurationError("the reflog is not the one that the manifest names")
+                raise Conflict(
+                    "the reflog is not the one that the manifest names: somebody publishes, or it is damaged"
+                )
         return cls(head, manifest, whitelist, reflog, storage.exists(REPLICA_PATH))
 
 
-def export(repository: Repository, target: Target, progress: Progress | None = None) -> CopyReport:
-    """Copy *repository* to *target*, while others publish; returns what came of it.
+def export(
+    repository: Repository,
+    target: Target,
+    progress: Progress | None = None,
+    *,
+    patience: float = 0.0,
+    waiting: Callable[[str], None] = lambda what: None,
+) -> CopyReport:
+    """Copy *repository* to *target*, while others publish and collect; returns what came of it.
 
-    What is missing or damaged is told in the report, and the copy is complete but for that. Raises
-    :exc:`EngineError`: :exc:`Conflict` while garbage is collected, which does not begin either before this ends.
+    What is missing or damaged is told in the report, and the copy is complete but for that. Where ``cvmfs_server``
+    collects, checks, or is about to sign, that is waited for up to *patience* seconds, and *waiting* told of it.
+
+    Raises :exc:`EngineError`: :exc:`Conflict` where that was not long enough.
     """
-    with _pinned(repository):
-        with repository.exclusive():
-            snapshot = Snapshot.read(repository.storage)
-            configuration = _read_file(repository.paths.server_conf(repository.fqrn))
+    paths, fqrn = repository.paths, repository.fqrn
+    busy = f"{fqrn}: a collector or check of cvmfs_server is at work"
+    with ExitStack() as stack:
+        if not stack.enter_context(copying(paths, fqrn, patience, lambda: waiting(busy))):
+            raise Conflict(busy)
+        snapshot = _read_pinned(repository, stack, patience)
+        configuration = _read_file(paths.server_conf(fqrn))
         report = copy_snapshot(snapshot, repository.objects, target, repository.temporary, progress)
         if configuration is not None:
             target.write(CONFIGURATION_PATH, configuration)
@@ -98,12 +119,30 @@ def export(repository: Repository, target: Target, progress: Progress | None = N
     return report
 
 
-@contextmanager
-def _pinned(repository: Repository) -> Iterator[None]:
-    with collecting(repository.paths, repository.fqrn) as alone:
-        if not alone:
-            raise Conflict(f"{repository.fqrn}: garbage is collected, or another copy is made; try again later")
-        yield
+def _read_pinned(repository: Repository, stack: ExitStack, patience: float) -> Snapshot:
+    """Read what names everything else, and let nothing of that be collected until *stack* is left."""
+    deadline = time.monotonic() + patience
+    while True:
+        with repository.exclusive():
+            try:
+                snapshot = Snapshot.read(repository.storage)
+            except Conflict:
+                # cvmfs_server writes the reflog some time before the manifest, and knows nothing of our lock
+                if time.monotonic() >= deadline:
+                    raise
+            else:
+                stack.enter_context(pinned(repository.paths, repository.fqrn, _names(snapshot)))
+                return snapshot
+        time.sleep(_PAUSE_S)
+
+
+def _names(snapshot: Snapshot) -> Iterator[ContentHash]:
+    """What must not be collected while the snapshot is copied; tags' revisions are in the reflog."""
+    head = snapshot.head
+    yield from filter(None, (head.root_hash, head.certificate, head.history, head.meta_info, head.micro_catalog))
+    if snapshot.reflog is not None:
+        with Reflog.load(snapshot.reflog) as reflog:
+            yield from (ref for ref, _ in reflog.refs())
 
 
 def _read_file(path: str) -> bytes | None:
@@ -124,7 +163,7 @@ def copy_snapshot(
     head, progress = snapshot.head, progress or Progress()
     report = CopyReport(head.fqrn, head.revision)
     with closing(Marker(objects, folder)) as marker:
-        _mark(snapshot, objects, marker)
+        _mark(snapshot, objects, marker, report)
         progress.begin(FOLDERS)
         try:
             for number in range(FOLDERS):
@@ -148,7 +187,7 @@ def finish_copy(snapshot: Snapshot, target: Target) -> None:
     target.write(MANIFEST_PATH, snapshot.manifest)
 
 
-def _mark(snapshot: Snapshot, objects: ObjectStore, marker: Marker) -> None:
+def _mark(snapshot: Snapshot, objects: ObjectStore, marker: Marker, report: CopyReport) -> None:
     head = snapshot.head
     marker.mark(head.root_hash)
     marker.add((head.certificate, head.history, head.meta_info, head.micro_catalog))
@@ -167,10 +206,13 @@ def _mark(snapshot: Snapshot, objects: ObjectStore, marker: Marker) -> None:
             # the check of a repository tells what of its past is missing: it can be served and copied without
             if not objects.has(ref):
                 continue
-            if ref.suffix is Suffix.CATALOG:
-                marker.mark(ref)
-            else:
+            if ref.suffix is not Suffix.CATALOG:
                 marker.add((ref,))
+                continue
+            try:
+                marker.mark(ref)
+            except MissingObject as error:
+                report.missing.append(f"of a former revision: {error}")
 
 
 def _copy_object(name: ContentHash, objects: ObjectStore, target: Target, report: CopyReport) -> None:

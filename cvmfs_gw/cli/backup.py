@@ -1,7 +1,8 @@
 """``cvmfs-gw export FQRN TARGET`` and ``import FQRN --from STORAGE --keys DIR``: backup, and moving to another machine.
 
-An export is whole, and publishing goes on meanwhile. TARGET is a folder, into which a second export brings what is new,
-or a file that ends in ``.tar``, or ``-`` for a tar archive on the standard output. Secret keys are not part of it.
+An export is whole; publishing and our collector go on meanwhile, gc and check of cvmfs_server are waited for. TARGET is
+a folder, into which a second export brings what is new, or a file that ends in ``.tar``, or ``-`` for a tar archive on
+the standard output. Secret keys are not part of it.
 
 An import takes a storage as ``cvmfs_server`` keeps it, or as an export has it, and verifies signatures and all objects.
 They are copied, or linked (one file system), or stay in place: then the storage is used where it lies. Of the former
@@ -18,7 +19,7 @@ import sys
 import time
 from contextlib import ExitStack, closing
 from dataclasses import asdict
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 from cvmfs_gw.care.adopt import Adoption, Way, adopt
 from cvmfs_gw.care.check_objects import Progress
@@ -32,12 +33,22 @@ from cvmfs_gw.text import human_size, printable
 if TYPE_CHECKING:
     from cvmfs_gw.cli.types import Subparsers
 
+WAIT_S: Final = 3600.0
+"""How long an export waits for ``cvmfs_server``, in seconds, where nothing is said."""
+
 
 def add_parser(commands: Subparsers) -> None:
     """Declare the commands."""
     parser = commands.add_parser("export", help="copy a repository, for a backup or a move", description=__doc__)
     parser.add_argument("fqrn", metavar="FQRN")
     parser.add_argument("target", metavar="TARGET", help="a folder, a file that ends in .tar, or -")
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=WAIT_S,
+        metavar="SECONDS",
+        help="how long to wait for gc or check of cvmfs_server (default: %(default).0f)",
+    )
     parser.add_argument("--json", action="store_true", help="report as JSON")
     parser.set_defaults(run=_export)
     parser = commands.add_parser("import", help="take over a Stratum 0 that was made elsewhere", description=__doc__)
@@ -80,7 +91,7 @@ def _export(arguments: argparse.Namespace, paths: SystemPaths) -> int:
         else:
             target = FolderTarget(arguments.target)
         stack.enter_context(closing(target))
-        report = export(repository, target, _progress())
+        report = export(repository, target, _progress(), patience=arguments.wait, waiting=_say_waiting)
     if arguments.target.endswith(".tar"):
         os.replace(partial, arguments.target)
     _print(report, arguments, sys.stderr if arguments.target == "-" else sys.stdout)
@@ -112,6 +123,10 @@ def _import(arguments: argparse.Namespace, paths: SystemPaths) -> int:
     }
     print(f"{report.fqrn} revision {report.revision}: {done[way]}")
     return 0
+
+
+def _say_waiting(what: str) -> None:
+    print(f"{what}: waiting", file=sys.stderr, flush=True)
 
 
 def _progress() -> Progress:

@@ -11,7 +11,7 @@ Who lets go of *change* and wants it again at once (a collector between two batc
 whoever was waiting has already: so nobody starves.
 
 ``cvmfs_server`` knows nothing of these; its own marks in the spool folder are respected by :func:`busy_with`, and
-:func:`collecting` sets the one that keeps its collector and its check away.
+:func:`collecting` and :func:`copying` share the one that keeps its collector and its check away.
 
 Source: flock(2); ``in_transaction.lock``, a flag, and ``is_publishing.lock`` and ``is_collecting.lock``, which their
 owners hold locked and then remove.
@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
@@ -30,6 +31,8 @@ from cvmfs_gw.paths import SystemPaths
 _TRANSACTION: Final = "in_transaction.lock"
 _PUBLISHING: Final = "is_publishing.lock"
 _COLLECTING: Final = "is_collecting.lock"
+_PAUSE_S: Final = 0.2
+"""How often to look whether ``cvmfs_server`` is done."""
 
 
 @contextmanager
@@ -57,20 +60,69 @@ def exclusive(paths: SystemPaths, fqrn: str) -> Iterator[int]:
 @contextmanager
 def collecting(paths: SystemPaths, fqrn: str) -> Iterator[bool]:
     """Be the only collector of the repository; yields False, and nothing is locked, if there is another."""
+    folder = pins_folder(paths, fqrn)
+    os.makedirs(folder, exist_ok=True)
+    with _kept_away(paths, fqrn) as alone:
+        descriptor = _open(folder)
+        try:
+            yield alone and lock_now(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def copying(
+    paths: SystemPaths, fqrn: str, patience: float = 0.0, waiting: Callable[[], None] = lambda: None
+) -> Iterator[bool]:
+    """Keep collector and check of ``cvmfs_server`` away while a copy is made; our collector and other copies go on.
+
+    If one of them is at work, waits for it up to *patience* seconds, and calls *waiting* once; then yields False.
+    """
+    deadline, told = time.monotonic() + patience, False
+    while True:
+        with _kept_away(paths, fqrn) as alone:
+            if alone or time.monotonic() >= deadline:
+                yield alone
+                return
+        if not told:
+            waiting()
+            told = True
+        time.sleep(_PAUSE_S)
+
+
+def pins_folder(paths: SystemPaths, fqrn: str) -> str:
+    """Where copies note what they need; whoever collects here holds it locked."""
+    return os.path.join(paths.repository_spool(fqrn), "pins")
+
+
+@contextmanager
+def _kept_away(paths: SystemPaths, fqrn: str) -> Iterator[bool]:
+    """Keep collector and check of ``cvmfs_server`` away, which want the lock alone; yields False if one is at work."""
     path = os.path.join(paths.repository_spool(fqrn), _COLLECTING)
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        if not _lock_now(descriptor):
-            yield False
-            return
+    while True:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            yield True
+            got = lock_now(descriptor, fcntl.LOCK_SH)
+            if got and not _is_file(descriptor, path):
+                continue  # whoever held it has removed it: it keeps nobody away any more
+            try:
+                yield got
+            finally:
+                # the last to leave removes it
+                if got and lock_now(descriptor) and _is_file(descriptor, path):
+                    with suppress(OSError):
+                        os.unlink(path)
+            return
         finally:
-            with suppress(FileNotFoundError):
-                os.unlink(path)
-    finally:
-        os.close(descriptor)
+            os.close(descriptor)
+
+
+def _is_file(descriptor: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def busy_with(paths: SystemPaths, fqrn: str) -> str:
@@ -87,14 +139,15 @@ def busy_in(spool: str) -> str:
     except (FileNotFoundError, NotADirectoryError):
         return ""
     try:
-        return "" if _lock_now(descriptor) else "cvmfs_server is publishing"
+        return "" if lock_now(descriptor) else "cvmfs_server is publishing"
     finally:
         os.close(descriptor)
 
 
-def _lock_now(descriptor: int) -> bool:
+def lock_now(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
+    """Lock an open file, unless somebody else does; returns whether it is locked."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

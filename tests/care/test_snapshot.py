@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import tarfile
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 
 from cvmfs_gw.care.adopt import Adoption, adopt
 from cvmfs_gw.care.check import CheckOptions, check_repository
-from cvmfs_gw.care.gc import Policy
+from cvmfs_gw.care.gc import Collection, Policy
 from cvmfs_gw.care.resign import resign_whitelist
 from cvmfs_gw.care.snapshot import CONFIGURATION_PATH, CopyReport, export
 from cvmfs_gw.care.targets import FolderTarget, TarTarget
@@ -22,7 +24,7 @@ from cvmfs_gw.engine.repository import MANIFEST_PATH, Repository
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_objstore.compression import deflate
 from cvmfs_objstore.hashes import ContentHash, Suffix
-from tests.care.collecting import IGNORED, Past, content_of
+from tests.care.collecting import HOUR, IGNORED, Past, content_of
 from tests.engine.repositories import FQRN, everything, files
 
 
@@ -80,59 +82,156 @@ def test_what_is_new_is_added(past: Past, tmp_path: Path) -> None:
     check(move(past, folder, str(tmp_path / "other")), past.now)
 
 
-def test_publishing_goes_on(past: Past, tmp_path: Path) -> None:
-    """Publishers publish and a collector tries, all the time: each copy is a revision that there was, and whole."""
+def test_publishing_and_collecting_go_on(past: Past, tmp_path: Path) -> None:
+    """Publishers publish and a collector collects, all the time: each copy is a revision that there was, and whole."""
     stop = threading.Event()
     published = {past.repository().head().root_hash}
-    collected: list[str] = []
+    collected = 0
 
     def publish() -> None:
+        nonlocal collected
         number = 0
         while not stop.is_set():
             number += 1
             request = past.upload({"/f": b"%d" % (number % 9), f"/d{number % 5}": b"x%d" % number})
             published.add(past.engine.commit(request).root_hash)
-            try:
-                past.collect(Policy(revisions=0), oldest_lease=past.now + 10**6)
-                collected.append("done")
-            except Conflict:
-                collected.append("refused")
+            past.collect(Policy(revisions=0), oldest_lease=past.now + 10**6)
+            collected += 1
 
     publisher = threading.Thread(target=publish)
     publisher.start()
+    made = 5
     try:
-        made = 0
-        while made < 5:
-            try:
-                report = copy(past, str(tmp_path / f"copy{made}"))
-            except Conflict:
-                continue  # a collector was at work
-            assert report.missing == []
-            made += 1
+        for number in range(made):
+            assert copy(past, str(tmp_path / f"copy{number}")).missing == []
     finally:
         stop.set()
         publisher.join()
+    assert collected, "nobody waits for copies"
     for number in range(made):
         moved = move(past, str(tmp_path / f"copy{number}"), str(tmp_path / f"other{number}"))
         check(moved, past.now)
         assert moved.head().root_hash in published
 
 
-def test_collector_waits_for_a_copy(past: Past, tmp_path: Path) -> None:
-    tried: list[bool] = []
+class Meddling(FolderTarget):
+    """Something happens before the first object is copied."""
 
-    class Meddling(FolderTarget):
-        def add(self, *arguments: object) -> None:
-            if not tried:
-                tried.append(True)
-                with pytest.raises(Conflict):
-                    past.collect(Policy(revisions=0))
-            super().add(*arguments)  # type: ignore[arg-type]
+    def __init__(self, folder: str, meddle: Callable[[], object]) -> None:
+        super().__init__(folder)
+        self._meddle: Callable[[], object] | None = meddle
 
-    with closing(Meddling(str(tmp_path / "copy"))) as target:
+    def add(self, *arguments: object) -> None:
+        if self._meddle is not None:
+            meddle, self._meddle = self._meddle, None
+            meddle()
+        super().add(*arguments)  # type: ignore[arg-type]
+
+
+def test_collector_leaves_what_a_copy_needs(past: Past, tmp_path: Path) -> None:
+    """Nothing of a condemned revision goes while it is copied, and all of it afterwards."""
+    past.commit({"/f": b"5"})
+    past.now += 10 * HOUR
+
+    def collect() -> None:
+        assert past.collect(Policy(revisions=0)).condemned_revisions == 0
+        assert past.has(b"3")
+
+    with closing(Meddling(str(tmp_path / "copy"), collect)) as target:
         assert export(past.repository(), target).missing == []
-    assert tried
+    check(move(past, str(tmp_path / "copy"), str(tmp_path / "other")), past.now)
+    assert past.collect(Policy(revisions=0)).condemned_revisions > 0
+    assert not past.has(b"3")
+
+
+def test_copy_that_begins_while_garbage_is_marked(past: Past, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After everything was marked, before anything goes: the collector looks again."""
+    past.commit({"/f": b"5"})
+    past.now += 10 * HOUR
+    begun = threading.Event()
+    go_on = threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        assert go_on.wait(60)
+
+    def make() -> None:
+        with closing(Meddling(str(tmp_path / "copy"), wait)) as target:
+            assert export(past.repository(), target).missing == []
+
+    copying = threading.Thread(target=make)
+    forget = Collection.forget
+
+    def late(self: Collection) -> None:
+        copying.start()
+        assert begun.wait(60)
+        forget(self)
+
+    monkeypatch.setattr(Collection, "forget", late)
+    try:
+        past.collect(Policy(revisions=0))
+        assert past.has(b"3")
+    finally:
+        go_on.set()
+        copying.join()
+    check(move(past, str(tmp_path / "copy"), str(tmp_path / "other")), past.now)
+
+
+def test_former_revision_that_is_not_whole(past: Past, tmp_path: Path) -> None:
+    """Neither a copy nor the collector stops at it; what it shares with others is copied, and kept, all the same."""
+    repository = past.repository()
+    past.commit({"/m": b"/", "/m/x": b"lost"}, nest=("/m",))
+    with repository.catalogs.load(repository.head().root_hash) as root:
+        lost = root.nested()["/m"].hash
+    past.commit({"/m/x": b"found"})
+    past.commit({"/m/x": b"and kept"})
+    os.unlink(os.path.join(past.paths.repository_storage(FQRN), lost.path))
+    report = copy(past, str(tmp_path / "copy"))
+    assert [line for line in report.missing if str(lost) in line] == report.missing != []
     past.collect(Policy(revisions=0))
+    assert content_of(past.repository(), "/n/big") == b"onethree"
+
+
+def test_copies_wait_for_the_others_collector(past: Past, tmp_path: Path) -> None:
+    """``cvmfs_server gc`` and ``check`` hold their lock alone and know of no copies: they come one after the other."""
+    lock = Path(past.paths.repository_spool(FQRN), "is_collecting.lock")
+    told: list[str] = []
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(Conflict, match="cvmfs_server"):
+            copy(past, str(tmp_path / "copy"))
+
+        def end(what: str) -> None:
+            told.append(what)
+            lock.unlink()
+            file.close()
+
+        with closing(FolderTarget(str(tmp_path / "copy"))) as target:
+            assert export(past.repository(), target, patience=60, waiting=end).missing == []
+    assert len(told) == 1
+
+    def refused() -> None:
+        with lock.open() as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        copy(past, str(tmp_path / "second"))
+        with lock.open() as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    with closing(Meddling(str(tmp_path / "third"), refused)) as target:
+        export(past.repository(), target)
+    assert not lock.exists()
+
+
+def test_copies_wait_for_a_signature(past: Past, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``cvmfs_server`` writes reflog and manifest one after the other."""
+    path = Path(past.paths.repository_storage(FQRN), ".cvmfsreflog")
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"x")
+    with pytest.raises(Conflict, match="reflog"):
+        copy(past, str(tmp_path / "copy"))
+    monkeypatch.setattr("cvmfs_gw.care.snapshot.time.sleep", lambda _: path.write_bytes(whole))
+    with closing(FolderTarget(str(tmp_path / "copy"))) as target:
+        assert export(past.repository(), target, patience=60).missing == []
 
 
 def test_broken_off(past: Past, tmp_path: Path) -> None:
@@ -205,7 +304,7 @@ def test_import_of_what_is_not_trusted(past: Past, tmp_path: Path, keys: str) ->
         path.write_bytes(whole[str(path)])
     path = Path(folder, ".cvmfsreflog")
     path.write_bytes(path.read_bytes() + b"x")
-    with pytest.raises(ConfigurationError, match="reflog"):
+    with pytest.raises(Conflict, match="reflog"):
         move(past, folder, other)
     path.write_bytes(whole[str(path)])
     past.now += 40 * 86_400

@@ -17,6 +17,7 @@ from cvmfs_gw.engine.repository import Repository as Opened
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_objstore.formats.keychain import Certificate, RepositoryKey
 from cvmfs_objstore.formats.reflog import Reflog
+from tests.e2e.stratum0 import Stratum0
 from tests.e2e.world import NOBODY, Repository, World
 
 FQRN = "care.example.org"
@@ -208,30 +209,20 @@ def test_inside_statistics_and_keys(world: World) -> None:
 
 def test_import_of_theirs(world: World) -> None:
     """A Stratum 0 that ``cvmfs_server`` has made and published to, served by our web server, is taken over."""
-    fqrn = "theirs.example.org"
     world.mkfs(FQRN)
     world.serve()
-    storage = world.root / "srv/cvmfs"
-    machine = world.machine("theirs", {"/srv/cvmfs": str(storage)})
-    web = f"http://127.0.0.1:{world.web_port}/cvmfs/{fqrn}"
-    # it wants an Apache to be there, though it is told not to use it
-    machine.write("/srv/keys/service", "#!/bin/sh\n", 0o755)
-    machine.shell("mount --bind /srv/keys/service /usr/sbin/service")
-    machine.run("cvmfs_server", "mkfs", "-p", "-z", "-w", web, "-o", "root", fqrn)
+    theirs = Stratum0(world, "theirs.example.org", "-z")
+    fqrn, other = theirs.fqrn, str(world.root / "other")
     for number in range(2):
-        machine.run("cvmfs_server", "transaction", fqrn)
-        machine.shell(
-            f"cd /cvmfs/{fqrn} && mkdir -p d n && echo {number} > d/file && ln -sf file d/link"
-            f" && touch n/.cvmfscatalog && head -c 20000000 /dev/zero > n/large-{number}"
+        theirs.publish(
+            f"mkdir -p d n && echo {number} > d/file && ln -sf file d/link"
+            f" && touch n/.cvmfscatalog && head -c 20000000 /dev/zero > n/large-{number}",
+            f"tag-{number}",
         )
-        machine.run("cvmfs_server", "publish", "-a", f"tag-{number}", fqrn)
-    keys, other = world.folder / "keys", str(world.root / "other")
-    keys.mkdir()
-    for kind in ("pub", "crt", "key", "masterkey"):
-        path = keys / f"{fqrn}.{kind}"
-        path.write_bytes(machine.path(f"/etc/cvmfs/keys/{fqrn}.{kind}").read_bytes())
-        shutil.chown(path, NOBODY, NOBODY)
-    world.program("--root", other, "import", fqrn, "--from", str(storage / fqrn), "-k", str(keys), "-w", web)
+    said = theirs.adopt("--link", root=other).output
+    assert "taken: CVMFS_AUTO_GC=true" in said
+    assert "no meaning here: CVMFS_UNION_FS_TYPE=overlayfs (nothing is mounted here)" in said
+    assert "unknown" not in said, "all that mkfs writes is known"
     assert "no problems found" in world.program("--root", other, "check", "-i", "-a", fqrn).output
     listed = [
         json.loads(line)
@@ -243,4 +234,4 @@ def test_import_of_theirs(world: World) -> None:
     tags = world.program("--root", other, "tag", "list", fqrn).output
     assert "tag-0" in tags
     assert "tag-1" in tags
-    machine.run("cvmfs_server", "rmfs", "-f", fqrn)
+    theirs.close()

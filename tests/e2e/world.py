@@ -152,10 +152,10 @@ class World:
     def gateway(self) -> str:
         return f"http://127.0.0.1:{self.port}/api/v1"
 
-    def program(self, *arguments: str, timeout: float = 120) -> Finished:
+    def program(self, *arguments: str, expect: int | None = 0, timeout: float = 120) -> Finished:
         """Run ``cvmfs-gw`` on the server."""
         name = f"cvmfs-gw {' '.join(arguments)}"
-        return run_command(unprivileged([*self._program(), *arguments]), name=name, timeout=timeout)
+        return run_command(unprivileged([*self._program(), *arguments]), name=name, expect=expect, timeout=timeout)
 
     def _program(self) -> list[str]:
         return [str(Path(sys.executable).parent / "cvmfs-gw"), "--root", str(self.root)]
