@@ -44,6 +44,11 @@ class SystemPaths:
         return self._below("etc/cvmfs/notify/config.json")
 
     @property
+    def client_configuration(self) -> str:
+        """The folder of what clients on this machine are told, as ``default.local``."""
+        return self._below("etc/cvmfs")
+
+    @property
     def keys(self) -> str:
         """The folder of all repositories' keys."""
         return self._below("etc/cvmfs/keys")

@@ -1,7 +1,7 @@
 """``cvmfs-gw doctor [FQRN ...]``: say what is wrong with configuration, machine and web server, and how to mend it.
 
-Looks at the gateway and at all of its repositories, or at those that are named. Changes nothing. Exit code 0 if there
-are no errors (warnings may be), 1 if there are.
+Looks at the gateway and at all of its repositories, or at those that are named, directly and through the proxies of
+clients on this machine. Changes nothing. Exit code 0 if there are no errors (warnings may be), 1 if there are.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from cvmfs_gw.care.faults import Severity
 from cvmfs_gw.doctor.findings import Finding
 from cvmfs_gw.doctor.machine import examine_gateway
+from cvmfs_gw.doctor.proxies import configured_proxies, examine_proxy, normal_url
 from cvmfs_gw.doctor.repository import examine_repository
 from cvmfs_gw.doctor.website import examine_url
 from cvmfs_gw.paths import SystemPaths
@@ -29,6 +30,13 @@ def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
     parser = commands.add_parser("doctor", help="what is wrong, and how to mend it", description=__doc__)
     parser.add_argument("fqrns", nargs="*", metavar="FQRN", help="default: all that the gateway serves")
+    parser.add_argument(
+        "-p",
+        "--proxy",
+        action="append",
+        metavar="URL",
+        help="look through this one (default: what clients are told)",
+    )
     parser.add_argument("--no-web", action="store_true", help="ask nothing of the repositories' URLs")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(run=run)
@@ -43,6 +51,8 @@ def run(arguments: argparse.Namespace, paths: SystemPaths) -> int:
         findings += found
         if repository is not None and not arguments.no_web:
             findings += examine_url(repository, time.time())
+            for proxy in arguments.proxy or configured_proxies(repository, paths):
+                findings += examine_proxy(repository, normal_url(proxy), time.time())
     findings.sort(key=lambda finding: finding.severity is not Severity.ERROR)
     errors = sum(finding.severity is Severity.ERROR for finding in findings)
     if arguments.json:

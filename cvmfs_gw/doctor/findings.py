@@ -60,6 +60,23 @@ class FindingKind(Enum):
         "switch them off for .cvmfs* (FileETag none, Header unset Last-Modified)",
         Severity.WARNING,
     )
+    PROXY = (
+        "the repository cannot be read through a proxy",
+        "correct CVMFS_HTTP_PROXY, or let the proxy ask the web server (Squid: http_access, cache_peer)",
+    )
+    PROXY_STALE = (
+        "a proxy keeps the manifest for too long: clients hear late of what is published",
+        "let it obey max-age (Squid: no refresh_pattern with override-expire for .cvmfspublished), and purge it",
+    )
+    PROXY_CHANGES = (
+        "a proxy gives something else than the web server does: clients refuse it",
+        "let it hand on what it gets (no scanner, no compression, no error page with status 200)",
+    )
+    PROXY_NOT_FOUND = (
+        "a proxy remembers that an object was not there: clients that asked for it before are refused for a while",
+        "let it forget at once (Squid: negative_ttl 0)",
+        Severity.WARNING,
+    )
     NOT_REPLICABLE = (
         ".cvmfs_master_replica is not there: publishers' mkfs through a gateway fails, and Stratum 1 servers refuse it",
         "touch .cvmfs_master_replica in the storage",

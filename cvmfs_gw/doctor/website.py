@@ -23,7 +23,7 @@ SKEW_S: Final = 60.0
 """How far clocks may differ, in seconds."""
 LONGEST_S: Final = 61
 """For how long a proxy may keep the manifest, in seconds."""
-_TIMEOUT: Final = urllib3.Timeout(connect=5, read=15)
+TIMEOUT: Final = urllib3.Timeout(connect=5, read=15)
 _MAX_MANIFEST: Final = 1 << 16
 _MAX_AGE: Final = re.compile(r"(?:s-maxage|max-age)\s*=\s*\"?(\d{1,9})", re.ASCII)
 
@@ -31,7 +31,7 @@ _MAX_AGE: Final = re.compile(r"(?:s-maxage|max-age)\s*=\s*\"?(\d{1,9})", re.ASCI
 def examine_url(repository: Repository, now: float) -> list[Finding]:
     """What is wrong with the repository's URL at *now*, in seconds since the epoch. Waits for the network."""
     url = repository.configuration().stratum0.rstrip("/")
-    with urllib3.PoolManager(retries=False, timeout=_TIMEOUT) as pool:
+    with urllib3.PoolManager(retries=False, timeout=TIMEOUT) as pool:
         try:
             with pool.request("GET", f"{url}/{MANIFEST_PATH}", preload_content=False) as reply:
                 data = reply.read(_MAX_MANIFEST)

@@ -11,8 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,107 +20,10 @@ import pytest
 from cvmfs_gw.care.resign import resign_whitelist
 from cvmfs_gw.cli import main
 from cvmfs_gw.doctor.findings import FindingKind
-from cvmfs_gw.engine.create import RepositoryOptions, create_repository
-from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.engine.tags import add_tag
 from cvmfs_gw.paths import SystemPaths
+from tests.doctor.patients import Patient, Say
 from tests.engine.repositories import FQRN, make_keys
-
-
-class Site:
-    """A web server for one repository whose headers can be set."""
-
-    def __init__(self) -> None:
-        self.root = ""
-        self.headers = {"Cache-Control": "max-age=61"}
-        self.manifest: bytes | None = None
-        self.ahead = 0.0
-        site = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                path = Path(site.root + self.path)
-                if not path.is_file():
-                    self.send_response_only(404)
-                    self.end_headers()
-                    return
-                data = site.manifest if site.manifest and path.name == ".cvmfspublished" else path.read_bytes()
-                self.send_response_only(200)
-                for name, value in site.headers.items():
-                    self.send_header(name, value)
-                self.send_header("Date", formatdate(time.time() + site.ahead, usegmt=True))
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                if self.command == "GET":
-                    self.wfile.write(data)
-
-            do_HEAD = do_GET
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-
-
-@pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> str:
-    paths = SystemPaths(str(tmp_path_factory.mktemp("keys")))
-    make_keys(FQRN, paths)
-    return paths.keys
-
-
-class Patient:
-    """A repository in good order, a gateway's configuration, and a web server."""
-
-    def __init__(self, root: str, keys: str, site: Site) -> None:
-        self.site = site
-        self.paths = SystemPaths(root)
-        options = RepositoryOptions(site.url, keys=keys, garbage_collection=True)
-        create_repository(FQRN, self.paths, {}, options, time.time() - 60)
-        self.repository = Repository(FQRN, self.paths, {}, durable=False)
-        resign_whitelist(self.repository, time.time())
-        self.storage = Path(self.paths.repository_storage(FQRN))
-        self.spool = Path(self.paths.repository_spool(FQRN))
-        site.root = str(self.storage)
-        access = json.loads(Path(self.paths.access_config).read_text())
-        access.setdefault("keys", []).append({"type": "plain_text", "id": "boss", "secret": "x" * 20, "admin": True})
-        Path(self.paths.access_config).write_text(json.dumps(access))
-        with closing(socket.socket()) as free:
-            free.bind(("", 0))
-            self.settings(port=free.getsockname()[1])
-
-    def settings(self, **settings: object) -> None:
-        path = Path(self.paths.user_config)
-        path.write_text(json.dumps({**(json.loads(path.read_text()) if path.exists() else {}), **settings}))
-
-    def configure(self, line: str) -> None:
-        with open(self.paths.server_conf(FQRN), "a", encoding="utf-8") as file:
-            file.write(line + "\n")
-
-
-@pytest.fixture
-def patient(tmp_path: Path, keys: str) -> Iterator[Patient]:
-    site = Site()
-    thread = threading.Thread(target=site.server.serve_forever)
-    thread.start()
-    yield Patient(str(tmp_path / "root"), keys, site)
-    site.server.shutdown()
-    thread.join()
-    site.server.server_close()
-
-
-Say = Callable[..., tuple[int, list[dict[str, str]]]]
-
-
-@pytest.fixture
-def say(patient: Patient, capsys: pytest.CaptureFixture[str]) -> Say:
-    def ask(*arguments: str) -> tuple[int, list[dict[str, str]]]:
-        capsys.readouterr()
-        code = main(["--root", patient.paths.root, "doctor", "--json", *arguments])
-        return code, json.loads(capsys.readouterr().out)["findings"]
-
-    return ask
 
 
 def test_well(patient: Patient, say: Say, capsys: pytest.CaptureFixture[str]) -> None:
@@ -318,5 +219,5 @@ def test_manifest_ahead_of_the_web_server(patient: Patient, say: Say) -> None:
 
 
 def test_every_kind_has_a_test() -> None:
-    text = Path(__file__).read_text(encoding="utf-8")
+    text = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
     assert [kind.name for kind in FindingKind if f"FindingKind.{kind.name}" not in text] == []
