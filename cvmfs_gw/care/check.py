@@ -26,7 +26,7 @@ from cvmfs_gw.care.faults import FaultKind, Faults
 from cvmfs_gw.engine.errors import EngineError
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_objstore.errors import DatabaseError, ObjectCorrupt, ObjectNotFound, ObjectTooLarge
-from cvmfs_objstore.formats.catalog import Catalog
+from cvmfs_objstore.formats.catalog import Catalog, NestedRef
 from cvmfs_objstore.formats.entry import NESTING_FLAGS, Counters, Entry
 from cvmfs_objstore.formats.history import Tag
 from cvmfs_objstore.formats.manifest import Manifest
@@ -40,13 +40,15 @@ MAX_CATALOG: Final = 4 << 30
 class CheckOptions:
     """What is looked at: the head's tree, that of *tag*, or with *every_tag* those of all tags, too.
 
-    *objects*: is everything there that entries refer to; *integrity*: read it all, as well.
+    *objects*: is everything there that entries refer to; *integrity*: read all that is stored, as well. With *subtree*,
+    the path of a nested catalog, all of that at and below it only.
     """
 
     tag: str = ""
     every_tag: bool = False
     objects: bool = True
     integrity: bool = False
+    subtree: str = ""
 
 
 @dataclass(slots=True)
@@ -76,7 +78,9 @@ def check_repository(
     progress: Progress | None = None,
     on_catalog: Callable[[str, ContentHash], None] = lambda path, ref: None,
 ) -> CheckReport:
-    """Check *repository* at the time *now*, in seconds since the epoch. Raises :exc:`EngineError` for a tag unknown.
+    """Check *repository* at the time *now*, in seconds since the epoch.
+
+    Raises :exc:`EngineError` for a tag, or a nested catalog as *subtree*, that is not there.
 
     *on_catalog* is told path and name of each catalog before it is opened, *progress* of objects.
     """
@@ -93,11 +97,16 @@ def check_repository(
     referenced = DigestSet(sizes=True)
     tree = _TreeCheck(repository, report, referenced, on_catalog)
     for ref, size, revision in _roots(head, tags, options):
-        tree.check_root(ref, size, revision)
+        if options.subtree:
+            nested = _nested_at(repository, ref, options.subtree)
+            tree.check_root(nested.hash, nested.size, path=options.subtree)
+        else:
+            tree.check_root(ref, size, revision)
     if options.objects:
-        for name in (known or set()) | tree.seen | {n for n in (head.certificate, head.history, head.meta_info) if n}:
+        named = {head.certificate, head.history, head.meta_info, *(known or ())} if not options.subtree else set()
+        for name in filter(None, named | tree.seen):
             referenced.add(name)
-        objects.check(referenced, tree.seen, integrity=options.integrity)
+        objects.check(referenced, tree.seen, integrity=options.integrity, everything=not options.subtree)
         report.stored, report.unreferenced = objects.stored, objects.unreferenced
         report.objects, report.bytes_read = objects.referenced, objects.bytes_read
         if objects.missing:
@@ -117,6 +126,19 @@ def _roots(head: Manifest, tags: list[Tag], options: CheckOptions) -> list[tuple
     return roots
 
 
+def _nested_at(repository: Repository, ref: ContentHash, path: str) -> NestedRef:
+    """How the catalog at *path* is registered, in the tree below the root catalog *ref*."""
+    while True:
+        with repository.catalogs.load(ref) as catalog:
+            nested = catalog.nested()
+        if path in nested:
+            return nested[path]
+        above = next((nested[place] for place in nested if path.startswith(f"{place}/")), None)
+        if above is None:
+            raise EngineError(f"there is no nested catalog at {path!r}")
+        ref = above.hash
+
+
 class _TreeCheck:
     """Walks catalog trees."""
 
@@ -134,9 +156,9 @@ class _TreeCheck:
         self._totals: dict[tuple[ContentHash, str], tuple[Counters, Entry | None]] = {}
         self.seen: set[ContentHash] = set()
 
-    def check_root(self, ref: ContentHash, size: int, revision: int) -> None:
-        """Check the tree below a root catalog that has *size* bytes (0: unknown) and that *revision*."""
-        self._check(ref, size, "", revision)
+    def check_root(self, ref: ContentHash, size: int, revision: int | None = None, path: str = "") -> None:
+        """Check the tree below the catalog at *path*, which has *size* bytes (0: unknown) and that *revision*."""
+        self._check(ref, size, path, revision)
 
     def _check(
         self, ref: ContentHash, size: int, path: str, revision: int | None = None

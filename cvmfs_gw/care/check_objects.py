@@ -13,6 +13,7 @@ import re
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final
 
 from cvmfs_gw.care.digests import (
@@ -78,25 +79,32 @@ class ObjectCheck:
         for name in sorted(found - wanted):
             self._faults.add(FaultKind.STRAY_FILE, f"data/{name}")
 
-    def check(self, referenced: DigestSet, read: set[ContentHash], *, integrity: bool) -> None:
-        """Look for everything in *referenced*; with *integrity*, read all that is stored but *read*."""
+    def check(self, referenced: DigestSet, read: set[ContentHash], *, integrity: bool, everything: bool = True) -> None:
+        """Look for everything in *referenced*; with *integrity*, read it, too, or *everything* that is stored.
+
+        What has been *read* is not read again.
+        """
         already = frozenset(record_of(name) for name in read)
         self._progress.begin(FOLDERS)
         pool = ThreadPoolExecutor(max(2, os.cpu_count() or 1), "check")
         try:
-            for _ in pool.map(lambda number: self._folder(number, referenced, already, integrity), range(FOLDERS)):
+            folder = partial(self._folder, referenced, already, integrity=integrity, everything=everything)
+            for _ in pool.map(folder, range(FOLDERS)):
                 pass
         finally:
             pool.shutdown(cancel_futures=True)
             self._progress.end()
 
-    def _folder(self, number: int, referenced: DigestSet, already: frozenset[bytes], integrity: bool) -> None:
+    def _folder(
+        self, referenced: DigestSet, already: frozenset[bytes], number: int, *, integrity: bool, everything: bool
+    ) -> None:
         wanted: dict[bytes, list[bytes]] = {}
         for record in referenced.folder(number):
             wanted.setdefault(_name_part(record), []).append(record)
         stored = set(self._stored(number))
         missing = wanted.keys() - stored
-        size = sum(self._read(name, wanted.get(name, ())) for name in stored - already) if integrity else 0
+        to_read = (stored if everything else stored & wanted.keys()) - already if integrity else ()
+        size = sum(self._read(name, wanted.get(name, ())) for name in to_read)
         with self._lock:
             self.stored += len(stored)
             self.referenced += len(wanted)

@@ -58,7 +58,7 @@ class FaultKind(Enum):
     CERTIFICATE_UNREADABLE = ("the certificate is no certificate", "cvmfs-gw resign --manifest stores it again")
     CERTIFICATE_NOT_LISTED = ("the certificate is not on the whitelist", _RESIGN)
     SIGNING_KEY = ("nothing can be published with the key files", "put FQRN.key and FQRN.crt into the keys folder")
-    META_INFO = ("the meta info object is missing or damaged", "cvmfs_server update-info, or " + _RESTORE)
+    META_INFO = ("the meta info object is missing or damaged", "cvmfs-gw repoinfo -f FILE")
 
     # -- reflog
     REFLOG_MISSING = ("there is no reflog", _REPAIR, "error", Repair.REFLOG)

@@ -31,6 +31,7 @@ MODULES: Final = {
     "gc": ("gc",),
     "tag": ("tag", "rollback"),
     "resign": ("resign",),
+    "repoinfo": ("repoinfo",),
     "inspect": ("inspect",),
     "backup": ("export", "import"),
     "doctor": ("doctor",),

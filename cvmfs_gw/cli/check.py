@@ -18,6 +18,7 @@ from cvmfs_gw.care.check import CheckOptions, CheckReport, check_repository
 from cvmfs_gw.care.check_objects import Progress
 from cvmfs_gw.care.faults import Repair
 from cvmfs_gw.care.repair import repair
+from cvmfs_gw.client.location import repository_path
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_gw.text import printable
@@ -32,10 +33,11 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser("check", help="look for everything that can be wrong", description=__doc__)
     parser.add_argument("fqrn", help="the repository")
     parser.add_argument("-i", "--integrity", action="store_true", help="read, hash and inflate every object, too")
-    parser.add_argument("--repair", action="store_true", help="mend counters, link counts, reflog, folders")
+    parser.add_argument("--repair", action="store_true", help="mend counters, link counts, reflog, branches, folders")
     parser.add_argument("--json", action="store_true", help="report as JSON")
     parser.add_argument("-t", "--tag", default="", metavar="NAME", help="look at the tree of a tag, not at the head's")
     parser.add_argument("-a", "--all-tags", action="store_true", help="look at the trees of all tags, too")
+    parser.add_argument("-s", "--subtree", default="", metavar="PATH", help="at and below this nested catalog only")
     parser.add_argument("--no-objects", action="store_true", help="do not ask whether the objects are there")
     parser.add_argument("-v", "--verbose", action="store_true", help="say which catalog is looked at")
     parser.set_defaults(run=run)
@@ -48,6 +50,7 @@ def run(arguments: argparse.Namespace, paths: SystemPaths) -> int:
         every_tag=arguments.all_tags,
         objects=not arguments.no_objects or arguments.integrity,
         integrity=arguments.integrity,
+        subtree=repository_path(arguments.subtree),
     )
     repository = Repository(arguments.fqrn, paths, os.environ)
 

@@ -1,4 +1,4 @@
-"""``cvmfs-gw tag list|branches|add|remove|move`` and ``rollback``: revisions by name.
+"""``cvmfs-gw tag list|show|branches|add|remove|move`` and ``rollback``: revisions by name.
 
 A revision is said as a tag, as ``@NUMBER`` of a tagged one, or as the hash of its root catalog; nothing is the head.
 """
@@ -11,7 +11,8 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from cvmfs_gw.cli.text import branch_as_json, branches_as_lines, tag_as_json, tag_as_line
+from cvmfs_gw.cli.text import branch_as_json, branches_as_lines, moment, tag_as_json, tag_as_line
+from cvmfs_gw.engine.errors import TagError
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.engine.tags import add_tag, find_root, list_branches, list_tags, move_tag, remove_tags, rollback
 from cvmfs_gw.paths import SystemPaths
@@ -29,6 +30,11 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("fqrn")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(run=_list)
+    parser = actions.add_parser("show", help="one tag, with all that it says")
+    parser.add_argument("fqrn")
+    parser.add_argument("name")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(run=_show)
     parser = actions.add_parser("branches", help="all branches, each below the one that it comes from")
     parser.add_argument("fqrn")
     parser.add_argument("--json", action="store_true", help="as JSON")
@@ -62,6 +68,21 @@ def _list(arguments: argparse.Namespace, paths: SystemPaths) -> int:
         return 0
     for tag in tags:
         print(tag_as_line(tag))
+    return 0
+
+
+def _show(arguments: argparse.Namespace, paths: SystemPaths) -> int:
+    tag = next((tag for tag in list_tags(_open(arguments, paths)) if tag.name == arguments.name), None)
+    if tag is None:
+        raise TagError(f"there is no tag {arguments.name!r}")
+    shown = tag_as_json(tag)
+    if arguments.json:
+        print(json.dumps(shown, indent=2))
+        return 0
+    shown |= {"timestamp": f"{moment(tag.timestamp)} UTC", "size": f"{tag.size} bytes (root catalog)"}
+    shown["branch"] = shown["branch"] or "(default)"
+    for name, value in shown.items():
+        print(f"{name:<12} {value}".rstrip())
     return 0
 
 

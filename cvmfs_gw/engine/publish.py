@@ -234,8 +234,9 @@ class Publication:
         self,
         edit_tags: Callable[[History], None] | None = None,
         edit_reflog: Callable[[Reflog], None] | None = None,
+        meta_info: ContentHash | None = None,
     ) -> Manifest:
-        """Keep the root catalog and its revision, and change tags or reflog; sign again. Returns the new head.
+        """Keep the root catalog and its revision; change tags, reflog or meta info; sign again. Returns the new head.
 
         Clients do not notice: for them, a manifest with the revision that they have is no news.
         """
@@ -243,7 +244,8 @@ class Publication:
             edit_tags(self._history)
         if edit_reflog is not None:
             edit_reflog(self._reflog)
-        return self._swap(self._head, (self._head.root_hash,), new_history=edit_tags is not None)
+        head = self._head if meta_info is None else replace(self._head, meta_info=meta_info)
+        return self._swap(head, (head.root_hash,), new_history=edit_tags is not None)
 
     def _swap(self, manifest: Manifest, refs: Iterable[ContentHash | None], *, new_history: bool) -> Manifest:
         repository, head = self._repository, self._head
@@ -256,7 +258,7 @@ class Publication:
         # Replicas unpack and compress certificates again under the same name, so the encoder must be the stock one.
         certificate = repository.objects.add(self.certificate.pem, algorithm, Suffix.CERTIFICATE, deflate=deflate)
         repository.storage.sync()
-        for ref in (*refs, certificate, history, head.meta_info):
+        for ref in (*refs, certificate, history, manifest.meta_info):
             if ref is not None:
                 self._reflog.add(ref, int(self._now))
         manifest = replace(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,22 @@ def test_tag(tmp_path: Path, keys: str) -> None:
     assert not check(repository, CheckOptions(every_tag=True)).ok
     with pytest.raises(EngineError, match="no tag 'none'"):
         check(repository, CheckOptions(tag="none"))
+
+
+def test_subtree(tmp_path: Path, keys: str) -> None:
+    """What is at and below a nested catalog is looked at, and nothing else."""
+    repository = build(str(tmp_path / "root"), keys)
+    whole, subtree = check(repository), CheckOptions(integrity=True, subtree="/a/n/m")
+    report = check(repository, subtree)
+    assert (report.catalogs, report.entries) == (1, 3)
+    assert check(repository, replace(subtree, subtree="/a/n")).catalogs == 2
+    assert 0 < report.bytes_read < whole.bytes_read
+    for name, ok in (("object-gone", True), ("object-corrupt", False)):
+        DAMAGES[[damage.name for damage in DAMAGES].index(name)].do(repository)
+        assert check(repository, subtree).ok is ok
+    for nowhere in ("/a", "/a/n/m/bottom", "/none"):
+        with pytest.raises(EngineError, match="no nested catalog"):
+            check(repository, replace(subtree, subtree=nowhere))
 
 
 def test_empty_repository(tmp_path: Path, keys: str) -> None:

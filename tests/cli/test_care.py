@@ -83,6 +83,15 @@ def test_tags(past: Past, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*root, "tag", "list", FQRN, "--json"]) == 0
     tags = {tag["name"]: tag for tag in json.loads(capsys.readouterr().out)}
     assert (tags["here"]["revision"], tags["here"]["description"]) == (2, "a note")
+    assert main([*root, "tag", "show", FQRN, "here", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == tags["here"]
+    assert main([*root, "tag", "show", FQRN, "here"]) == 0
+    assert "branch       (default)\ndescription  a note\n" in capsys.readouterr().out
+    assert main([*root, "tag", "show", FQRN, "none"]) == 1
+    assert main([*root, "tag", "branches", FQRN]) == 0
+    assert capsys.readouterr().out == "(default)  @0\n"
+    assert main([*root, "tag", "branches", FQRN, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
     assert main([*root, "tag", "remove", FQRN, "here"]) == 0
     assert main([*root, "tag", "list", FQRN]) == 0
     assert "here" not in capsys.readouterr().out.splitlines()[-1]
@@ -101,6 +110,17 @@ def test_resign(past: Past, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(past, "resign", "-d", "7", "--only-own") == 0
     assert run(past, "resign", "--show") == 0
     assert "in 6 days" in capsys.readouterr().out
+
+
+def test_meta_info(past: Past, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "info.json"
+    file.write_text('{"administrator": "Jo"}')
+    assert run(past, "repoinfo", "-f", str(file)) == 0
+    capsys.readouterr()
+    assert run(past, "repoinfo") == 0
+    assert json.loads(capsys.readouterr().out) == {"administrator": "Jo"}
+    file.write_text("none")
+    assert run(past, "repoinfo", "-f", str(file)) == 1
 
 
 def test_times() -> None:
@@ -148,6 +168,15 @@ def test_export_and_import(past: Past, tmp_path: Path, capsys: pytest.CaptureFix
     assert f"{FQRN} revision 5" in capsys.readouterr().out
     words = ["--root", other, "import", FQRN, "--from", copy, "-k", past.paths.keys]
     assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "taken: CVMFS_GARBAGE_COLLECTION=true\n" in said
+    assert "no meaning here: CVMFS_UNION_FS_TYPE=overlayfs (nothing is mounted here)\n" in said
+    assert f"{FQRN} revision 5: " in said.splitlines()[-1]
+    third = ["--root", str(tmp_path / "fourth"), *words[2:], "--link", "--trust-objects", "--json"]
+    assert main(third) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["copied"] == report["objects"]
+    assert {setting["fate"] for setting in report["settings"]} == {"taken", "decided anew", "no meaning here"}
     assert main(words) == 1, "it is there"
     assert main(["--root", other, "check", "-i", FQRN]) == 0
     assert main(["--root", other, "doctor", "--no-web", FQRN]) == 0
