@@ -1,32 +1,30 @@
 """One catalog, looked through row by row: every fault that can be seen without opening another one.
 
+What an entry says by itself is for :mod:`cvmfs_gw.care.check_entry`; here is what rows say of each other.
+
 Everything is believed of a catalog but that SQLite can read it: rows may hold any type, point anywhere, and form rings.
 
 Source: what ``cvmfs_swissknife check`` demands. Divergence: also found here are keys that are not those of their paths
-(it looks entries up by parent and never sees them), rows of impossible types, chunks that belong to nothing, hard link
-groups in several directories, and extended attributes that do not unpack.
+(it looks entries up by parent and never sees them), rows of impossible types, chunks that belong to nothing, and hard
+link groups in several directories.
 """
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from cvmfs_gw.care.check_entry import entry_faults, is_name
 from cvmfs_gw.care.faults import FaultKind
-from cvmfs_objstore.compression import Compression
 from cvmfs_objstore.errors import FormatError, InvalidHash
 from cvmfs_objstore.formats.catalog import ENTRY_COLUMNS, Catalog, NestedRef
 from cvmfs_objstore.formats.entry import (
     COUNTER_NAMES,
     FLAG_BIND_MOUNTPOINT,
-    FLAG_CHUNKED,
     FLAG_DIRECT_IO,
     FLAG_DIRECTORY,
     FLAG_EXTERNAL,
-    FLAG_FILE,
-    FLAG_LINK,
     FLAG_MOUNTPOINT,
     FLAG_NESTED_ROOT,
     FLAG_SPECIAL,
@@ -37,7 +35,6 @@ from cvmfs_objstore.formats.entry import (
     PathKey,
     parent_path,
     path_key,
-    unpack_xattrs,
 )
 from cvmfs_objstore.hashes import ContentHash, Suffix
 
@@ -61,16 +58,16 @@ _ORPHANED_CHUNKS: Final = (
     " ON e.md5path_1 = c.md5path_1 AND e.md5path_2 = c.md5path_2 WHERE e.flags IS NULL OR NOT e.flags & 64"
 )
 _SHOWN_ROWS: Final = 20
-_KIND_FLAGS: Final = {
-    Kind.DIRECTORY: FLAG_DIRECTORY,
-    Kind.FILE: FLAG_FILE,
-    Kind.SYMLINK: FLAG_FILE | FLAG_LINK,
-    Kind.SPECIAL: FLAG_FILE | FLAG_SPECIAL,
-}
-_ALL_KINDS: Final = FLAG_DIRECTORY | FLAG_FILE | FLAG_LINK | FLAG_SPECIAL
-_SPECIAL_MODES: Final = (stat.S_ISCHR, stat.S_ISBLK, stat.S_ISFIFO, stat.S_ISSOCK)
-_COMPRESSIONS: Final = frozenset(Compression)
-
+_SINCE_REVISION: Final = (
+    (1, "sizes of nested catalogs", "SELECT 1 FROM nested_catalogs WHERE size IS NOT NULL"),
+    (2, "extended attributes", "SELECT 1 FROM catalog WHERE xattr IS NOT NULL"),
+    (3, "external files", f"SELECT 1 FROM catalog WHERE flags & {FLAG_EXTERNAL}"),
+    (4, "bind mountpoints", "SELECT 1 FROM bind_mountpoints"),
+    (5, "special files", f"SELECT 1 FROM catalog WHERE flags & {FLAG_SPECIAL}"),
+    (6, "direct I/O", f"SELECT 1 FROM catalog WHERE flags & {FLAG_DIRECT_IO}"),
+    (7, "nanoseconds", "SELECT 1 FROM catalog WHERE mtimens IS NOT NULL"),
+)
+"""What catalogs can have from which schema revision on: readers believe the number, and look for nothing newer."""
 Report = Callable[[FaultKind, str, str], None]
 """Takes the kind of a fault, the path, and the details."""
 
@@ -148,6 +145,14 @@ class _Inspection:
                     raise FormatError(f"{name} is negative")
             except FormatError as error:
                 self._report(FaultKind.CATALOG_PROPERTY, self._place, str(error))
+        unseen = [
+            what
+            for revision, what, sql in _SINCE_REVISION
+            if revision > catalog.loaded_revision and self._connection.execute(f"{sql} LIMIT 1").fetchone()
+        ]
+        if unseen:
+            detail = f"revision {catalog.loaded_revision}, with {', '.join(unseen)}"
+            self._report(FaultKind.CATALOG_SCHEMA, self._place, detail)
         try:
             catalog.previous_revision  # noqa: B018 (asked for what it raises)
         except FormatError as error:
@@ -212,8 +217,7 @@ class _Inspection:
 
     def _check_row(self, row: _Row) -> None:
         key, parent, entry = row
-        flags = entry.flags
-        chunk_count = 0
+        flags, chunk_count = entry.flags, 0
         above = self._directories.get(parent)
         if key == path_key(self._mountpoint):
             path = self._mountpoint
@@ -223,11 +227,15 @@ class _Inspection:
             path = f"?/{entry.name}"
         else:
             path = f"{above.path}/{entry.name}"
-            self._check_name(path, key, entry.name)
+            if not is_name(entry.name):
+                self._report(FaultKind.NAME_INVALID, path, repr(entry.name[:80]))
+            elif path_key(path) != key:
+                self._report(FaultKind.PATH_HASH, path, "")
             above.children += 1
         shown = path or "/"
+        for kind, detail in entry_faults(entry):
+            self._report(kind, shown, detail)
         if flags & FLAG_DIRECTORY:
-            self._check_directory_row(shown, entry)
             if above is not None:
                 above.subdirectories += 1
             if flags & FLAG_MOUNTPOINT:
@@ -237,69 +245,11 @@ class _Inspection:
         else:
             if entry.name == MARKER and above is not None:
                 above.marker = True
-            chunk_count = self._check_file_row(shown, key, parent, entry)
-        self._check_common(shown, entry)
+            if entry.hardlink_group:
+                self._groups.setdefault(entry.hardlink_group, []).append((shown, parent, entry))
+            if entry.kind is Kind.FILE and entry.is_chunked:
+                chunk_count = self._check_chunks(shown, key, entry)
         self._result.own.count(entry, chunk_count)
-
-    def _check_name(self, path: str, key: PathKey, name: str) -> None:
-        if name in ("", ".", "..") or "/" in name or "\0" in name:
-            self._report(FaultKind.NAME_INVALID, path, repr(name[:80]))
-        elif path_key(path) != key:
-            self._report(FaultKind.PATH_HASH, path, "")
-
-    def _check_common(self, path: str, entry: Entry) -> None:
-        flags, mode, kind = entry.flags, entry.mode, entry.kind
-        said = stat.S_ISDIR(mode), stat.S_ISLNK(mode), any(test(mode) for test in _SPECIAL_MODES), stat.S_ISREG(mode)
-        wanted = kind is Kind.DIRECTORY, kind is Kind.SYMLINK, kind is Kind.SPECIAL, kind is Kind.FILE
-        if flags & _ALL_KINDS != _KIND_FLAGS[kind] or said != wanted:
-            self._report(FaultKind.ENTRY_KIND, path, f"flags {flags:#x}, mode {mode:#o}")
-        if kind is not Kind.FILE and flags & (FLAG_EXTERNAL | FLAG_DIRECT_IO | FLAG_CHUNKED):
-            self._report(FaultKind.ENTRY_FLAGS, path, f"flags {flags:#x}")
-        if kind is not Kind.DIRECTORY and flags & (FLAG_MOUNTPOINT | FLAG_NESTED_ROOT | FLAG_BIND_MOUNTPOINT):
-            self._report(FaultKind.ENTRY_FLAGS, path, f"flags {flags:#x}")
-        try:
-            entry.algorithm  # noqa: B018 (asked for what it raises)
-            if entry.compression not in _COMPRESSIONS:
-                raise FormatError(f"unknown compression algorithm {entry.compression}")
-        except FormatError as error:
-            self._report(FaultKind.ENTRY_ALGORITHM, path, str(error))
-        if entry.linkcount == 0:
-            self._report(FaultKind.LINK_COUNT_ZERO, path, "")
-        if entry.size < 0:
-            self._report(FaultKind.SIZE_NEGATIVE, path, str(entry.size))
-        if entry.xattr:
-            try:
-                unpack_xattrs(entry.xattr)
-            except FormatError as error:
-                self._report(FaultKind.XATTR_INVALID, path, str(error))
-
-    def _check_directory_row(self, path: str, entry: Entry) -> None:
-        if entry.hardlink_group:
-            self._report(FaultKind.HARDLINK_DIRECTORY, path, f"group {entry.hardlink_group}")
-        if entry.flags & FLAG_MOUNTPOINT and entry.flags & FLAG_BIND_MOUNTPOINT:
-            self._report(FaultKind.NESTED_AND_BIND, path, "")
-
-    def _check_file_row(self, path: str, key: PathKey, parent: PathKey, entry: Entry) -> int:
-        kind = entry.kind
-        if entry.hardlink_group:
-            self._groups.setdefault(entry.hardlink_group, []).append((path, parent, entry))
-        elif entry.linkcount > 1:
-            self._report(FaultKind.HARDLINK_NO_GROUP, path, f"{entry.linkcount} links")
-        if kind is Kind.FILE:
-            if entry.is_chunked:
-                return self._check_chunks(path, key, entry)
-            if not entry.hash:
-                self._report(FaultKind.FILE_NO_HASH, path, "")
-            return 0
-        if entry.hash:
-            self._report(FaultKind.UNEXPECTED_HASH, path, "")
-        if kind is Kind.SYMLINK:
-            length = len(entry.symlink.encode("utf-8", "surrogateescape"))
-            if entry.size != length:
-                self._report(FaultKind.SYMLINK_SIZE, path, f"{entry.size}, not {length}")
-        elif entry.symlink:
-            self._report(FaultKind.UNEXPECTED_HASH, path, "a special file with a target")
-        return 0
 
     def _check_chunks(self, path: str, key: PathKey, entry: Entry) -> int:
         sql = f"SELECT offset, size FROM chunks WHERE md5path_1 = ? AND md5path_2 = ? AND NOT ({_BAD_CHUNK})"

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from cvmfs_gw.care.faults import FaultKind, Faults
+from cvmfs_gw.care.resign import WHITELIST_PATH
 from cvmfs_gw.engine.errors import SigningError
 from cvmfs_gw.engine.repository import MANIFEST_PATH, Repository
 from cvmfs_objstore.errors import (
@@ -32,13 +33,16 @@ from cvmfs_objstore.formats.reflog import REFLOG_PATH, Reflog
 from cvmfs_objstore.formats.whitelist import SignedWhitelist, Whitelist
 from cvmfs_objstore.hashes import ContentHash
 
-WHITELIST_PATH: Final = ".cvmfswhitelist"
 SOON: Final = timedelta(days=7)
 """A whitelist that expires within this time is worth a warning."""
 CLOCK_SKEW_S: Final = 300
 """How far ahead of this machine's clock a manifest may be, in seconds."""
 MAX_DATABASE: Final = 1 << 30
 """Largest tag database that is read, in bytes."""
+_TAG_NAMES: Final = (
+    "SELECT name, name IS NULL OR hash IS NULL OR description IS NULL OR branch IS NULL"
+    " FROM tags ORDER BY revision DESC, name"
+)
 
 
 class HeadCheck:
@@ -195,7 +199,8 @@ class HeadCheck:
             with History.load(data) as history:
                 if history.property("fqrn") != repository.fqrn:
                     faults.add(FaultKind.HISTORY_NAME, str(head.history), str(history.property("fqrn")))
-                branches = dict(history.connection.execute("SELECT branch, initial_revision FROM branches"))
+                rows = history.connection.execute("SELECT branch, initial_revision FROM branches")
+                branches = {str(branch): initial for branch, initial in rows}
                 tags = self._read_tags(history)
         except DatabaseError as error:
             faults.add(FaultKind.HISTORY_UNREADABLE, str(head.history), str(error))
@@ -212,9 +217,11 @@ class HeadCheck:
 
     def _read_tags(self, history: History) -> list[Tag]:
         tags = []
-        for (name,) in history.connection.execute("SELECT name FROM tags ORDER BY revision DESC, name").fetchall():
+        for name, null in history.connection.execute(_TAG_NAMES).fetchall():
             try:
                 tag = history.get(str(name))
+                if null:
+                    raise DatabaseError("name, hash, description or branch is NULL: the deployed programs abort")
                 if tag is None or not all(isinstance(n, int) for n in (tag.revision, tag.timestamp, tag.size)):
                     raise DatabaseError("a column of another type")
                 tags.append(tag)
@@ -222,11 +229,11 @@ class HeadCheck:
                 self._faults.add(FaultKind.TAG_INVALID, f"tag {str(name)[:80]}", str(error))
         return tags
 
-    def _check_tag(self, tag: Tag, branches: dict[str, int]) -> None:
+    def _check_tag(self, tag: Tag, branches: dict[str, object]) -> None:
         faults, place = self._faults, f"tag {tag.name}"
         initial = branches.get(tag.branch)
-        if initial is None or tag.revision < initial:
-            faults.add(FaultKind.TAG_BRANCH, place, f"branch {tag.branch!r}")
+        if not isinstance(initial, int) or tag.revision < initial:
+            faults.add(FaultKind.TAG_BRANCH, place, f"branch {tag.branch!r} from {initial!r}")
         try:
             data = self._repository.objects.get_plain(tag.root_hash, max_size=4 << 30)
             with Catalog.load(data) as catalog:

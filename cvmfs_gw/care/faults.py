@@ -95,6 +95,12 @@ class FaultKind(Enum):
     CATALOG_SIZE = ("a catalog has another size than is recorded", _REPUBLISH)
     CATALOG_PREFIX = ("a catalog belongs to another path than it is registered for", _REPUBLISH)
     CATALOG_PROPERTY = ("a property of a catalog makes no sense", _REPUBLISH)
+    CATALOG_SCHEMA = (
+        "a catalog says that it is of an older schema than it is: clients do not see all that is in it",
+        _REPAIR,
+        "error",
+        Repair.CATALOGS,
+    )
     CATALOG_REVISION = ("the root catalog's revision is not the manifest's", "publish again")
     COUNTER_MISSING = ("a counter of a catalog is missing", _REPAIR, "error", Repair.CATALOGS)
     COUNTER_OWN = ("a catalog counts its own entries wrongly", _REPAIR, "error", Repair.CATALOGS)

@@ -71,6 +71,8 @@ class Database:
         self.connection = connection
         self.file: bytes | None = None
         """The bytes that it was loaded from, where it needed no upgrade: what it is until it is changed."""
+        self.loaded_revision = self.SCHEMA_REVISION
+        """The schema revision that it said it was of, before it was upgraded."""
         connection.text_factory = to_str
         # Nothing in memory survives a crash anyway, so a rollback journal would only cost time.
         for pragma in ("journal_mode=OFF", "synchronous=OFF", "temp_store=MEMORY"):
@@ -119,6 +121,7 @@ class Database:
         revision = int(self.property("schema_revision") or "0")
         if not any(abs(version - known) < 0.0005 for known in self.READABLE):
             raise DatabaseError(f"{self.KIND} of unknown schema {version:g}")
+        self.loaded_revision = revision
         if version < self.SCHEMA - 0.0005 or revision < self.SCHEMA_REVISION:
             self._upgrade(version, revision)
             self.set_property("schema", f"{self.SCHEMA:.1f}")

@@ -126,11 +126,12 @@ class History(Database):
         return self.connection.execute(f"DELETE FROM tags WHERE name = {_TEXT}", (to_bytes(name),)).rowcount > 0
 
     def branches(self) -> Iterator[Branch]:
-        """All branches but the default one, by name."""
-        rows = self.connection.execute(
-            "SELECT branch, parent, initial_revision FROM branches WHERE branch <> '' ORDER BY branch"
-        )
-        return (Branch(name, parent or "", initial or 0) for name, parent, initial in rows)
+        """All branches but the default one, by name; raises :exc:`DatabaseError` for one that makes no sense."""
+        sql = "SELECT branch, parent, initial_revision FROM branches WHERE branch <> '' ORDER BY branch"
+        for name, parent, initial in self.connection.execute(sql):
+            if not (isinstance(name, str) and isinstance(parent or "", str) and isinstance(initial or 0, int)):
+                raise DatabaseError(f"tag database: branch {name!r}")
+            yield Branch(name, parent or "", initial or 0)
 
     def prune_branches(self) -> None:
         """Remove branches that no tag is on; those that come from one of them come from its parent then.

@@ -1,307 +1,46 @@
-"""A small repository with one of everything, and a catalogue of ways to damage it."""
+"""The catalogue of seeded corruptions: what is planted, and what a check must find where."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
 from typing import Final
 
 from cvmfs_gw.care.faults import FaultKind
-from cvmfs_gw.engine.publish import Publication, TagChanges
 from cvmfs_gw.engine.repository import MANIFEST_PATH, Repository
-from cvmfs_objstore.compression import deflate
-from cvmfs_objstore.formats.catalog import Catalog, NestedRef
-from cvmfs_objstore.formats.entry import (
-    FLAG_CHUNKED,
-    FLAG_DIRECTORY,
-    FLAG_FILE,
-    FLAG_LINK,
-    FLAG_MOUNTPOINT,
-    FLAG_SPECIAL,
-    Chunk,
-    Counters,
-    Entry,
-    name_of,
-    path_key,
+from cvmfs_objstore.formats.history import Tag
+from cvmfs_objstore.formats.reflog import REFLOG_PATH
+from cvmfs_objstore.hashes import ContentHash, Suffix
+from tests.care.harm import (
+    bad_content,
+    damaged_inside,
+    edit_catalogs,
+    edit_history,
+    edit_reflog,
+    flip,
+    garbage_certificate,
+    name_in_head,
+    nested_hash,
+    not_a_database,
+    object_of,
+    other_key,
+    other_master,
+    overwrite,
+    path_of,
+    remove_catalog,
+    resign,
+    spool_of,
+    sql,
+    unlisted_certificate,
+    untagged_by_trunk,
+    whitelist,
+    wrong_size,
 )
-from cvmfs_objstore.formats.history import History, Tag
-from cvmfs_objstore.formats.keychain import Certificate, MasterKey, RepositoryKey
-from cvmfs_objstore.formats.manifest import Manifest, SignedManifest
-from cvmfs_objstore.formats.reflog import REFLOG_PATH, Reflog
-from cvmfs_objstore.formats.whitelist import SignedWhitelist
-from cvmfs_objstore.hashes import Algorithm, ContentHash, Suffix
-from tests.engine.repositories import FQRN, new_repository
+from tests.care.sample import CONTENT, NESTED, file_entry
+from tests.engine.repositories import FQRN
 from tests.engine.trees import NOW
-
-NESTED: Final = "/a/n"
-CONTENT: Final = b"the content of a file\n"
-
-
-def _directory(path: str, links: int, flags: int = 0) -> Entry:
-    return Entry(links, None, 4096, 0o040755, NOW, 0, FLAG_DIRECTORY | flags, name_of(path), "", 10, 20, None)
-
-
-def _file(repository: Repository, path: str, data: bytes = CONTENT, hardlinks: int = 1) -> Entry:
-    name = repository.objects.add(data, repository.head().root_hash.algorithm, deflate=deflate)
-    flags = FLAG_FILE | (name.algorithm - 1) << 8
-    return Entry(hardlinks, name.digest, len(data), 0o100644, NOW, 0, flags, name_of(path), "", 10, 20, None)
-
-
-def build(root: str, keys: str, algorithm: Algorithm = Algorithm.SHA1) -> Repository:
-    """A repository of revision 2: directories, files, chunks, links, xattrs, a nested catalog at /a/n and one below."""
-    repository = new_repository(root, keys, algorithm)
-    objects, tag = repository.objects, (algorithm - 1) << 8
-    chunks = [objects.add(b"%d" % n * 10, algorithm, Suffix.CHUNK, deflate=deflate) for n in range(3)]
-    with Catalog.create("/a/n/m", _directory("/a/n/m", 2)) as deep:
-        deep.put("/a/n/m/.cvmfscatalog", _file(repository, "/.cvmfscatalog", b""))
-        deep.put("/a/n/m/bottom", _file(repository, "/bottom"))
-        deep_counters = deep.count_rows()
-        deep.set_counters(deep_counters, Counters())
-        deep_ref = repository.catalogs.store(deep, algorithm)
-    with Catalog.create(NESTED, _directory(NESTED, 4)) as nested:
-        nested.put("/a/n/.cvmfscatalog", _file(repository, "/.cvmfscatalog", b""))
-        nested.put("/a/n/file", _file(repository, "/file"))
-        nested.put("/a/n/sub", _directory("/a/n/sub", 2))
-        nested.put("/a/n/m", _directory("/a/n/m", 2, FLAG_MOUNTPOINT))
-        nested.set_nested("/a/n/m", deep_ref)
-        own = nested.count_rows()
-        nested.set_counters(own, deep_counters)
-        own.add(deep_counters)
-        nested_ref = repository.catalogs.store(nested, algorithm)
-    with Catalog.create("", _directory("", 3)) as catalog:
-        catalog.put("/a", _directory("/a", 4))
-        catalog.put("/a/d", _directory("/a/d", 2))
-        catalog.put("/a/d/file", _file(repository, "/file", b"another\n")._replace(xattr=b"\x01\x01\x04\x01userx"))
-        for name in ("one", "two"):
-            catalog.put(f"/a/d/{name}", _file(repository, f"/{name}", b"linked\n", 7 << 32 | 2))
-        link = Entry(1, None, 4, 0o120777, NOW, 0, FLAG_FILE | FLAG_LINK, "link", "file", 10, 20, None)
-        catalog.put("/a/d/link", link)
-        fifo = Entry(1, None, 0, 0o010644, NOW, 0, FLAG_FILE | FLAG_SPECIAL, "fifo", "", 10, 20, None)
-        catalog.put("/a/d/fifo", fifo)
-        big = Entry(1, None, 30, 0o100644, NOW, 0, FLAG_FILE | FLAG_CHUNKED | tag, "big", "", 10, 20, None)
-        catalog.put("/a/big", big, tuple(Chunk(n * 10, 10, name.digest) for n, name in enumerate(chunks)))
-        catalog.put(NESTED, _directory(NESTED, 4, FLAG_MOUNTPOINT))
-        catalog.set_nested(NESTED, nested_ref)
-        catalog.set_counters(catalog.count_rows(), own)
-        publish(repository, catalog, "first")
-    return repository
-
-
-def publish(repository: Repository, root: Catalog, tag: str = "") -> None:
-    """Make *root* the next revision, whatever is in it."""
-    head = repository.head()
-    root.set_property("revision", head.revision + 1)
-    root.set_property("previous_revision", head.root_hash.bare)
-    ref = repository.catalogs.store(root, head.root_hash.algorithm)
-    with closing(Publication(repository, head, TagChanges(tag), NOW + 1)) as publication:
-        publication.publish(ref, head.revision + 1, 240)
-
-
-Edit = Callable[[Catalog], object]
-
-
-def edit_catalogs(repository: Repository, edits: dict[str, Edit], size: int | None = None) -> None:
-    """Publish a revision in which the catalogs at some mountpoints were changed by hand, and all above name them.
-
-    *size* is what is recorded of nested ones in place of their own.
-    """
-
-    def visit(ref: ContentHash, mountpoint: str) -> Catalog:
-        catalog = Catalog.load(repository.catalogs.plain(ref))
-        for path, nested in catalog.nested().items():
-            if any(place == path or place.startswith(path + "/") for place in edits):
-                with visit(nested.hash, path) as below:
-                    stored = repository.catalogs.store(below, ref.algorithm)
-                    catalog.set_nested(path, NestedRef(stored.hash, stored.size if size is None else size))
-        if mountpoint in edits:
-            edits[mountpoint](catalog)
-        return catalog
-
-    with visit(repository.head().root_hash, "") as root:
-        publish(repository, root)
-
-
-def sql(mountpoint: str, *statements: str) -> Callable[[Repository], None]:
-    """Run statements on a catalog. ``{/a/b}`` stands for the condition that finds that path."""
-
-    def edit(catalog: Catalog) -> None:
-        for statement in statements:
-            for part in statement.split("{")[1:]:
-                path = part.partition("}")[0]
-                one, two = path_key(path)
-                statement = statement.replace(f"{{{path}}}", f"(md5path_1 = {one} AND md5path_2 = {two})")
-            catalog.connection.execute(statement)
-
-    return lambda repository: edit_catalogs(repository, {mountpoint: edit})
-
-
-def path_of(repository: Repository, name: str) -> str:
-    return os.path.join(repository.paths.repository_storage(FQRN), name)
-
-
-def spool_of(repository: Repository, name: str) -> str:
-    return os.path.join(repository.paths.repository_spool(FQRN), name)
-
-
-def resign(repository: Repository, **changes: object) -> None:
-    """Sign the manifest again with some fields changed."""
-    _, key = repository.signing_keys()
-    head = replace(repository.head(), **changes)  # type: ignore[arg-type]
-    repository.storage.write(MANIFEST_PATH, head.signed(key))
-
-
-def edit_history(edit: Callable[[History], object]) -> Callable[[Repository], None]:
-    """Change the tag database by hand."""
-
-    def change(history: History) -> None:
-        edit(history)
-
-    def damage(repository: Repository) -> None:
-        head = repository.head()
-        with closing(Publication(repository, head, TagChanges(), NOW + 1)) as publication:
-            publication.amend(edit_tags=change)
-
-    return damage
-
-
-def edit_reflog(edit: Callable[[Reflog], object], *, checksum: bool = True) -> Callable[[Repository], None]:
-    """Change the reflog by hand, and its checksums so that they fit."""
-
-    def damage(repository: Repository) -> None:
-        with Reflog.load(repository.storage.read(REFLOG_PATH)) as reflog:
-            edit(reflog)
-            data = reflog.dump()
-        repository.storage.write(REFLOG_PATH, data)
-        digest = ContentHash.of(data, repository.head().root_hash.algorithm)
-        if checksum:
-            with open(spool_of(repository, "reflog.chksum"), "w", encoding="ascii") as file:
-                file.write(digest.bare)
-            resign(repository, reflog_hash=digest)
-
-    return damage
-
-
-def overwrite(path: str, data: bytes) -> None:
-    """Put other bytes where a file is, which may be one that several names lead to."""
-    os.unlink(path)
-    with open(path, "wb") as file:
-        file.write(data)
-
-
-def object_of(repository: Repository, data: bytes, suffix: Suffix = Suffix.NONE) -> str:
-    name = ContentHash.of(deflate(data), repository.head().root_hash.algorithm, suffix)
-    return path_of(repository, name.path)
-
-
-def whitelist(repository: Repository, *, days: float = 30, fqrn: str = FQRN, empty: bool = False) -> None:
-    """Sign another whitelist."""
-    signed = SignedWhitelist.parse(repository.storage.read(".cvmfswhitelist")).whitelist
-    now = datetime.fromtimestamp(NOW, UTC)
-    changed = replace(signed, expires=now + timedelta(days=days), fqrn=fqrn)
-    if empty:
-        changed = replace(changed, fingerprints=(":".join(["00"] * 20),))
-    master = MasterKey.load(repository.paths.key_file(FQRN, "masterkey"))
-    repository.storage.write(".cvmfswhitelist", changed.signed(master))
-
-
-def head_of(repository: Repository) -> Manifest:
-    return SignedManifest.parse(repository.storage.read(MANIFEST_PATH)).manifest
-
-
-def name_in_head(repository: Repository, field: str) -> str:
-    name = getattr(repository.head(), field)
-    assert isinstance(name, ContentHash)
-    return path_of(repository, name.path)
-
-
-def other_master(repository: Repository) -> None:
-    signed = SignedWhitelist.parse(repository.storage.read(".cvmfswhitelist")).whitelist
-    repository.storage.write(".cvmfswhitelist", signed.signed(MasterKey.generate()))
-
-
-def other_key(repository: Repository) -> None:
-    repository.storage.write(MANIFEST_PATH, repository.head().signed(RepositoryKey.generate()))
-
-
-def unlisted_certificate(repository: Repository) -> None:
-    key = RepositoryKey.generate()
-    certificate = Certificate.self_signed(key, FQRN, datetime.fromtimestamp(NOW, UTC))
-    algorithm = repository.head().root_hash.algorithm
-    name = repository.objects.add(certificate.pem, algorithm, Suffix.CERTIFICATE, deflate=deflate)
-    edit_reflog(lambda reflog: reflog.add(name, NOW))(repository)
-    head = replace(repository.head(), certificate=name)
-    repository.storage.write(MANIFEST_PATH, head.signed(key))
-
-
-def garbage_certificate(repository: Repository) -> None:
-    algorithm = repository.head().root_hash.algorithm
-    name = repository.objects.add(b"no certificate", algorithm, Suffix.CERTIFICATE, deflate=deflate)
-    edit_reflog(lambda reflog: reflog.add(name, NOW))(repository)
-    resign(repository, certificate=name)
-
-
-def untagged_by_trunk(repository: Repository) -> ContentHash:
-    """The root catalog of tag ``first``, when another revision was published on top of it."""
-    root = repository.head().root_hash
-    edit_catalogs(repository, {"": lambda catalog: None})
-    return root
-
-
-def flip(path: str, at: int = -5) -> None:
-    with open(path, "rb") as file:
-        data = bytearray(file.read())
-    data[at] ^= 0xFF
-    overwrite(path, bytes(data))
-
-
-def nested_hash(repository: Repository, mountpoint: str = NESTED) -> ContentHash:
-    with repository.catalogs.load(repository.head().root_hash) as catalog:
-        return catalog.nested()[mountpoint].hash
-
-
-def _catalog_of(repository: Repository, data: bytes) -> NestedRef:
-    stored = deflate(data)
-    name = ContentHash.of(stored, repository.head().root_hash.algorithm, Suffix.CATALOG)
-    repository.objects.put(name, stored)
-    return NestedRef(name, len(data))
-
-
-def not_a_database(repository: Repository) -> None:
-    ref = _catalog_of(repository, b"not a database" * 100)
-    edit_catalogs(repository, {"": lambda root: root.set_nested(NESTED, ref)})
-
-
-def damaged_inside(repository: Repository) -> None:
-    data = bytearray(repository.catalogs.plain(nested_hash(repository)))
-    size = int.from_bytes(data[16:18], "big")
-    with Catalog.load(bytes(data)) as catalog:
-        (page,) = catalog.connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'catalog'").fetchone()
-    data[(page - 1) * size + 8 : (page - 1) * size + 12] = b"\xee" * 4  # where two of its rows are said to be
-    ref = _catalog_of(repository, bytes(data))
-    edit_catalogs(repository, {"": lambda root: root.set_nested(NESTED, ref)})
-
-
-def remove_catalog(repository: Repository) -> None:
-    os.unlink(path_of(repository, nested_hash(repository).path))
-
-
-def wrong_size(repository: Repository) -> None:
-    edit_catalogs(repository, {NESTED: lambda catalog: None}, size=4711)
-
-
-def bad_content(repository: Repository) -> None:
-    """An entry whose object is no zlib stream, though it has the hash of its name."""
-    data = b"this does not inflate"
-    name = ContentHash.of(data, repository.head().root_hash.algorithm)
-    repository.objects.put(name, data)
-    edit_catalogs(
-        repository,
-        {"": lambda c: c.connection.execute("UPDATE catalog SET hash = ? WHERE name = 'file'", (name.digest,))},
-    )
 
 
 @dataclass(frozen=True)
@@ -442,6 +181,13 @@ DAMAGES: Final = (
         False,
     ),
     Damage(
+        "tag-null",
+        F.TAG_INVALID,
+        "tag first",
+        edit_history(lambda h: h.connection.execute("UPDATE tags SET description = NULL WHERE name = 'first'")),
+        True,
+    ),
+    Damage(
         "tag-branch",
         F.TAG_BRANCH,
         "tag first",
@@ -473,6 +219,13 @@ DAMAGES: Final = (
         F.CATALOG_PREFIX,
         NESTED,
         lambda r: edit_catalogs(r, {NESTED: lambda c: c.set_property("root_prefix", "/else")}),
+        True,
+    ),
+    Damage(
+        "catalog-schema",
+        F.CATALOG_SCHEMA,
+        "/",
+        lambda r: edit_catalogs(r, {"": lambda c: c.set_property("schema_revision", None)}),
         True,
     ),
     Damage(
@@ -514,7 +267,7 @@ DAMAGES: Final = (
         "mountpoint-not-empty",
         F.NESTED_NOT_EMPTY,
         NESTED,
-        lambda r: edit_catalogs(r, {"": lambda c: c.put("/a/n/extra", _file(r, "/extra"))}),
+        lambda r: edit_catalogs(r, {"": lambda c: c.put("/a/n/extra", file_entry(r, "/extra"))}),
         True,
     ),
     Damage(
@@ -524,7 +277,7 @@ DAMAGES: Final = (
         "marker-abandoned",
         F.MARKER_ABANDONED,
         "/a/d/.cvmfscatalog",
-        lambda r: edit_catalogs(r, {"": lambda c: c.put("/a/d/.cvmfscatalog", _file(r, "/.cvmfscatalog", b""))}),
+        lambda r: edit_catalogs(r, {"": lambda c: c.put("/a/d/.cvmfscatalog", file_entry(r, "/.cvmfscatalog", b""))}),
         True,
     ),
     # -- entries

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from cvmfs_gw.care.repair import repair
 from cvmfs_gw.engine.errors import EngineError
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_objstore.hashes import Algorithm
-from tests.care.damage import DAMAGES, Damage, build
+from tests.care.damage import DAMAGES, Damage
 from tests.care.damage_table import PAGE, page
+from tests.care.harm import edit_catalogs, edit_history, edit_reflog, resign, whitelist
+from tests.care.sample import NESTED, build
 from tests.engine.repositories import FQRN, new_repository
 from tests.engine.trees import NOW
 
@@ -67,6 +70,25 @@ def test_damage_is_found(tmp_path: Path, keys: str, damage: Damage) -> None:
     assert report.ok == (not report.faults.errors)
     found_by_reference = reference(repository, tmp_path / "tmp")
     assert found_by_reference in (not damage.reference, None), damage.name
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        lambda r: edit_catalogs(r, {"": lambda c: None, NESTED: lambda c: None}),
+        edit_history(lambda h: None),
+        edit_reflog(lambda reflog: None),
+        resign,
+        whitelist,
+    ],
+    ids=["catalogs", "history", "reflog", "manifest", "whitelist"],
+)
+def test_tools_do_no_harm(tmp_path: Path, keys: str, nothing: Callable[[Repository], object]) -> None:
+    """It is the damage that is found, and not the way in which it was done."""
+    repository = build(str(tmp_path / "root"), keys)
+    nothing(repository)
+    assert [str(fault) for fault in check(repository, CheckOptions(integrity=True)).faults] == []
+    assert reference(repository, tmp_path / "tmp") in (True, None)
 
 
 REPAIRED = [damage for damage in DAMAGES if damage.kind.repair is not Repair.NONE]

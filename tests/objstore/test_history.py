@@ -124,6 +124,14 @@ def test_branches_without_a_tag_go(
         assert {found.branch for found in history.tags()} == set(tags)
 
 
+@pytest.mark.parametrize("column", ["branch", "parent", "initial_revision"])
+def test_branch_that_makes_no_sense(column: str) -> None:
+    with with_branches(("a", ""), tags=("a",)) as history:
+        history.connection.execute(f"UPDATE branches SET {column} = x'00' WHERE branch = 'a'")
+        with pytest.raises(DatabaseError, match="branch"):
+            list(history.branches())
+
+
 def test_new_database() -> None:
     with History.create(FQRN) as history:
         assert history.property("fqrn") == FQRN
