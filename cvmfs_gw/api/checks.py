@@ -29,13 +29,15 @@ class CheckRequest(msgspec.Struct, frozen=True):
     every_tag: bool = False
     objects: bool = True
     integrity: bool = False
+    subtree: str = ""
 
 
 async def begin(request: web.Request) -> web.Response:
     body = await json_body(request)
     service(request).access.authorize_admin(authorization(request), body)
     wanted = decode(body, CheckRequest)
-    options = CheckOptions(wanted.tag, wanted.every_tag, wanted.objects or wanted.integrity, wanted.integrity)
+    objects = wanted.objects or wanted.integrity
+    options = CheckOptions(wanted.tag, wanted.every_tag, objects, wanted.integrity, wanted.subtree)
     job = await service(request).care.begin_check(request.match_info["name"], options)
     return reply({"status": "ok", **_shown(job)})
 
@@ -107,7 +109,9 @@ PATHS: Final[Paths] = {
         "post": operation(
             "Begin to look for everything that can be wrong",
             _NAME,
-            body=json_request({"tag": TEXT, "every_tag": FLAG, "objects": FLAG, "integrity": FLAG}, []),
+            body=json_request(
+                {"tag": TEXT, "every_tag": FLAG, "objects": FLAG, "integrity": FLAG, "subtree": TEXT}, []
+            ),
             answer=_JOB,
             signed="body",
             admin=True,

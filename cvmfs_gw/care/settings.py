@@ -43,9 +43,10 @@ DECIDED: Final[Mapping[str, str]] = {
     "CVMFS_VOLATILE": _READ,
     "CVMFS_REPOSITORY_NAME": _READ,
     "CVMFS_REPOSITORY_TYPE": _READ,
+    "CVMFS_STRATUM0": "as it was, unless another is given",
     **dict.fromkeys(
         (
-            "CVMFS_STRATUM0", "CVMFS_UPSTREAM_STORAGE", "CVMFS_SPOOL_DIR", "CVMFS_UNION_DIR", "CVMFS_USER",
+            "CVMFS_UPSTREAM_STORAGE", "CVMFS_SPOOL_DIR", "CVMFS_UNION_DIR", "CVMFS_USER",
             "CVMFS_CREATOR_VERSION", "CVMFS_SERVER_PROXY",
         ),
         _HERE,
@@ -84,6 +85,8 @@ MEANINGLESS: Final[Mapping[str, str]] = {
     "CVMFS_VIRTUAL_DIR": "a gateway does not keep /.cvmfs up to date",
 }  # fmt: skip
 """Without meaning here, and why."""
+
+_OFF_UNSAID: Final = ("CVMFS_AUTO_GC", "CVMFS_AUTO_TAG")
 
 # What a shell that reads the new file would make something else of.
 _UNSAFE: Final = re.compile("[\"'`$\\\\\n\r\0]")
@@ -129,5 +132,8 @@ def read_settings(former: ServerConf) -> Iterator[Setting]:
 
 
 def kept(settings: list[Setting]) -> dict[str, str]:
-    """The assignments that go into the new ``server.conf``."""
-    return {setting.key: setting.value for setting in settings if setting.fate in (Fate.TAKEN, Fate.KEPT)}
+    """The assignments that go into the new ``server.conf``: nothing that was off because nothing was said is on now."""
+    if not settings:
+        return {}
+    said = {setting.key: setting.value for setting in settings if setting.fate in (Fate.TAKEN, Fate.KEPT)}
+    return dict.fromkeys(_OFF_UNSAID, "false") | said

@@ -1,4 +1,4 @@
-"""``cvmfs-gw gc FQRN``: remove what no kept revision refers to, while the gateway runs and publishers publish.
+"""``cvmfs-gw gc FQRN`` or ``--all``: remove what no kept revision refers to, while gateway and publishers go on.
 
 The head, all tagged revisions, what an undo goes back to, and everything that an open lease may need stay; of the
 other revisions those of the last three days, if nothing else is said.
@@ -15,16 +15,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from glob import glob
 from typing import TYPE_CHECKING, TextIO
 
 from cvmfs_gw.api.gc import describe
 from cvmfs_gw.care.gc import GcReport, Policy, collect
-from cvmfs_gw.engine.errors import StorageError
+from cvmfs_gw.engine.errors import EngineError, StorageError
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.gateway.config import Config
 from cvmfs_gw.gateway.garbage import oldest_lease_in
 from cvmfs_gw.paths import SystemPaths
+from cvmfs_gw.serverconf import ServerConf, ServerConfError
 from cvmfs_gw.when import parse_time
+from cvmfs_objstore.errors import ObjectStoreError
 from cvmfs_objstore.hashes import ContentHash
 
 if TYPE_CHECKING:
@@ -34,7 +37,11 @@ if TYPE_CHECKING:
 def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
     parser = commands.add_parser("gc", help="collect garbage", description=__doc__)
-    parser.add_argument("fqrn", help="the repository")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("fqrn", nargs="?", default="", help="the repository")
+    which.add_argument(
+        "-a", "--all", action="store_true", help="all of this machine that may be collected, one after the other"
+    )
     keep = parser.add_mutually_exclusive_group()
     keep.add_argument("-r", "--revisions", type=int, metavar="N", help="keep the last N revisions before the head")
     keep.add_argument(
@@ -52,11 +59,38 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(arguments: argparse.Namespace, paths: SystemPaths) -> int:
     """Collect and say what came of it."""
-    repository = Repository(arguments.fqrn, paths, os.environ)
-    now = time.time()
+    if not arguments.all:
+        _collect(arguments.fqrn, arguments, paths)
+        return 0
+    code = 0
+    for fqrn in _collectable(paths):
+        try:
+            _collect(fqrn, arguments, paths)
+        except (EngineError, ObjectStoreError, OSError) as error:  # the others have garbage, too
+            print(f"cvmfs-gw: {fqrn}: {error}", file=sys.stderr)
+            code = 1
+    return code
+
+
+def _collectable(paths: SystemPaths) -> Iterator[str]:
+    """The repositories that lie on this machine and may be collected."""
+    for path in sorted(glob(paths.server_conf("*"))):
+        fqrn = os.path.basename(os.path.dirname(path))
+        try:
+            configuration = ServerConf.load(path, fqrn)
+            local = configuration.upstream(os.environ).is_local
+        except ServerConfError as error:
+            print(f"cvmfs-gw: {fqrn} is left out: {error}", file=sys.stderr)
+            continue
+        if local and configuration.garbage_collection and configuration.get("CVMFS_REPOSITORY_TYPE") != "stratum1":
+            yield fqrn
+
+
+def _collect(fqrn: str, arguments: argparse.Namespace, paths: SystemPaths) -> None:
+    repository = Repository(fqrn, paths, os.environ)
     policy = Policy(arguments.revisions, arguments.since)
     if policy == Policy():
-        policy = Policy.default(now)
+        policy = Policy.default(time.time())
     log = arguments.log or repository.configuration().get("CVMFS_GC_DELETION_LOG")
     with _deletion_log(log) as file:
 
@@ -69,12 +103,11 @@ def run(arguments: argparse.Namespace, paths: SystemPaths) -> int:
         report = collect(
             repository,
             policy,
-            oldest_lease=oldest_lease(paths, arguments.fqrn),
+            oldest_lease=oldest_lease(paths, fqrn),
             dry_run=arguments.dry_run,
             on_delete=on_delete if arguments.list or file is not None else None,
         )
     _print(report, as_json=arguments.json)
-    return 0
 
 
 def time_argument(text: str) -> float:

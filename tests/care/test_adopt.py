@@ -210,6 +210,17 @@ def test_settings_go_along(past: Past, elsewhere: SystemPaths, tmp_path: Path) -
     assert "`" not in Path(elsewhere.server_conf(FQRN)).read_text()
 
 
+def test_what_was_off_stays_off(past: Past, elsewhere: SystemPaths, tmp_path: Path) -> None:
+    """A new repository would be collected and tagged by itself."""
+    former = tmp_path / "server.conf"
+    former.write_text("CVMFS_GARBAGE_COLLECTION=true\n")
+    take(past, elsewhere, Way.COPY, settings=str(former))
+    configuration = Repository(FQRN, elsewhere, {}).configuration()
+    assert configuration.garbage_collection
+    assert not configuration.auto_gc
+    assert not configuration.auto_tag
+
+
 def test_settings_of_an_export(past: Past, elsewhere: SystemPaths, tmp_path: Path) -> None:
     settings = Path(past.paths.server_conf(FQRN))
     settings.write_text(settings.read_text() + "CVMFS_FILE_MBYTE_LIMIT=7\n")

@@ -74,6 +74,29 @@ def test_gc(past: Past, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
         run(past, "gc", "-t", "3 days ago", "-r", "1")
 
 
+def test_gc_of_all(past: Past, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that cannot be collected keeps nobody else from it."""
+    root = ["--root", past.paths.root]
+    for name, text in (
+        ("a.example.org", "CVMFS_UPSTREAM_STORAGE=local,/nowhere/data/txn,/nowhere\nCVMFS_GARBAGE_COLLECTION=true\n"),
+        ("b.example.org", "CVMFS_UPSTREAM_STORAGE=gw,/tmp,http://localhost\nCVMFS_GARBAGE_COLLECTION=true\n"),
+        ("c.example.org", "CVMFS_UPSTREAM_STORAGE=local,/nowhere/data/txn,/nowhere\n"),
+        ("d.example.org", ""),
+    ):
+        path = Path(past.paths.server_conf(name))
+        path.parent.mkdir()
+        path.write_text(text)
+    capsys.readouterr()
+    assert main([*root, "gc", "--all", "-r", "0"]) == 1
+    said = capsys.readouterr()
+    assert said.out.startswith(f"{FQRN}: kept")
+    assert not past.has(b"3")
+    assert [line.split()[1].rstrip(":") for line in said.err.splitlines()] == ["a.example.org", "d.example.org"]
+    for wrong in ((), ("--all", FQRN)):
+        with pytest.raises(SystemExit):
+            main([*root, "gc", *wrong])
+
+
 def test_tags(past: Past, capsys: pytest.CaptureFixture[str]) -> None:
     root = ["--root", past.paths.root]
     assert main([*root, "tag", "add", FQRN, "here", "-m", "a note"]) == 0
