@@ -58,6 +58,7 @@ _ORPHANED_CHUNKS: Final = (
     " ON e.md5path_1 = c.md5path_1 AND e.md5path_2 = c.md5path_2 WHERE e.flags IS NULL OR NOT e.flags & 64"
 )
 _SHOWN_ROWS: Final = 20
+_REVISION_LIMIT: Final = 1 << 31  # readers take 32 bits of it
 _SINCE_REVISION: Final = (
     (1, "sizes of nested catalogs", "SELECT 1 FROM nested_catalogs WHERE size IS NOT NULL"),
     (2, "extended attributes", "SELECT 1 FROM catalog WHERE xattr IS NOT NULL"),
@@ -145,6 +146,9 @@ class _Inspection:
                     raise FormatError(f"{name} is negative")
             except FormatError as error:
                 self._report(FaultKind.CATALOG_PROPERTY, self._place, str(error))
+        if not 0 <= catalog.loaded_revision < _REVISION_LIMIT:
+            detail = f"schema revision {catalog.loaded_revision}"
+            self._report(FaultKind.CATALOG_PROPERTY, self._place, detail)
         unseen = [
             what
             for revision, what, sql in _SINCE_REVISION

@@ -232,7 +232,7 @@ class HeadCheck:
     def _check_tag(self, tag: Tag, branches: dict[str, object]) -> None:
         faults, place = self._faults, f"tag {tag.name}"
         initial = branches.get(tag.branch)
-        if not isinstance(initial, int) or tag.revision < initial:
+        if not isinstance(initial, int) or not 0 <= initial <= tag.revision:
             faults.add(FaultKind.TAG_BRANCH, place, f"branch {tag.branch!r} from {initial!r}")
         try:
             data = self._repository.objects.get_plain(tag.root_hash, max_size=4 << 30)

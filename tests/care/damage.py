@@ -195,6 +195,13 @@ DAMAGES: Final = (
         True,
     ),
     Damage(
+        "branch-revision",
+        F.TAG_BRANCH,
+        "tag first",
+        edit_history(lambda h: h.connection.execute("UPDATE branches SET initial_revision = -1")),
+        True,
+    ),
+    Damage(
         "branch-unused",
         F.BRANCH_UNUSED,
         "branch dead",
@@ -226,6 +233,13 @@ DAMAGES: Final = (
         F.CATALOG_SCHEMA,
         "/",
         lambda r: edit_catalogs(r, {"": lambda c: c.set_property("schema_revision", None)}),
+        True,
+    ),
+    Damage(
+        "catalog-schema-limit",
+        F.CATALOG_PROPERTY,
+        NESTED,
+        lambda r: edit_catalogs(r, {NESTED: lambda c: c.set_property("schema_revision", 1 << 32)}),
         True,
     ),
     Damage(
