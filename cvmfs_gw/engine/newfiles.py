@@ -82,10 +82,10 @@ class NewFiles:
         """The flags that occur."""
         return [flags for (flags,) in self._connection.execute(f"SELECT DISTINCT n.flags FROM {self._rows}")]
 
-    def hashes(self, flags: int) -> list[bytes]:
-        """Content hashes of those with these flags."""
+    def hashes(self, flags: int) -> Iterator[bytes]:
+        """Content hashes of those with these flags, one for each."""
         sql = f"SELECT n.hash FROM {self._rows} AND n.flags = ? AND n.hash IS NOT NULL"
-        return [digest for (digest,) in self._connection.execute(sql, (flags,))]
+        return (digest for (digest,) in self._connection.execute(sql, (flags,)))
 
     def holders(self, flags: int) -> Iterator[tuple[PathKey, str, bytes]]:
         """Parent, name and content hash of those with these flags."""

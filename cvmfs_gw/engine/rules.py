@@ -89,7 +89,9 @@ class Rules:
             if flags & FLAG_EXTERNAL:
                 continue
             tag, known, _ = self._kind_of(flags)
-            unknown = {object_path(digest, tag): digest for digest in set(files.hashes(flags)) - known}
+            # a loop lets others have their turn; making a set of so many, and subtracting one, does not
+            digests = {digest for digest in files.hashes(flags) if digest not in known}
+            unknown = {object_path(digest, tag): digest for digest in digests}
             missing = {unknown[path] for path in self._missing_of(unknown)}
             for parent, name, digest in files.holders(flags) if missing else ():
                 if digest in missing:
