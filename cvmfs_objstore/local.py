@@ -259,8 +259,10 @@ class LocalStorage:
         return StagedFile(*self._create(), self._publish)
 
     def delete(self, path: str) -> None:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            os.unlink(self._base + check_path(path))
+        target = self._base + check_path(path)
+        # a collector must not find gone, and then new, what it has seen to be old
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), self._locked_folder(target):
+            os.unlink(target)
 
     def touch(self, path: str) -> bool:
         return self._is_kept(self._base + check_path(path))
@@ -272,17 +274,17 @@ class LocalStorage:
             return []
 
     def collect(
-        self, folder: str, names: Sequence[str], before: float, *, pretend: bool = False
+        self, folder: str, names: Iterable[str], before: float, *, pretend: bool = False, sizes: bool = True
     ) -> Sequence[int | None]:
-        check_path(folder)
-        for name in names:
-            if "/" in name or "\0" in name:
-                raise InvalidPath(f"not a name in a folder: {name[:200]!r}")
+        path = self._base + check_path(folder)
         try:
-            with self._touching(self._base + folder, fcntl.LOCK_EX) as descriptor:
+            with _locked(path, fcntl.LOCK_EX) as descriptor:
+                # where nothing was made, replaced or touched, none of these was, and none needs to be looked at
+                if not sizes and not pretend and os.fstat(descriptor).st_mtime < before - YOUNG_S:
+                    return _remove(names, descriptor)
                 return [_remove_if_older(name, before, descriptor, pretend) for name in names]
         except _ABSENT:
-            return [None] * len(names)
+            return [None for _ in names]
 
     def _is_kept(self, target: str, size: int | None = None) -> bool:
         """Whether a file (of that size) is there and could be made young."""
@@ -291,7 +293,8 @@ class LocalStorage:
             if size is not None and status.st_size != size:
                 return False
             if status.st_mtime < time.time() - YOUNG_S:
-                with self._touching(os.path.dirname(target), fcntl.LOCK_SH):
+                with self._locked_folder(target) as folder:
+                    os.utime(folder)  # first: whoever is killed in between may have to do it again
                     os.utime(target)
         except _ABSENT:
             return False
@@ -299,15 +302,9 @@ class LocalStorage:
             return False  # another user's: one of our own takes its place
         return True
 
-    @contextlib.contextmanager
-    def _touching(self, folder: str, kind: int) -> Iterator[int]:
-        """Keep touching and collecting in a folder apart, also in other processes; yields its descriptor."""
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, kind)
-            yield descriptor
-        finally:
-            os.close(descriptor)
+    def _locked_folder(self, target: str) -> contextlib.AbstractContextManager[int]:
+        """Keep collectors out of a file's folder; yields its descriptor."""
+        return _locked(os.path.dirname(target), fcntl.LOCK_SH)
 
     def sync(self) -> None:
         if self.durable:
@@ -355,6 +352,11 @@ class LocalStorage:
         self._rename(name, self._base + check_path(path))
 
     def _rename(self, name: str, target: str) -> None:
+        if os.path.lexists(target):
+            # a collector must not take the new file for the old one
+            with self._locked_folder(target):
+                os.rename(name, target)
+            return
         try:
             os.rename(name, target)
         except FileNotFoundError:
@@ -420,7 +422,38 @@ def _unlink(path: str) -> None:
         os.unlink(path)
 
 
+@contextlib.contextmanager
+def _locked(folder: str, kind: int) -> Iterator[int]:
+    """Keep collectors and those who make files young apart in a folder, also in other processes."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, kind)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _check_name(name: str) -> None:
+    if "/" in name or "\0" in name:
+        raise InvalidPath(f"not a name in a folder: {name[:200]!r}")
+
+
+def _remove(names: Iterable[str], folder: int) -> list[int | None]:
+    """Remove them all; 0 for each that was there."""
+    done: list[int | None] = []
+    unlink = os.unlink
+    for name in names:
+        _check_name(name)
+        try:
+            unlink(name, dir_fd=folder)
+            done.append(0)
+        except (FileNotFoundError, IsADirectoryError):
+            done.append(None)
+    return done
+
+
 def _remove_if_older(name: str, before: float, folder: int, pretend: bool) -> int | None:
+    _check_name(name)
     try:
         status = os.stat(name, dir_fd=folder)
         if status.st_mtime >= before or not stat.S_ISREG(status.st_mode):

@@ -82,14 +82,15 @@ class MemoryStorage:
             return list({path[len(prefix) :].partition("/")[0] for path in self._files if path.startswith(prefix)})
 
     def collect(
-        self, folder: str, names: Sequence[str], before: float, *, pretend: bool = False
+        self, folder: str, names: Iterable[str], before: float, *, pretend: bool = False, sizes: bool = True
     ) -> Sequence[int | None]:
         check_path(folder)
-        if bad := [name for name in names if "/" in name or "\0" in name]:
-            raise InvalidPath(f"not a name in a folder: {bad[0][:200]!r}")
-        return [self._collect(f"{folder}/{name}", before, pretend) for name in names]
+        return [self._collect(folder, name, before, pretend) for name in names]
 
-    def _collect(self, path: str, before: float, pretend: bool) -> int | None:
+    def _collect(self, folder: str, name: str, before: float, pretend: bool) -> int | None:
+        if "/" in name or "\0" in name:
+            raise InvalidPath(f"not a name in a folder: {name[:200]!r}")
+        path = f"{folder}/{name}"
         with self._lock:
             there = self._files.get(path)
             if there is None or there[1] >= before:

@@ -121,13 +121,14 @@ class Storage(Protocol):
         """The names of all that lies in *folder*, at once and in no order; none if there is no such folder."""
 
     def collect(
-        self, folder: str, names: Sequence[str], before: float, *, pretend: bool = False
+        self, folder: str, names: Iterable[str], before: float, *, pretend: bool = False, sizes: bool = True
     ) -> Sequence[int | None]:
         """Remove those files in *folder* that were last written or touched before that time (seconds since the epoch).
 
         Returns for each the length of what was removed, in bytes, or with *pretend* of what would be; None for what
-        stays or is not there. A put of an object that is there may have to wait for that, so do not ask for too many at
-        once.
+        stays or is not there. Without *sizes* the lengths may be 0, as it takes longer to find them out than to look
+        at the whole folder's age. Puts of objects in the folder may have to wait for that, so *names* should come to
+        their end within moments.
         """
 
     def list(self, prefix: str = "") -> Iterator[str]:

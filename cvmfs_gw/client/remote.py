@@ -110,7 +110,7 @@ class RemoteStorage:
         raise _unsupported()
 
     def collect(
-        self, folder: str, names: Sequence[str], before: float, *, pretend: bool = False
+        self, folder: str, names: Iterable[str], before: float, *, pretend: bool = False, sizes: bool = True
     ) -> Sequence[int | None]:
         raise _unsupported()
 

@@ -270,14 +270,33 @@ class StorageSuite:
         assert storage.collect(folder, [name], written) == [None]
         assert storage.collect(folder, [name], written + 1, pretend=True) == [4]
         assert storage.read(OBJECT) == b"1234"
-        assert storage.collect(folder, [name, name + "x"], written + 1) == [4, None]
+        assert storage.collect(folder, iter([name, name + "x"]), written + 1) == [4, None]
         assert not storage.exists(OBJECT)
         assert storage.collect(folder, [name], written + 1) == [None]
         assert list(storage.list()) == []
 
+    def test_collect_without_sizes(self, storage: Storage) -> None:
+        """In a folder where something became young, and in one where nothing did."""
+        old, new = OBJECT, OBJECT + "x"
+        folder, name = old.rsplit("/", 1)
+        for path in (old, new):
+            self.make_old(storage, path, b"1234")
+        storage.put(new, b"1234")
+        limit = storage.modified(new)
+        names = [name, name + "x", name + "y"]
+        assert storage.collect(folder, names, limit, pretend=True, sizes=False) == [4, None, None]
+        done = storage.collect(folder, names, limit, sizes=False)
+        assert [size is not None for size in done] == [True, False, False]
+        assert (storage.exists(old), storage.exists(new)) == (False, True)
+        self.make_old(storage, new, b"1234")
+        done = storage.collect(folder, names, limit, sizes=False)
+        assert [size is not None for size in done] == [False, True, False]
+        assert not storage.exists(new)
+
     def test_collect_where_there_is_nothing(self, storage: Storage) -> None:
-        assert list(storage.collect("data/none", ["a", "b"], 1e12)) == [None, None]
-        assert list(storage.collect("data", ["txn", "..", "."], 1e12)) == [None, None, None]
+        for sizes in (True, False):
+            assert list(storage.collect("data/none", ["a", "b"], 1e12, sizes=sizes)) == [None, None]
+            assert list(storage.collect("data", ["txn", "..", "."], 1e12, sizes=sizes)) == [None, None, None]
 
     def test_names(self, storage: Storage) -> None:
         folder, name = OBJECT.rsplit("/", 1)
@@ -309,30 +328,33 @@ class StorageSuite:
                 storage.collect("data/ab", [name], 1e12)
         assert storage.exists(OBJECT)
 
-    def test_collecting_what_is_put_again(self, storage: Storage) -> None:
+    @pytest.mark.parametrize("sizes", [True, False])
+    @pytest.mark.parametrize("again", [b"content", b"longer content"])
+    def test_collecting_what_is_put_again(self, storage: Storage, sizes: bool, again: bytes) -> None:
         """Whatever a collector does meanwhile: an object that was put after its time limit is there."""
-        limit = time.time() + 3600
-        names = [f"{number:038x}" for number in range(200)]
-        paths = [f"data/ab/{name}" for name in names]
+        limit = time.time() - 3600
         stop = threading.Event()
+        folder = ["data/00"]
 
         def collect() -> None:
             while not stop.is_set():
-                storage.collect("data/ab", names, limit - 7200)
+                storage.collect(folder[0], ["object"], limit, sizes=sizes)
 
+        paths = [f"data/{number:02x}/object" for number in range(200)]
         with ThreadPoolExecutor(2) as pool:
             collectors = [pool.submit(collect) for _ in range(2)]
             try:
                 for path in paths:
+                    folder[0] = path.rpartition("/")[0]
                     self.make_old(storage, path, b"content")
-                    storage.put(path, b"content")
+                    storage.put(path, again)
                     assert storage.exists(path)
             finally:
                 stop.set()
             for collector in collectors:
                 collector.result()
-        assert all(storage.read(path) == b"content" for path in paths)
+        assert all(storage.read(path) == again for path in paths)
 
     def make_old(self, storage: Storage, path: str, data: bytes) -> None:
-        """Store a file that a collector would take, where the driver has a way to do that."""
+        """Store a file, and make it and its folder so old that a collector would take it, where the driver can."""
         storage.put(path, data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -24,15 +24,30 @@ class TestLocalStorage(StorageSuite):
 
     def make_old(self, storage: Storage, path: str, data: bytes) -> None:
         assert isinstance(storage, LocalStorage)
-        storage.put(path, data)
-        with contextlib.suppress(FileNotFoundError):  # collected already, though it is young: then the test fails
-            os.utime(os.path.join(storage.root, path), (0, 0))
+        target = Path(storage.root, path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(target.parent, os.O_RDONLY)
+        fcntl.flock(folder, fcntl.LOCK_EX)  # between two looks of a collector
+        target.write_bytes(data)
+        for made in (target, target.parent):
+            os.utime(made, (0, 0))
+        os.close(folder)
 
 
-class TestCreatedLocalStorage(StorageSuite):
+class TestCreatedLocalStorage(TestLocalStorage):
     @pytest.fixture
     def storage(self, tmp_path: Path) -> Storage:
         return LocalStorage.create(str(tmp_path / "new" / "repo"), durable=False)
+
+
+class TestLocalStorageWithoutUnnamedFiles(TestLocalStorage):
+    """On file systems that have none."""
+
+    @pytest.fixture
+    def storage(self, tmp_path: Path) -> Storage:
+        made = LocalStorage(str(tmp_path), durable=False)
+        made._unnamed = False
+        return made
 
 
 @pytest.fixture

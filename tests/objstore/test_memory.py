@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from cvmfs_objstore.memory import MemoryStorage
@@ -12,7 +14,13 @@ from tests.objstore.storage_suite import StorageSuite
 class TestMemoryStorage(StorageSuite):
     @pytest.fixture
     def storage(self) -> Storage:
-        return MemoryStorage()
+        self.now = time.time()
+        return MemoryStorage(clock=lambda: self.now)
+
+    def make_old(self, storage: Storage, path: str, data: bytes) -> None:
+        self.now = 0.0
+        storage.write(path, data)
+        self.now = time.time()
 
 
 def test_clock() -> None:
