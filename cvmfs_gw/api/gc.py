@@ -17,7 +17,7 @@ from aiohttp import web
 from cvmfs_gw.api.context import authorization, json_body, service
 from cvmfs_gw.api.describe import FLAG, TEXT, Paths, json_request, operation
 from cvmfs_gw.api.messages import GcRequest, decode, reply
-from cvmfs_gw.care.gc import GcReport, Policy
+from cvmfs_gw.care.gc import Policy
 from cvmfs_gw.gateway.errors import InvalidBody
 from cvmfs_objstore.hashes import ContentHash
 
@@ -33,13 +33,13 @@ async def collect(request: web.Request) -> web.Response:
     gateway.repositories.get(wanted.repo)
     listed: deque[str] = deque(maxlen=MAX_LISTED if wanted.verbose else 0)
 
-    def on_delete(name: ContentHash, size: int) -> None:
+    def on_delete(name: ContentHash) -> None:
         listed.append(f"{name}\n")
 
     report = await gateway.garbage.collect(
         wanted.repo, policy_of(wanted, time.time()), dry_run=wanted.dry_run, on_delete=on_delete
     )
-    return reply({"status": "ok", "output": "".join(listed) + describe(report)})
+    return reply({"status": "ok", "output": "".join(listed) + report.describe()})
 
 
 def policy_of(wanted: GcRequest, now: float) -> Policy:
@@ -60,16 +60,6 @@ def policy_of(wanted: GcRequest, now: float) -> Policy:
     if wanted.num_revisions:
         return Policy(revisions=wanted.num_revisions)
     return Policy(since=since) if since is not None else Policy.default(now)
-
-
-def describe(report: GcReport) -> str:
-    """What was done, for people."""
-    done = "would be removed" if report.dry_run else "removed"
-    return (
-        f"{report.fqrn}: kept {report.kept_revisions} revisions with {report.kept_catalogs} catalogs; {done}:"
-        f" {report.condemned_revisions} revisions, {report.condemned_catalogs} catalogs,"
-        f" {report.condemned_objects} objects, {report.condemned_bytes} bytes\n"
-    )
 
 
 _REQUEST: Final = {

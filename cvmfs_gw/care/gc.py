@@ -31,12 +31,12 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from cvmfs_gw.care.digests import FOLDERS
 from cvmfs_gw.care.lastgc import record_collection
 from cvmfs_gw.care.mark import Marker
 from cvmfs_gw.care.pins import read_pins
@@ -82,7 +82,7 @@ class Policy:
 
 @dataclass(slots=True)
 class GcReport:
-    """What a collection has done or, as a dry run, would do. Sizes in bytes as stored."""
+    """What a collection has done or, as a dry run, would do."""
 
     fqrn: str
     dry_run: bool
@@ -91,13 +91,25 @@ class GcReport:
     condemned_revisions: int = 0
     condemned_catalogs: int = 0
     condemned_objects: int = 0
-    condemned_bytes: int = 0
+    condemned_bytes: int | None = None
+    """Their size as stored; None where nobody looked, as it takes longer than to remove them by a fifth."""
     batches: int = 0
     longest_hold_s: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
+    """What the time was spent on: ``mark``, ``forget``, ``sweep``."""
+
+    def describe(self) -> str:
+        """For people, in a line."""
+        size = "" if self.condemned_bytes is None else f", {self.condemned_bytes} bytes"
+        return (
+            f"{self.fqrn}: kept {self.kept_revisions} revisions with {self.kept_catalogs} catalogs;"
+            f" {'would be removed' if self.dry_run else 'removed'}: {self.condemned_revisions} revisions,"
+            f" {self.condemned_catalogs} catalogs, {self.condemned_objects} objects{size}\n"
+        )
 
 
-OnDelete = Callable[[ContentHash, int], None]
-"""Told the name and stored size of each object that goes, or would."""
+OnDelete = Callable[[ContentHash], None]
+"""Told the name of each object that goes, or would."""
 
 
 def collect(
@@ -127,9 +139,7 @@ def collect(
         )
         success = False
         try:
-            collection.mark()
-            collection.forget()
-            collection.sweep()
+            collection.run()
             success = True
         finally:
             if not dry_run:
@@ -153,14 +163,19 @@ class Collection:
     ) -> None:
         self._repository, self._policy, self._on_delete = repository, policy, on_delete
         self._resources = ExitStack()
-        self._crew = self._resources.enter_context(hands(repository.storage, helpers))
+        self._crew, self._folders = self._resources.enter_context(hands(repository.storage, helpers))
+        self._work: dict[Hand, list[int]] = {}
+        """The folders that each has got last."""
+        self._behind: set[Hand] = set()
+        """Those who do not know of all that is kept in theirs."""
         self._stop = stop
         self._now = now
-        self.report = GcReport(repository.fqrn, dry_run)
+        sizes = dry_run or repository.configuration().flag("CVMFS_EXTENDED_GC_STATS")
+        self.report = GcReport(repository.fqrn, dry_run, condemned_bytes=0 if sizes else None)
         began = now if oldest_lease is None else min(now, oldest_lease)
-        self._before = began - SLACK_S
-        """Objects that are older may go."""
-        self._recent = self._before - MOUNT_LAG_S
+        before = began - SLACK_S
+        self._order = Order(before, HOLD_S, dry_run, sizes, on_delete is not None)
+        self._recent = before - MOUNT_LAG_S
         """Revisions that are younger stay."""
         self._marker = self._resources.enter_context(
             closing(Marker(repository.objects, repository.temporary, self._check_stop))
@@ -169,6 +184,13 @@ class Collection:
         self._oldest_kept = now
         self._seen_manifest = b""
         self._seen_pins: set[str] = set()
+
+    def run(self) -> None:
+        """All of it."""
+        for step in (self.mark, self.forget, self.sweep):
+            started = time.monotonic()
+            step()
+            self.report.seconds[step.__name__] = time.monotonic() - started
 
     def close(self) -> None:
         """Free what was read, and let helpers go."""
@@ -317,50 +339,68 @@ class Collection:
     # -- sweep
 
     def sweep(self) -> None:
-        """Remove what is not marked and old enough, folder by folder and in small batches."""
-        marked, numbers = self._marker.marked, iter(range(FOLDERS))
-        while busy := dict(zip(self._crew, numbers, strict=False)):
+        """Remove what is not marked and old enough, some folders at a time and in small batches."""
+        # all are asked before the first is listened to, so that they work side by side
+        comparing = deque(hand for hand in self._crew if self._give(hand))
+        removing: list[Hand] = []
+        while comparing or removing:
             self._check_stop()
-            for hand, number in busy.items():
-                hand.begin(number, marked.packed(number))
-            # all are asked before the first is listened to, so that they work side by side
-            found = {hand: hand.condemned() for hand in busy}
-            left = {hand: number for hand, number in busy.items() if found[hand]}
-            while left:
-                self._check_stop()
-                left = self._sweep_batch(left)
+            while comparing and (not removing or comparing[0].ready()):
+                hand = comparing.popleft()
+                if hand.condemned():
+                    removing.append(hand)
+                elif self._give(hand):
+                    comparing.append(hand)
+            if removing:
+                done = self._sweep_batch(removing)
+                removing = [hand for hand in removing if hand not in done]
+                comparing.extend(hand for hand in done if self._give(hand))
 
-    def _sweep_batch(self, busy: dict[Hand, int]) -> dict[Hand, int]:
-        """Let everybody remove some of what is condemned in a folder; returns those that have something left."""
-        report, left = self.report, {}
-        order = Order(self._before, HOLD_S, report.dry_run, self._on_delete is not None)
+    def _give(self, hand: Hand) -> bool:
+        """Let somebody compare some more folders, if there are any."""
+        marked, folders = self._marker.marked, self._folders.take(self._crew.index(hand))
+        self._work[hand] = folders
+        self._behind.discard(hand)
+        if folders:
+            hand.begin({number: marked.packed(number) for number in folders})
+        return bool(folders)
+
+    def _sweep_batch(self, busy: Sequence[Hand]) -> list[Hand]:
+        """Let these remove some of what is condemned in their folders; returns those that have nothing left."""
+        report = self.report
         with ExitStack() as stack:
             lock = None if report.dry_run else stack.enter_context(self._repository.exclusive())
             started = time.monotonic()
-            changed = not report.dry_run and self._catch_up()
-            for hand, number in busy.items():
-                kept = self._marker.marked.packed(number) if changed else b""
-                hand.remove(replace(order, kept=kept), lock)
-            done = {hand: hand.removed() for hand in busy}
+            if not report.dry_run and self._catch_up():
+                self._behind.update(self._crew)
+            for hand in busy:
+                hand.remove(self._order_for(hand), lock)
+            removed = {hand: hand.removed() for hand in busy}
             held = time.monotonic() - started
-        for hand, number in busy.items():
-            self._count(number, done[hand])
-            if done[hand].left:
-                left[hand] = number
+        for found in removed.values():
+            self._count(found)
         report.batches += 1
         report.longest_hold_s = max(report.longest_hold_s, held)
-        return left
+        return [hand for hand, found in removed.items() if not found.left]
 
-    def _count(self, number: int, removed: Removed) -> None:
+    def _order_for(self, hand: Hand) -> Order:
+        if hand not in self._behind:
+            return self._order
+        self._behind.discard(hand)
+        marked = self._marker.marked
+        return replace(self._order, kept={number: marked.packed(number) for number in self._work[hand]})
+
+    def _count(self, removed: Removed) -> None:
         report = self.report
         report.condemned_objects += removed.objects
-        report.condemned_bytes += removed.size
+        if report.condemned_bytes is not None:
+            report.condemned_bytes += removed.size
         report.condemned_catalogs += len(removed.catalogs)
         for name in removed.catalogs:
-            self._repository.catalogs.forget(ContentHash.parse(f"{number:02x}{name}"))
+            self._repository.catalogs.forget(ContentHash.parse(name))
         if self._on_delete is not None:
-            for name, size in removed.listed:
-                self._on_delete(ContentHash.parse(f"{number:02x}{name}"), size)
+            for name in removed.listed:
+                self._on_delete(ContentHash.parse(name))
 
     # -- statistics
 
@@ -368,7 +408,7 @@ class Collection:
         """Say that it ended, in the statistics and for automatic ones, which must not fail it."""
         report, repository = self.report, self._repository
         counts = GcCounts(
-            report.kept_catalogs, report.condemned_catalogs, report.condemned_objects, report.condemned_bytes
+            report.kept_catalogs, report.condemned_catalogs, report.condemned_objects, report.condemned_bytes or 0
         )
         try:
             record_gc(repository.statistics_path, repository.fqrn, started, finished, counts, success=success)

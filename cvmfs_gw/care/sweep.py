@@ -1,13 +1,15 @@
 """Sweeping: what lies in a folder of the storage and is not kept goes, in this process or in several at once.
 
-Nearly all of the time the kernel looks up and removes one name after the other. Threads of one interpreter do not do
-that side by side, processes do::
+Nearly all of the time the kernel removes one name after the other. Threads of one interpreter do not do that side by
+side, processes do::
 
-    collector                     helpers, one for each processor
-    mark                    ───▶  list ahead
-    a folder, what is kept  ───▶  compare                            nobody waits
-    the lock                ───▶  remove, for some 50 ms             commits wait
-                            ◀───  how much went, how much is left
+    collector                        helpers, one for each processor
+    mark                       ───▶  list ahead
+    some folders, what is kept ───▶  compare                            nobody waits
+    the lock                   ───▶  remove, for some 50 ms             commits wait
+                               ◀───  how much went, whether some is left
+
+Each has folders of its own, and who has done with them gets others, so that nobody waits for the slowest.
 
 A helper gets the repository's lock itself and not just the word that somebody has it: if the collector is killed, the
 lock stays until its helpers have let go. They end when nobody asks them any more.
@@ -21,7 +23,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
@@ -33,51 +35,69 @@ from cvmfs_gw.engine.errors import StorageError
 from cvmfs_objstore.local import LocalStorage
 from cvmfs_objstore.storage import Storage
 
-AT_ONCE: Final = 200
-"""Objects that are removed while an upload of the same ones may have to wait."""
+AT_ONCE: Final = 64
+"""Objects that are removed between two looks at the clock."""
 WORTHWHILE: Final = 100_000
 """Objects from which helpers are quicker than doing it oneself: to start them takes a tenth of a second."""
 MAX_HELPERS: Final = 4
 """More do not help: they wait for the file system."""
-LISTED_AHEAD: Final = 500_000
-"""Names that a helper holds, of some 90 bytes each, before it is told what is kept."""
+HELD: Final = 600_000
+"""Names that a helper holds at a time, of some 90 bytes each: listed ahead, or of the folders that it has got."""
+_PLAIN: Final = 38
+"""Length of the names of most objects: without a suffix, and hashed with SHA-1."""
+_DIGITS: Final = b"0123456789abcdef"
 _OBJECT: Final = re.compile(r"[0-9a-f]{38}(?:-rmd160|-shake128)?[CHXMPL]?")
 _PROGRAM: Final = "from cvmfs_gw.care.sweep import help_collector; help_collector()"
+
+Kept = Mapping[int, bytes]
+"""The names that stay, for each folder of ``data/`` packed as :meth:`DigestSet.packed` does it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
     """Remove what was written before that time (seconds since the epoch), for some *seconds*.
 
-    With *pretend* nothing goes; with *listed* the answer has names. ``kept`` are packed names that stay, too.
+    With *pretend* nothing goes; without *sizes* nobody looks how much it was; with *listed* the answer has names.
+    What is in *kept* stays, too.
     """
 
     before: float
     seconds: float
     pretend: bool = False
+    sizes: bool = False
     listed: bool = False
-    kept: bytes = b""
+    kept: Kept = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class Removed:
-    """What an order came to: objects and their bytes, names of catalogs, names and sizes of all if asked for."""
+    """What an order came to: objects and their bytes, names of catalogs, and of all if that was asked for."""
 
     objects: int = 0
     size: int = 0
-    left: int = 0
-    """How many objects of the folder have not been looked at yet."""
+    left: bool = False
+    """Whether there are objects that have not been looked at yet."""
     catalogs: list[str] = field(default_factory=list)
-    listed: list[tuple[str, int]] = field(default_factory=list)
+    listed: list[str] = field(default_factory=list)
+
+    def count(self, folder: int, names: Sequence[str], sizes: Sequence[int | None], *, listed: bool) -> None:
+        """Add what :meth:`Storage.collect` has done in a folder."""
+        kept = sizes.count(None)
+        self.objects += len(sizes) - kept
+        self.size += sum(filter(None, sizes))
+        if listed or kept:
+            names = [name for name, size in zip(names, sizes, strict=True) if size is not None]
+        if listed:
+            self.listed += [f"{folder:02x}{name}" for name in names]
+        self.catalogs += [f"{folder:02x}{name}" for name in names if name[-1] == "C"]
 
 
 class FolderSweep:
-    """Sweeps one folder of ``data/`` after the other. Names in a folder are without its two digits."""
+    """Sweeps some folders of ``data/`` after the others. Names in a folder are without its two digits."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._folder = ""
-        self._condemned: list[str] = []
+        self._condemned: list[tuple[int, list[str]]] = []
         self._ahead: dict[int, Sequence[str]] = {}
 
     def list_ahead(self, numbers: Iterable[int]) -> None:
@@ -85,53 +105,100 @@ class FolderSweep:
         held = 0
         with suppress(OSError):  # which will be told when it is that folder's turn
             for number in numbers:
-                if held >= LISTED_AHEAD:
+                if held >= HELD:
                     break
                 self._ahead[number] = self._storage.names(f"data/{number:02x}")
                 held += len(self._ahead[number])
 
-    def begin(self, number: int, kept: bytes) -> int:
-        """Find out what is to go from folder *number*, of which the packed names stay; returns how many there are."""
-        self._folder = f"data/{number:02x}"
+    def begin(self, kept: Kept) -> bool:
+        """Find out what is to go from the folders that *kept* names; returns whether there is anything."""
+        found = ((number, self._compare(number, packed)) for number, packed in kept.items())
+        self._condemned = [(number, names) for number, names in found if names]
+        return bool(self._condemned)
+
+    def _compare(self, number: int, kept: bytes) -> list[str]:
         ahead = self._ahead.pop(number, None)
         # what came or went since it was listed does no harm: what is new is young, and what is not there cannot go
-        names = set(self._storage.names(self._folder) if ahead is None else ahead) - file_names(kept)
-        is_object = _OBJECT.fullmatch
-        self._condemned = [name for name in names if is_object(name)]  # the others are none of ours
-        return len(self._condemned)
+        names = self._storage.names(f"data/{number:02x}") if ahead is None else ahead
+        return _objects(set(names) - file_names(kept))
 
     def remove(self, order: Order) -> Removed:
         """Do as told; call it again while something is left."""
-        started = time.monotonic()
-        removed, collect = Removed(), self._storage.collect
+        until, removed = time.monotonic() + order.seconds, Removed()
         if order.kept:
-            kept = file_names(order.kept)
-            self._condemned = [name for name in self._condemned if name not in kept]
+            self._condemned = [
+                (number, list(set(names) - file_names(order.kept.get(number, b""))))
+                for number, names in self._condemned
+            ]
         while self._condemned:
-            names = self._condemned[-AT_ONCE:]
-            del self._condemned[-AT_ONCE:]
-            sizes = collect(self._folder, names, order.before, pretend=order.pretend)
-            for name, size in zip(names, sizes, strict=True):
-                if size is not None:
-                    removed.objects += 1
-                    removed.size += size
-                    if name[-1] == "C":
-                        removed.catalogs.append(name)
-                    if order.listed:
-                        removed.listed.append((name, size))
-            if time.monotonic() - started >= order.seconds:
+            number, names = self._condemned[-1]
+            taken: list[str] = []
+            sizes = self._storage.collect(
+                f"data/{number:02x}",
+                _until(until, names, taken),
+                order.before,
+                pretend=order.pretend,
+                sizes=order.sizes,
+            )
+            removed.count(number, taken, sizes, listed=order.listed)
+            if not names:
+                self._condemned.pop()
+            if time.monotonic() >= until:
                 break
-        removed.left = len(self._condemned)
+        removed.left = bool(self._condemned)
         return removed
+
+
+def _objects(names: Iterable[str]) -> list[str]:
+    """Those of the names in a folder that objects have; the others are none of ours."""
+    plain: list[str] = []
+    others: list[str] = []
+    for name in names:
+        (plain if len(name) == _PLAIN else others).append(name)
+    if "".join(plain).encode(errors="surrogateescape").translate(None, _DIGITS):
+        others += plain
+        plain = []
+    return plain + [name for name in others if _OBJECT.fullmatch(name)]
+
+
+def _until(moment: float, names: list[str], taken: list[str]) -> Iterator[str]:
+    """Take names off the end until that moment of the monotonic clock; some at least."""
+    while names:
+        some = names[-AT_ONCE:]
+        del names[-AT_ONCE:]
+        taken += some
+        yield from some
+        if time.monotonic() >= moment:
+            return
+
+
+class Folders:
+    """Gives out the folders of ``data/`` to *hands* that have listed theirs ahead: see :class:`Helper`."""
+
+    def __init__(self, hands: int, names: int) -> None:
+        """*names* is how many there are in one folder, more or less."""
+        self._step = hands
+        self._left = list(range(FOLDERS))
+        self._at_once = max(1, HELD // max(names, 1))
+
+    def take(self, hand: int) -> list[int]:
+        """Some that nobody had yet: first those that this one has listed; none if there are no more."""
+        own = [number for number in self._left if number % self._step == hand]
+        taken = (own or self._left)[: self._at_once]
+        self._left = [number for number in self._left if number not in taken]
+        return taken
 
 
 class Hand(Protocol):
     """Somebody who sweeps: tell several what to do, then ask each what came of it."""
 
-    def begin(self, number: int, kept: bytes) -> None:
+    def begin(self, kept: Kept) -> None:
         """See :meth:`FolderSweep.begin`."""
 
-    def condemned(self) -> int:
+    def ready(self) -> bool:
+        """Whether an answer can be had without waiting."""
+
+    def condemned(self) -> bool:
         """What :meth:`begin` has found; raises what it raised, and :exc:`StorageError`."""
 
     def remove(self, order: Order, lock: int | None) -> None:
@@ -146,12 +213,15 @@ class OwnHand:
 
     def __init__(self, storage: Storage) -> None:
         self._sweep = FolderSweep(storage)
-        self._found, self._removed = 0, Removed()
+        self._found, self._removed = False, Removed()
 
-    def begin(self, number: int, kept: bytes) -> None:
-        self._found = self._sweep.begin(number, kept)
+    def begin(self, kept: Kept) -> None:
+        self._found = self._sweep.begin(kept)
 
-    def condemned(self) -> int:
+    def ready(self) -> bool:
+        return True
+
+    def condemned(self) -> bool:
         return self._found
 
     def remove(self, order: Order, lock: int | None) -> None:
@@ -175,12 +245,15 @@ class Helper:
         self._connection.close()
         self._process.wait()
 
-    def begin(self, number: int, kept: bytes) -> None:
-        self._ask((number, kept))
+    def begin(self, kept: Kept) -> None:
+        self._ask((kept, False))
 
-    def condemned(self) -> int:
+    def ready(self) -> bool:
+        return self._connection.poll()
+
+    def condemned(self) -> bool:
         found = self._answer()
-        assert isinstance(found, int)
+        assert isinstance(found, bool)
         return found
 
     def remove(self, order: Order, lock: int | None) -> None:
@@ -210,28 +283,34 @@ class Helper:
 
 
 @contextmanager
-def hands(storage: Storage, helpers: int | None = None) -> Iterator[Sequence[Hand]]:
-    """Who sweeps *storage*: some *helpers*, or where it is not worth the while this process.
-
-    Give the folders out in turn, so that each gets those that it has listed. Digests are spread evenly, so that one
-    folder tells how much there is.
-    """
+def hands(storage: Storage, helpers: int | None = None) -> Iterator[tuple[Sequence[Hand], Folders]]:
+    """Who sweeps *storage*: some *helpers*, or where it is not worth the while this process; and what they do."""
+    # digests are spread evenly, so that one folder tells how much there is
+    names = len(storage.names("data/00"))
     if helpers is None:
-        many = len(storage.names("data/00")) * FOLDERS >= WORTHWHILE
-        helpers = min(os.cpu_count() or 1, MAX_HELPERS) if many else 0
+        helpers = min(os.cpu_count() or 1, MAX_HELPERS) if names * FOLDERS >= WORTHWHILE else 0
     with ExitStack() as stack:
         if not isinstance(storage, LocalStorage) or helpers < 2:
-            yield [OwnHand(storage)]
+            yield [OwnHand(storage)], Folders(1, names)
             return
         made = []
         for number in range(helpers):
             made.append(Helper(storage.root, number, helpers))
             stack.callback(made[-1].close)
-        yield made
+        yield made, Folders(helpers, names)
 
 
 def help_collector() -> None:
     """What a helper process does until nobody asks any more: ``DESCRIPTOR ROOT FIRST STEP`` on its command line."""
+    try:
+        _help()
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        os._exit(1)
+    os._exit(0)  # the collector waits for that, and not until each name has been freed
+
+
+def _help() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the collector's business, which then lets go of us
     descriptor, root, first, step = sys.argv[1:]
     connection = Connection(int(descriptor))
@@ -245,7 +324,7 @@ def help_collector() -> None:
             return
         answer: Any
         try:
-            answer = sweep.remove(what) if isinstance(what, Order) else sweep.begin(what, detail)
+            answer = sweep.remove(what) if isinstance(what, Order) else sweep.begin(what)
         except Exception as error:
             answer = error
         finally:

@@ -18,7 +18,6 @@ from dataclasses import asdict
 from glob import glob
 from typing import TYPE_CHECKING, TextIO
 
-from cvmfs_gw.api.gc import describe
 from cvmfs_gw.care.gc import GcReport, Policy, collect
 from cvmfs_gw.engine.errors import EngineError, StorageError
 from cvmfs_gw.engine.repository import Repository
@@ -94,7 +93,7 @@ def _collect(fqrn: str, arguments: argparse.Namespace, paths: SystemPaths) -> No
     log = arguments.log or repository.configuration().get("CVMFS_GC_DELETION_LOG")
     with _deletion_log(log) as file:
 
-        def on_delete(name: ContentHash, size: int) -> None:
+        def on_delete(name: ContentHash) -> None:
             if arguments.list:
                 print(name, file=sys.stderr if arguments.json else sys.stdout)
             if file is not None:
@@ -152,4 +151,4 @@ def _print(report: GcReport, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(asdict(report), indent=2))
     else:
-        print(describe(report), end="")
+        print(report.describe(), end="")

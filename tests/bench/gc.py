@@ -112,8 +112,9 @@ def prepare(paths: SystemPaths, objects: int) -> Repository:
             ref = repository.catalogs.store(root, Algorithm.SHA1)
         with closing(Publication(repository, head, TagChanges(), PAST + revision)) as publication:
             publication.publish(ref, revision, 240)
-    for path in repository.storage.list("data"):
-        os.utime(os.path.join(paths.repository_storage(FQRN), path), (PAST, PAST))
+    for folder, _, names in os.walk(os.path.join(paths.repository_storage(FQRN), "data")):
+        for path in (*(os.path.join(folder, name) for name in names), folder):
+            os.utime(path, (PAST, PAST))
     return repository
 
 

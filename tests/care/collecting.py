@@ -41,11 +41,10 @@ class Past:
         return Repository(FQRN, self.paths, {}, durable=False)
 
     def age(self) -> None:
-        """Let what was written just now have been written at ``now``."""
+        """Let what was written just now, and its folders, be as old as ``now``; nobody else publishes meanwhile."""
         storage = self.paths.repository_storage(FQRN)
         for folder, _, names in os.walk(os.path.join(storage, "data")):
-            for name in names:
-                path = os.path.join(folder, name)
+            for path in (*(os.path.join(folder, name) for name in names), folder):
                 if os.stat(path).st_mtime > REAL:
                     os.utime(path, (self.now, self.now))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -136,19 +137,27 @@ def test_base_of_an_open_lease_stays(past: Past) -> None:
 def test_dry_run(past: Past) -> None:
     repository = past.repository()
     before = everything(repository)
-    told: list[tuple[ContentHash, int]] = []
-    wanted = past.collect(LAST, dry_run=True, on_delete=lambda name, size: told.append((name, size)))
+    told: list[ContentHash] = []
+    wanted = past.collect(LAST, dry_run=True, on_delete=told.append)
     assert everything(repository) == before
     assert len(told) == wanted.condemned_objects > 0
-    done: list[tuple[ContentHash, int]] = []
-    report = past.collect(LAST, on_delete=lambda name, size: done.append((name, size)))
+    size = sum(repository.objects.size(name) for name in told)
+    assert wanted.condemned_bytes == size, "a dry run says how much it would be"
+    done: list[ContentHash] = []
+    report = past.collect(LAST, on_delete=done.append)
     # reflog and manifest are written anew, which makes no garbage
     assert sorted(told) == sorted(done)
-    assert (report.condemned_bytes, report.kept_catalogs) == (wanted.condemned_bytes, wanted.kept_catalogs)
+    assert (report.condemned_bytes, report.kept_catalogs) == (None, wanted.kept_catalogs)
+    assert list(report.seconds) == ["mark", "forget", "sweep"]
+    assert (f", {size} bytes" in wanted.describe(), "bytes" in report.describe()) == (True, False)
 
 
 def test_statistics(past: Past) -> None:
+    wanted = past.collect(LAST, dry_run=True)
+    with open(past.paths.server_conf(FQRN), "a", encoding="ascii") as file:
+        file.write("CVMFS_EXTENDED_GC_STATS=true\n")
     report = past.collect(LAST)
+    assert report.condemned_bytes == wanted.condemned_bytes
     with closing(sqlite3.connect(past.repository().statistics_path)) as database:
         rows = database.execute("SELECT * FROM gc_statistics").fetchall()
     assert len(rows) == 1
@@ -223,23 +232,17 @@ class Meddling(Collection):
     """A collection in which something happens before each step that takes the lock."""
 
     def __init__(self, past: Past, meddle: object, helpers: int = 0) -> None:
-        told = lambda name, size: None  # noqa: E731
-        super().__init__(past.repository(), LAST, past.now, past.now, False, told, helpers=helpers)
+        self.told: list[ContentHash] = []
+        super().__init__(past.repository(), LAST, past.now, past.now, False, self.told.append, helpers=helpers)
         self._meddle = meddle
 
     def forget(self) -> None:
         self._meddle("forget")  # type: ignore[operator]
         super().forget()
 
-    def _sweep_batch(self, busy: dict[Hand, int]) -> dict[Hand, int]:
+    def _sweep_batch(self, busy: Sequence[Hand]) -> list[Hand]:
         self._meddle("sweep")  # type: ignore[operator]
         return super()._sweep_batch(busy)
-
-    def run(self) -> None:
-        with closing(self):
-            self.mark()
-            self.forget()
-            self.sweep()
 
 
 @pytest.mark.parametrize("helpers", [0, 2])
@@ -254,7 +257,8 @@ def test_publisher_brings_back_what_is_condemned(past: Past, when: str, helpers:
             request = past.upload({"/back": b"4", "/chunks": b"two\nanother"})
             past.engine.commit(request)
 
-    Meddling(past, meddle, helpers).run()
+    with closing(Meddling(past, meddle, helpers)) as collection:
+        collection.run()
     assert done
     past.check()
     assert content_of(past.repository(), "/back") == b"4"
@@ -270,7 +274,8 @@ def test_upload_before_and_commit_after(past: Past, when: str) -> None:
         if step == when and not requests:
             requests.append(past.upload({"/back": b"4", "/chunks": b"two\nanother"}))
 
-    Meddling(past, meddle).run()
+    with closing(Meddling(past, meddle)) as collection:
+        collection.run()
     past.engine.commit(requests[0])
     past.check()
     assert content_of(past.repository(), "/back") == b"4"

@@ -8,12 +8,28 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cvmfs_gw.care.digests import DigestSet
-from cvmfs_gw.care.sweep import AT_ONCE, FolderSweep, Hand, Helper, Order, OwnHand, hands
+from cvmfs_gw.care.digests import FOLDERS, DigestSet
+from cvmfs_gw.care.sweep import (
+    AT_ONCE,
+    HELD,
+    Folders,
+    FolderSweep,
+    Hand,
+    Helper,
+    Kept,
+    Order,
+    OwnHand,
+    _objects,
+    hands,
+)
 from cvmfs_gw.engine.errors import StorageError
 from cvmfs_gw.engine.locking import exclusive
 from cvmfs_gw.paths import SystemPaths
@@ -49,16 +65,20 @@ def hand(request: pytest.FixtureRequest, storage: LocalStorage) -> Iterator[Hand
         yield helper
 
 
-def packed(*names: ContentHash) -> bytes:
+def packed(*names: ContentHash) -> dict[int, bytes]:
     made = DigestSet()
     for name in names:
         made.add(name)
-    return made.packed(FOLDER)
+    return {FOLDER: made.packed(FOLDER)}
 
 
-def found(hand: Hand, number: int, kept: bytes) -> int:
-    hand.begin(number, kept)
+def found(hand: Hand, kept: Kept) -> bool:
+    hand.begin(kept)
     return hand.condemned()
+
+
+def age_folder(storage: LocalStorage) -> None:
+    os.utime(f"{storage.root}/data/{FOLDER:02x}", (OLD, OLD))
 
 
 def left(storage: LocalStorage) -> set[str]:
@@ -74,33 +94,74 @@ def test_removes_what_is_not_kept(storage: LocalStorage, hand: Hand) -> None:
         os.utime(f"{folder}/{foreign}", (OLD, OLD))
     os.mkdir(f"{folder}/{'0' * 38}")
     before = left(storage)
-    assert found(hand, FOLDER, packed(*kept)) == len(NAMES) - len(kept) + 1
-    for order in (Order(NOW - 10, LONG, pretend=True, listed=True), Order(NOW - 10, LONG, listed=True)):
+    pretend = Order(NOW - 10, LONG, pretend=True, sizes=True, listed=True)
+    for order in (pretend, replace(pretend, pretend=False)):
         assert left(storage) == before
-        found(hand, FOLDER, packed(*kept))
+        assert found(hand, packed(*kept))
         hand.remove(order, None)
         removed = hand.removed()
         gone = {name for name in NAMES if name not in kept and name != young}
-        assert {ContentHash.parse(f"{FOLDER:02x}{name}") for name, _ in removed.listed} == gone
-        assert (removed.objects, removed.size, removed.left) == (len(gone), 5 * len(gone), 0)
+        assert {ContentHash.parse(name) for name in removed.listed} == gone
+        assert (removed.objects, removed.size, removed.left) == (len(gone), 5 * len(gone), False)
         catalogs = {name for name in gone if name.suffix is Suffix.CATALOG}
-        assert {ContentHash.parse(f"{FOLDER:02x}{name}") for name in removed.catalogs} == catalogs
+        assert {ContentHash.parse(name) for name in removed.catalogs} == catalogs
     assert left(storage) == before - {name.path[8:] for name in gone}
+    assert found(hand, packed(*kept)), "the young one"
+
+
+def test_removes_without_looking(storage: LocalStorage, hand: Hand) -> None:
+    """In a folder where nothing happened of late, nobody asks for the age of each."""
+    kept = NAMES[::3]
+    folder = f"{storage.root}/data/{FOLDER:02x}"
+    os.mkdir(f"{folder}/{'0' * 38}")
+    age_folder(storage)
+    assert found(hand, packed(*kept))
+    hand.remove(Order(NOW - 10, LONG, listed=True), None)
+    removed = hand.removed()
+    gone = {name for name in NAMES if name not in kept}
+    assert {ContentHash.parse(name) for name in removed.listed} == gone
+    assert (removed.objects, removed.size, removed.left) == (len(gone), 0, False)
+    assert left(storage) == {"0" * 38} | {name.path[8:] for name in kept}
+
+
+def test_what_is_touched_after_it_was_listed_stays(storage: LocalStorage, hand: Hand) -> None:
+    age_folder(storage)
+    assert found(hand, {FOLDER: b""})
+    assert storage.touch(NAMES[4].path)
+    hand.remove(Order(NOW, LONG), None)
+    assert hand.removed().objects == len(NAMES) - 1
+    assert left(storage) == {NAMES[4].path[8:]}
 
 
 def test_what_is_kept_later_stays(storage: LocalStorage, hand: Hand) -> None:
-    assert found(hand, FOLDER, b"") == len(NAMES)
+    assert found(hand, {FOLDER: b""})
     hand.remove(Order(NOW, LONG, kept=packed(NAMES[5])), None)
     assert hand.removed().objects == len(NAMES) - 1
     assert left(storage) == {NAMES[5].path[8:]}
+
+
+@pytest.mark.parametrize("sizes", [True, False])
+def test_several_folders(storage: LocalStorage, hand: Hand, sizes: bool) -> None:
+    other = f"data/{FOLDER + 1:02x}/{'1' * 38}"
+    storage.put(other, b"123")
+    os.utime(f"{storage.root}/{other}", (OLD, OLD))
+    age_folder(storage)
+    assert found(hand, packed(NAMES[0]) | {FOLDER + 1: b"", FOLDER + 2: b""})
+    hand.remove(Order(NOW, LONG, sizes=sizes, listed=True), None)
+    removed = hand.removed()
+    assert removed.objects == len(NAMES)
+    assert removed.size == (5 * (len(NAMES) - 1) + 3 if sizes else 3), "where something is young, all are looked at"
+    assert other[5:].replace("/", "") in removed.listed
+    assert left(storage) == {NAMES[0].path[8:]}
+    assert not storage.exists(other)
 
 
 def test_stops_when_its_time_is_up(storage: LocalStorage) -> None:
     for number in range(2 * AT_ONCE):
         storage.put(f"data/{FOLDER:02x}/{number:038x}", b"x")
     sweep = FolderSweep(storage)
-    total = sweep.begin(FOLDER, b"")
-    turns = 1
+    assert sweep.begin({FOLDER: b""})
+    total, turns = len(left(storage)), 1
     while sweep.remove(Order(1e12, 0)).left:
         turns += 1
     assert turns == -(-total // AT_ONCE)
@@ -112,17 +173,17 @@ def test_trouble_is_told(storage: LocalStorage, hand: Hand) -> None:
     os.rename(f"{storage.root}/data/03", f"{storage.root}/03")
     os.symlink("03", f"{storage.root}/data/03")  # to itself
     with pytest.raises(OSError, match="symbolic"):
-        found(hand, 3, b"")
-    assert found(hand, FOLDER, packed(*NAMES)) == 0
+        found(hand, {3: b""})
+    assert not found(hand, packed(*NAMES))
 
 
 def test_helper_that_is_killed(storage: LocalStorage) -> None:
     with closing(Helper(storage.root, 0, 1)) as helper:
-        found(helper, FOLDER, b"")
+        found(helper, {FOLDER: b""})
         os.kill(helper._process.pid, signal.SIGKILL)
         helper._process.wait()
         with pytest.raises(StorageError):
-            found(helper, FOLDER, b"")
+            found(helper, {FOLDER: b""})
 
 
 def test_helper_keeps_the_lock(storage: LocalStorage, tmp_path: Path) -> None:
@@ -131,7 +192,7 @@ def test_helper_keeps_the_lock(storage: LocalStorage, tmp_path: Path) -> None:
     os.makedirs(os.path.dirname(paths.server_conf(fqrn)))
     folder = os.open(f"{storage.root}/data/{FOLDER:02x}", os.O_RDONLY)
     with closing(Helper(storage.root, 0, 1)) as helper:
-        found(helper, FOLDER, b"")
+        found(helper, {FOLDER: b""})
         fcntl.flock(folder, fcntl.LOCK_SH)  # which makes the helper wait
         with exclusive(paths, fqrn) as lock:
             helper.remove(Order(NOW, LONG), lock)
@@ -146,9 +207,39 @@ def test_helper_keeps_the_lock(storage: LocalStorage, tmp_path: Path) -> None:
 
 
 def test_hands(storage: LocalStorage) -> None:
-    with hands(storage) as crew:
+    with hands(storage) as (crew, _):
         assert [type(hand) for hand in crew] == [OwnHand], "there is little to do"
-    with hands(storage, 3) as crew:
+    with hands(storage, 3) as (crew, _):
         assert [type(hand) for hand in crew] == [Helper] * 3
-    with hands(MemoryStorage(), 3) as crew:
+    with hands(MemoryStorage(), 3) as (crew, _):
         assert [type(hand) for hand in crew] == [OwnHand]
+
+
+@given(st.integers(1, 4), st.integers(0, 2 * HELD), st.randoms())
+def test_every_folder_is_given_out_once(crew: int, names: int, random: Random) -> None:
+    folders, given_out = Folders(crew, names), []
+    waiting = set(range(crew))
+    while waiting:
+        hand = random.choice(sorted(waiting))
+        taken = folders.take(hand)
+        assert len(taken) * names <= max(HELD, names)
+        given_out += taken
+        if not taken:
+            waiting.remove(hand)
+    assert sorted(given_out) == list(range(FOLDERS))
+
+
+def test_first_those_that_are_listed_ahead() -> None:
+    folders = Folders(2, HELD // 100)
+    assert folders.take(1) == list(range(1, 200, 2))
+    assert folders.take(1) == list(range(201, 256, 2))
+    assert folders.take(1) == list(range(0, 200, 2)), "those of another one, who has not come to them"
+
+
+NOT_OBJECTS = ["notes", "x" * 38, "A" * 38, "a" * 37, "a" * 39, "a" * 37 + "\udcff", "a" * 38 + "Q"]
+OBJECTS = ["0a" * 19, "b" * 38, "c" * 38 + "C", "d" * 38 + "-rmd160", "e" * 38 + "-shake128P"]
+
+
+@pytest.mark.parametrize("others", [[], NOT_OBJECTS, *([name] for name in NOT_OBJECTS)])
+def test_objects_by_their_names(others: list[str]) -> None:
+    assert sorted(_objects(OBJECTS + others)) == OBJECTS
