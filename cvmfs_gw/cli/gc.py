@@ -22,7 +22,7 @@ from cvmfs_gw.care.gc import GcReport, Policy, collect
 from cvmfs_gw.engine.errors import EngineError, StorageError
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.gateway.config import Config
-from cvmfs_gw.gateway.garbage import oldest_lease_in
+from cvmfs_gw.gateway.leaseage import oldest_lease_in
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_gw.serverconf import ServerConf, ServerConfError
 from cvmfs_gw.when import parse_time

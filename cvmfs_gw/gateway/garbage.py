@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from typing import Final, Protocol, runtime_checkable
 
 from cvmfs_gw.care.gc import GcReport, OnDelete, Policy, collect
@@ -15,12 +13,12 @@ from cvmfs_gw.care.lastgc import due
 from cvmfs_gw.engine.errors import StorageError
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.gateway.errors import NotAvailable
+from cvmfs_gw.gateway.leaseage import DAY_MS
 from cvmfs_gw.gateway.leases import Lease
 from cvmfs_objstore.errors import ObjectStoreError
 
 MAX_PARALLEL: Final = 2
 """Repositories that are collected at the same time."""
-_DAY_MS: Final = 86_400_000
 
 
 @runtime_checkable
@@ -88,7 +86,7 @@ class Garbage:
 
     def _granted_ms(self, lease: Lease) -> int:
         # one that another program granted does not say when
-        return lease.granted_ms or lease.expires_ms - self._max_lease_ms - _DAY_MS
+        return lease.granted_ms or lease.expires_ms - self._max_lease_ms - DAY_MS
 
     def stop(self) -> None:
         """End collections before their time; the next ones go on with what is left."""
@@ -98,25 +96,3 @@ class Garbage:
         """The same, and wait for them."""
         self.stop()
         self._pool.shutdown()
-
-
-def oldest_lease_in(database: str, fqrn: str, max_lease_ms: int, now_ms: int) -> float | None:
-    """The same as :meth:`Garbage.oldest_lease`, from the lease database of a gateway that may be running or not.
-
-    Leases that ended more than a day ago do not count: no gateway has cleared them away. Raises ``sqlite3.Error``.
-    """
-    sql = (
-        "SELECT min(coalesce(nullif(u.GrantedMs, 0), l.Expiration - ?)) FROM Lease l"
-        " LEFT JOIN LeaseUpload u ON u.Token = l.Token"
-        " WHERE CAST(l.Repository AS text) = ? AND l.Expiration > ?"
-    )
-    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=10)) as connection:
-        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if "Lease" not in tables:
-            return None
-        if "LeaseUpload" not in tables:
-            sql = sql.replace("nullif(u.GrantedMs, 0)", "NULL").replace(
-                " LEFT JOIN LeaseUpload u ON u.Token = l.Token", ""
-            )
-        (found,) = connection.execute(sql, (max_lease_ms + _DAY_MS, fqrn, now_ms - _DAY_MS)).fetchone()
-    return None if found is None else found / 1000

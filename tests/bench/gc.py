@@ -1,5 +1,7 @@
 """Garbage collection: a million objects, half of them garbage, beside the program that ``cvmfs_server gc`` runs.
 
+Seconds, and seconds of the processors (user and system, of all processes), which say more where others are at work.
+
 The storage lies in memory and its objects are empty, as no collector reads them; catalogs are real. The reference gets
 its catalogs from a web server, as always.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 import shutil
 import statistics
@@ -16,8 +19,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final
 
@@ -45,31 +49,47 @@ exec "$@"
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a command took: seconds, seconds of processors, MiB; and what it printed."""
+
+    seconds: float
+    processors: float
+    memory: float
+    output: bytes
+
+
 def rows(rounds: int) -> list[Row]:
-    """One row each for time and memory. A round takes a minute to prepare, so there are few."""
-    seconds: dict[str, list[float]] = {"ours": [], "reference": []}
-    memory: dict[str, float] = {}
+    """One row each for time, processor time and memory. A round takes a minute to prepare, so there are few."""
+    runs: dict[str, list[Run]] = {"ours": [], "reference": []}
     for _ in range(max(1, rounds // 5)):
-        for name in ("ours", "reference"):
+        for name, found in runs.items():
             if name == "reference" and (os.geteuid() or not all(map(shutil.which, (PROGRAM, "unshare")))):
                 continue
             with tempfile.TemporaryDirectory(dir=MEMORY if os.path.isdir(MEMORY) else None) as folder:
                 repository = prepare(SystemPaths(folder), OBJECTS)
                 before = count(repository)
                 with served(repository.paths.storage) as url:
-                    taken, memory[name] = measure(ours(folder) if name == "ours" else reference(repository, url))
-                seconds[name].append(taken)
+                    found.append(measure(ours(folder) if name == "ours" else reference(repository, url)))
                 left = count(repository)
                 assert before - left >= OBJECTS // 2, f"{name} removed {before - left} of {before} objects"
-    found = {name: statistics.median(values) if values else None for name, values in seconds.items()}
-    assert found["ours"] is not None
+    for run in runs["ours"]:
+        report = json.loads(run.output)
+        inside = sum(report["seconds"].values())
+        phases = {"start and end": run.seconds - inside, **report["seconds"]}
+        print("ours: " + ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in phases.items()))
     what = f"{OBJECTS:,} objects, half of them garbage"
     return [
-        Row(f"collect: {what}", found["ours"], found["reference"], "s", "2x", smaller_is_better=True),
-        Row(
-            f"peak memory: {what}", memory["ours"], memory.get("reference"), "MiB", "below 400", smaller_is_better=True
-        ),
+        _row(f"collect: {what}", runs, lambda run: run.seconds, "s", "2x"),
+        _row(f"processors: {what}", runs, lambda run: run.processors, "s", ""),
+        _row(f"peak memory: {what}", runs, lambda run: run.memory, "MiB", "below 400"),
     ]
+
+
+def _row(what: str, runs: dict[str, list[Run]], value: Callable[[Run], float], unit: str, target: str) -> Row:
+    medians = {name: statistics.median(map(value, found)) if found else None for name, found in runs.items()}
+    assert medians["ours"] is not None
+    return Row(what, medians["ours"], medians["reference"], unit, target, smaller_is_better=True)
 
 
 def _directory(name: str, links: int, flags: int = 0) -> Entry:
@@ -130,7 +150,7 @@ def count(repository: Repository) -> int:
 
 
 def ours(root: str) -> list[str]:
-    return [sys.executable, "-m", "cvmfs_gw", "--root", root, "gc", "-r", "0", FQRN]
+    return [sys.executable, "-m", "cvmfs_gw", "--root", root, "gc", "--json", "-r", "0", FQRN]
 
 
 def reference(repository: Repository, url: str) -> list[str]:
@@ -143,18 +163,20 @@ def reference(repository: Repository, url: str) -> list[str]:
     ]  # fmt: skip
 
 
-def measure(command: list[str]) -> tuple[float, float]:
-    """Seconds and peak memory in MiB of a command that succeeds."""
-    with tempfile.TemporaryFile() as output:
+def measure(command: list[str]) -> Run:
+    """Run a command that succeeds."""
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         started = time.perf_counter()
-        process = subprocess.Popen(command, stdout=output, stderr=output)
+        process = subprocess.Popen(command, stdout=output, stderr=errors)
         _, status, usage = os.wait4(process.pid, 0)
         taken = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)
+        for file in (output, errors):
+            file.seek(0)
         if process.returncode:
-            output.seek(0)
-            raise RuntimeError(f"{command[0]}: {output.read()[-2000:].decode(errors='replace')}")
-    return taken, usage.ru_maxrss / 1024
+            said = output.read() + errors.read()
+            raise RuntimeError(f"{command[0]}: {said[-2000:].decode(errors='replace')}")
+        return Run(taken, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, output.read())
 
 
 class _Quiet(SimpleHTTPRequestHandler):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import threading
 from collections.abc import Sequence
@@ -11,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from cvmfs_gw.care import sweep
 from cvmfs_gw.care.gc import Collection, Policy, collect
-from cvmfs_gw.care.sweep import Hand
+from cvmfs_gw.care.sweep import Hand, Removed
 from cvmfs_gw.engine.commit_api import CommitRequest
 from cvmfs_gw.engine.errors import ConfigurationError, Conflict, MergeError, MissingObject
-from cvmfs_gw.engine.locking import collecting
+from cvmfs_gw.engine.locking import collecting, exclusive
 from cvmfs_gw.engine.repository import MANIFEST_PATH
 from cvmfs_objstore.formats.reflog import REFLOG_PATH, Reflog
 from cvmfs_objstore.hashes import ContentHash, Suffix
@@ -281,8 +283,10 @@ def test_upload_before_and_commit_after(past: Past, when: str) -> None:
     assert content_of(past.repository(), "/back") == b"4"
 
 
-def test_publishers_all_the_time(past: Past) -> None:
-    """Publishers bring the same few contents again and again, collectors go round and round."""
+@pytest.mark.parametrize("worthwhile", [sweep.WORTHWHILE, 0])
+def test_publishers_all_the_time(past: Past, worthwhile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Publishers bring the same few contents again and again, collectors (and their helpers) go round and round."""
+    monkeypatch.setattr(sweep, "WORTHWHILE", worthwhile)
     past.now = NOW + 100 * HOUR
     stop = threading.Event()
     reports = []
@@ -305,6 +309,35 @@ def test_publishers_all_the_time(past: Past) -> None:
     assert sum(report.condemned_objects for report in reports) > 20
     past.check()
     assert content_of(past.repository(), "/f") == b"4"
+
+
+def test_killed_while_helpers_are_at_work(past: Past) -> None:
+    """They bring the batch to its end, and go; the next collection does what is left."""
+
+    def die() -> Removed:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+    class Killed(Collection):
+        def _sweep_batch(self, busy: Sequence[Hand]) -> list[Hand]:
+            busy[0].removed = die  # type: ignore[method-assign]
+            return super()._sweep_batch(busy)
+
+    before = past.objects()
+    child = os.fork()
+    if not child:
+        try:
+            Killed(past.repository(), LAST, past.now, past.now, False, None, helpers=2).run()
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    with exclusive(past.paths, FQRN):  # which they have copies of
+        assert past.objects() < before
+    past.engine.recover(FQRN)
+    past.check()
+    past.collect(LAST)
+    assert files(past) == {3, 6, 7}
+    past.check()
 
 
 def test_killed_at_every_call(tmp_path_factory: pytest.TempPathFactory, keys: str) -> None:

@@ -16,7 +16,7 @@ from cvmfs_gw.care.lastgc import last_collection
 from cvmfs_gw.engine.commit_api import CommitOutcome
 from cvmfs_gw.gateway.committer import CommitBody, Committed
 from cvmfs_gw.gateway.errors import InvalidBody
-from cvmfs_gw.gateway.garbage import oldest_lease_in
+from cvmfs_gw.gateway.leaseage import DAY_MS, oldest_lease_in
 from cvmfs_gw.gateway.leasepath import LeasePath
 from cvmfs_gw.gateway.leases import LeaseBook
 from cvmfs_objstore.hashes import ContentHash, Suffix
@@ -26,7 +26,6 @@ from tests.engine.trees import NOW
 from tests.gateway.caring import Gateway
 from tests.gateway.support import KEY
 
-DAY_MS = 86_400_000
 NOTHING = ContentHash.null(suffix=Suffix.CATALOG)
 
 
