@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
@@ -44,6 +44,7 @@ from cvmfs_gw.ingest.plan import Plan, PlanOptions, plan
 from cvmfs_objstore.errors import ObjectStoreError
 from cvmfs_objstore.formats.entry import is_below
 from cvmfs_objstore.formats.manifest import Manifest
+from cvmfs_objstore.formats.objectpack import PackItem
 from cvmfs_objstore.hashes import ContentHash
 from cvmfs_objstore.objects import ObjectStore
 
@@ -82,7 +83,7 @@ def preview(request: PublishRequest, progress: Progress | None = None) -> Iterat
 
 def _commit(request: PublishRequest, work: _Work, session: Session, spool: Spool, progress: Progress) -> PublishReport:
     contents = spool.items()
-    progress.sending(len(contents), sum(item.size for item in contents))
+    progress.sending(len(spool), spool.total)
     with ThreadPoolExecutor(1, "contents") as thread:
         uploading = thread.submit(session.upload, contents, spool, progress.sent)
         try:
@@ -92,7 +93,7 @@ def _commit(request: PublishRequest, work: _Work, session: Session, spool: Spool
             session.stop()
             raise
     # What names something comes after what it names.
-    catalogs = [item for item in spool.items() if item.name in work.catalogs]
+    catalogs = [PackItem(name, spool.size(name.path)) for name in work.catalogs]
     more, more_sent = session.upload(catalogs, spool, progress.sent)
     assert work.root is not None
     try:
@@ -132,8 +133,8 @@ class _Work:
         self._counts = PublishCounts()
         self.root: ContentHash | None = None
         """The new root catalog, once it is prepared."""
-        self.catalogs: frozenset[ContentHash] = frozenset()
-        """All new catalogs."""
+        self.catalogs: Sequence[ContentHash] = ()
+        """All new catalogs, nested ones before those that they are nested in."""
 
     def close(self) -> None:
         self._base.close()
@@ -168,7 +169,7 @@ class _Work:
         gathered = gather(
             step.source,
             contents,
-            options.gather,
+            replace(options.gather, spill_folder=options.work_folder),
             existing=ExistingBelow(self._base, step.target, options.uids, options.gids),
             progress=lambda path, size: self._progress.stored(step.target + path, size),
         )
@@ -192,7 +193,7 @@ class _Work:
             transaction = Transaction(tree)
             transaction.apply(self._planned.changes)
             root, stored = tree.store(int(time.time()), self.head.root_hash.algorithm)
-        self.root, self.catalogs = root.hash, frozenset(ref.hash for ref in stored)
+        self.root, self.catalogs = root.hash, [ref.hash for ref in stored]
         self._counts = transaction.counts
         self._progress.planned(self.head.revision, self._counts)
 
@@ -207,7 +208,9 @@ class _Work:
     def plan(self) -> bool:
         """Work out the change; returns whether there is any."""
         options, root = self._request.options, self._base.get("")
-        how = PlanOptions(int(self._now * 10**9), uids=options.uids, gids=options.gids)
+        how = PlanOptions(
+            int(self._now * 10**9), uids=options.uids, gids=options.gids, spill_folder=options.work_folder
+        )
         if root is not None:  # directories between it and the new ones are made like it
             how = replace(how, directory=stat.S_IMODE(root.mode), owner=(root.uid, root.gid))
         with _preparing():

@@ -6,8 +6,9 @@ A pack whose connection breaks is sent again, less what the gateway says has arr
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Final
@@ -72,14 +73,15 @@ class Session:
         """End uploads that are running in other threads."""
         self._stopped.set()
 
-    def upload(self, items: Sequence[PackItem], spool: Spool, sent: Callable[[int, int], object]) -> tuple[int, int]:
+    def upload(self, items: Iterable[PackItem], spool: Spool, sent: Callable[[int, int], object]) -> tuple[int, int]:
         """Send those of *items* that the repository does not have yet; returns objects and bytes that were sent.
 
         *sent* is told objects and bytes of each pack, from any thread. Raises :exc:`ClientError`.
         """
         objects = size = 0
         with ThreadPoolExecutor(CONNECTIONS, "upload") as threads:
-            running = {threads.submit(self._send, spool, pack) for pack in divided(items)}
+            packs = divided(items)
+            running = {threads.submit(self._send, spool, pack) for pack in itertools.islice(packs, 2 * CONNECTIONS)}
             try:
                 while running:
                     done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -89,6 +91,7 @@ class Session:
                             arrived = sum(item.size for item in pack)
                             objects, size = objects + len(pack), size + arrived
                             sent(len(pack), arrived)
+                    running |= {threads.submit(self._send, spool, pack) for pack in itertools.islice(packs, len(done))}
             except BaseException:
                 self.stop()
                 raise
@@ -127,7 +130,7 @@ def _until_renewal(left: float | None) -> float:
     return RENEW_S if left is None else max(left * RENEW_SHARE, _SHORTEST_S)
 
 
-def divided(items: Sequence[PackItem]) -> Iterator[list[PackItem]]:
+def divided(items: Iterable[PackItem]) -> Iterator[list[PackItem]]:
     """*items*, in order, as the contents of packs."""
     some: list[PackItem] = []
     size = 0

@@ -13,8 +13,9 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import BinaryIO, Final, NamedTuple
+from typing import BinaryIO, Final
 
+from cvmfs_gw.client.places import Place, Places
 from cvmfs_objstore import posix
 from cvmfs_objstore.errors import ObjectNotFound
 from cvmfs_objstore.formats.objectpack import PackHeader, PackItem
@@ -23,12 +24,6 @@ from cvmfs_objstore.storage import Staged
 
 _RUN: Final = 1 << 20
 _DIGEST_END: Final = len("data/00/") + 38
-
-
-class _Place(NamedTuple):
-    file: int
-    offset: int
-    size: int
 
 
 class Spool:
@@ -40,10 +35,12 @@ class Spool:
     def __init__(self, folder: str | None = None) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        self._places: dict[str, _Place] = {}
+        self._places = Places(folder)
         self._files: list[BinaryIO] = []
         self._main = self._new_file()
         self._end = 0
+        self.total = 0
+        """Bytes of all objects."""
 
     def __enter__(self) -> Spool:
         return self
@@ -58,7 +55,7 @@ class Spool:
         for file in self._files:
             file.close()
         self._files.clear()
-        self._places.clear()
+        self._places.close()
 
     def __len__(self) -> int:
         return len(self._places)
@@ -73,11 +70,12 @@ class Spool:
     def put(self, path: str, data: bytes | bytearray | memoryview, /) -> bool:
         """Add an object; returns False if it was there. It may be read once this has returned in every thread."""
         with self._lock:
-            if path in self._places:
+            if self._places.get(path) is not None:
                 return False
             offset = self._end
             self._end += len(data)
-            self._places[path] = _Place(self._main, offset, len(data))
+            self._places.add(path, Place(self._main, offset, len(data)))
+            self.total += len(data)
         view = memoryview(data)
         while view:
             written = os.pwrite(self._main, view, offset)
@@ -93,12 +91,15 @@ class Spool:
         """Add an object that has the open *file* for itself."""
         size = os.fstat(file).st_size
         with self._lock:
-            self._places.setdefault(path, _Place(file, 0, size))
+            if self._places.get(path) is None:
+                self._places.add(path, Place(file, 0, size))
+                self.total += size
 
     # -- reading
 
     def exists(self, path: str) -> bool:
-        return path in self._places
+        with self._lock:
+            return self._places.get(path) is not None
 
     def size(self, path: str) -> int:
         return self._place(path).size
@@ -107,15 +108,24 @@ class Spool:
         place = self._place(path)
         return io.BytesIO(b"".join(_read(place.file, place.offset, place.size)))
 
-    def _place(self, path: str) -> _Place:
-        try:
-            return self._places[path]
-        except KeyError:
-            raise ObjectNotFound(path) from None
+    def _place(self, path: str) -> Place:
+        with self._lock:
+            place = self._places.get(path)
+        if place is None:
+            raise ObjectNotFound(path)
+        return place
 
-    def items(self) -> list[PackItem]:
-        """All objects, in the order in which they were added."""
-        return [PackItem(name_of(path), place.size) for path, place in self._places.items()]
+    def items(self) -> Iterator[PackItem]:
+        """All objects that are there now, in the order in which they were added."""
+        return self._items(len(self._places))
+
+    def _items(self, number: int) -> Iterator[PackItem]:
+        at = 0
+        while at < number:
+            with self._lock:
+                some = self._places.some(at)[: number - at]
+            yield from (PackItem(name_of(path), place.size) for path, place in some)
+            at += len(some)
 
     def pieces(self, items: Iterable[PackItem]) -> Iterator[bytes]:
         """The bytes of *items*, one after the other, neighbours at once."""

@@ -30,6 +30,8 @@ from cvmfs_objstore.formats.entry import (
     path_key,
 )
 
+_LISTINGS: Final = 64
+"""Directories whose entries are kept in memory."""
 _CHUNKS: Final = "EXISTS (SELECT 1 FROM chunks c WHERE c.md5path_1 = k.md5path_1 AND c.md5path_2 = k.md5path_2)"
 _IS_FILE: Final = (
     f"flags & ~{STORAGE_FLAGS | FLAG_CHUNKED | NESTING_FLAGS} = {FLAG_FILE} AND mode & 0xF000 = 0x8000"
@@ -78,6 +80,8 @@ class ExistingBelow:
             entry = self.get(directory)
             there = self.tree.entries(self.target + directory) if entry is not None and entry.is_directory else []
             found = self._listings[directory] = {child.name: child for child in there}
+            if len(self._listings) > _LISTINGS:
+                del self._listings[next(iter(self._listings))]
         return found
 
     def listing(self, directory: str) -> Listing | None:

@@ -6,20 +6,15 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Protocol
+from typing import Protocol
 
 from cvmfs_gw.ingest.contents import Contents, StoredContent
+from cvmfs_gw.ingest.directories import Directories, check_name
 from cvmfs_gw.ingest.directory import DirectorySource
 from cvmfs_gw.ingest.errors import BadSource, SourceTooLarge
 from cvmfs_gw.ingest.items import Item, Listing, Source, Unchanged, Whiteout
 from cvmfs_gw.ingest.nodes import Node, Rest
-from cvmfs_objstore.formats.database import to_bytes
-from cvmfs_objstore.formats.entry import STORAGE_FLAGS, Chunks, Entry, Kind, is_below
-
-NAME_MAX: Final = 255
-"""Most bytes of a name."""
-PATH_MAX: Final = 4095
-"""Most bytes of a path within a source."""
+from cvmfs_objstore.formats.entry import STORAGE_FLAGS, Chunks, Entry, Kind
 
 
 class Devices(Enum):
@@ -37,6 +32,10 @@ class GatherOptions:
     devices: Devices = Devices.KEEP
     max_file_size: int = 1 << 40
     max_entries: int = 100_000_000
+    at_hand: int = 1 << 16
+    """Files of which all is in memory; those of directories that are done go to a file."""
+    spill_folder: str | None = None
+    """Where that is; None: the system's folder for temporary files."""
 
 
 class Existing(Protocol):
@@ -106,14 +105,10 @@ class _Reader:
         self._trust_times, self._contents, self._options = trust_times, contents, options
         self._existing, self._progress = existing, progress
         self.largest = options.max_file_size
-        self._directories: dict[str, dict[str, Node]] = {"": {}}
-        """The children of each directory, as far as they are at hand."""
-        self._kept: dict[str, Node] = {}
-        """Directories of which not all children are."""
+        self._directories = Directories(options.at_hand, options.spill_folder, contents.finish)
         self._late: list[tuple[Node, Item]] = []
         self._waiting: set[int] = set()
         self._entries = self._files = self._unchanged = self._bytes = 0
-        self._root = Node(children=self._directories[""])
 
     def take(self, item: Item | Whiteout) -> None:
         path = item.path
@@ -130,16 +125,15 @@ class _Reader:
         if not stat.S_ISREG(mode) and not self._wants(item):
             return
         parent, _, name = path.rpartition("/")
-        siblings = self._directories.get(parent)
-        if siblings is None:
-            siblings = self._make_directory(parent)
+        siblings = self._directories.into(parent)
         old = siblings.get(name)
         if old is None:
-            _check_name(path, name)
-        elif old.children is not None:
-            if old.children:
+            check_name(path, name)
+            self._directories.added()
+        elif old.is_directory:
+            if old.look():
                 raise BadSource(f"{path} is a directory that is not empty, and then something else")
-            del self._directories[path]
+            self._directories.drop(path)
         if item.link is not None:
             node = siblings[name] = Node(item)
             self._link(node, item)
@@ -154,10 +148,7 @@ class _Reader:
         """Take what has not changed as it is: *rest*. Nothing but directories may follow in the same place."""
         self._count(found.entries)
         self._unchanged += found.files
-        node = self._at(found.path) if found.path else self._root
-        assert node is not None
-        node.rest = rest
-        self._kept[found.path] = node
+        self._directories.keep(found.path, rest)
 
     def _count(self, entries: int) -> None:
         self._entries += entries
@@ -177,78 +168,51 @@ class _Reader:
     def _directory(self, item: Item) -> None:
         path = item.path
         if not path:
-            self._root.item = item
+            self._directories.root.item = item
             return
-        parent, _, name = path.rpartition("/")
-        siblings = self._directories.get(parent)
-        if siblings is None:
-            siblings = self._make_directory(parent)
+        siblings = self._directories.parent_of(path)
+        name = path.rpartition("/")[2]
         old = siblings.get(name)
-        if old is not None and old.children is not None:
+        if old is not None and old.is_directory:
             old.item = item
             return
-        _check_name(path, name)
-        children: dict[str, Node] = {}
+        check_name(path, name)
         # what took the place of something else must not show what was behind that
-        siblings[name] = Node(item, children=children, opaque=old is not None)
-        self._directories[path] = children
-
-    def _make_directory(self, path: str) -> dict[str, Node]:
-        """The children of the directory *path*, made if nothing was said of it so far."""
-        parent, _, name = path.rpartition("/")
-        siblings = self._directories.get(parent)
-        if siblings is None:
-            siblings = self._make_directory(parent)
-        old = siblings.get(name)
-        if old is not None and not old.is_gone:
-            # also for what lies behind a symbolic link: nobody but the link's owner says where that is
-            raise BadSource(f"{path} is no directory, so nothing can be in it")
-        _check_name(path, name)
-        children = self._directories[path] = {}
-        siblings[name] = Node(children=children, opaque=old is not None)
-        return children
+        self._directories.put(path, siblings, Node(item, children={}, opaque=old is not None))
 
     # -- whiteouts, which hide what is below the source, and nothing of the source itself
 
     def _white_out(self, item: Whiteout) -> None:
         path = item.path
+        directories = self._directories
         if not path:
-            self._root.opaque |= item.opaque
+            directories.root.opaque |= item.opaque
             return
         if self._is_hidden(path):
             return
-        parent, _, name = path.rpartition("/")
-        node = self._at(path)
+        node = directories.at(path)
         if node is None and item.opaque:
-            self._make_directory(path)
-            node = self._at(path)
+            directories.make(path)
+            node = directories.at(path)
         if node is None or (not item.opaque and node.holds_nothing):
-            siblings = self._directories.get(parent)
-            if siblings is None:
-                siblings = self._make_directory(parent)
-            siblings[name] = Node()
-            self._forget(path)
-        elif node.children is not None:
+            directories.parent_of(path)[path.rpartition("/")[2]] = Node()
+            directories.drop_below(path)
+        elif node.is_directory:
             node.opaque = True
 
     def _is_hidden(self, path: str) -> bool:
         """Whether *path*, or a directory above it, is to be gone already."""
         while path:
-            node = self._at(path)
+            node = self._directories.at(path)
             if node is not None:
                 return node.is_gone
             path = path.rpartition("/")[0]
         return False
 
-    def _forget(self, path: str) -> None:
-        """Forget the directories at and below *path*, which hold nothing but whiteouts."""
-        for known in [known for known in self._directories if is_below(known, path)]:
-            del self._directories[known]
-
     # -- files
 
     def _link(self, node: Node, item: Item) -> None:
-        target = self._at(item.link or "")
+        target = self._directories.at(item.link or "")
         if target is None or target is node or id(target) in self._waiting:
             self._late.append((node, item))
             self._waiting.add(id(node))
@@ -256,18 +220,11 @@ class _Reader:
         self._join(node, target, item)
 
     def _join(self, node: Node, target: Node, item: Item) -> None:
-        if target.children is not None or target.item is None:
+        if target.is_directory or target.item is None:
             raise BadSource(f"{item.path} is a hard link to {item.link}, which is no file")
         if target.group is None:
             target.group = object()
         node.item, node.stored, node.group = target.item, target.stored, target.group
-
-    def _at(self, path: str) -> Node | None:
-        parent, _, name = path.rpartition("/")
-        children = self._directories.get(parent, {})
-        if name not in children and (kept := self._kept.pop(parent, None)) is not None:
-            assert kept.children is children  # all of them now
-        return children.get(name)
 
     def _content(self, item: Item) -> StoredContent:
         size, content, limit = item.size, item.content, self._options.max_file_size
@@ -303,7 +260,7 @@ class _Reader:
             # links to what came later, and links to links
             still: list[tuple[Node, Item]] = []
             for node, item in late:
-                target = self._at(item.link or "")
+                target = self._directories.at(item.link or "")
                 if target is None:
                     raise BadSource(f"{item.path} is a hard link to {item.link}, which is not there")
                 if id(target) in waiting:
@@ -314,7 +271,7 @@ class _Reader:
             if len(still) == len(late):
                 raise BadSource(f"{late[0][1].path} is a hard link to itself")
             late = still
-        return Gathered(self._root, self._entries, self._files, self._unchanged, self._bytes)
+        return Gathered(self._directories.root, self._entries, self._files, self._unchanged, self._bytes)
 
 
 def _same_time(old: Entry, mtime: int) -> bool:
@@ -327,12 +284,3 @@ def _object_paths(entry: Entry, chunks: Chunks) -> frozenset[str]:
     if entry.content_hash is not None:
         paths.add(entry.content_hash.path)
     return frozenset(paths)
-
-
-def _check_name(path: str, name: str) -> None:
-    if len(name) * 4 > NAME_MAX and len(to_bytes(name)) > NAME_MAX:
-        raise SourceTooLarge(f"a name of more than {NAME_MAX} bytes: {path[:100]}...")
-    if len(path) * 4 > PATH_MAX and len(to_bytes(path)) > PATH_MAX:
-        raise SourceTooLarge(f"a path of more than {PATH_MAX} bytes: {path[:100]}...")
-    if name in ("", ".", "..") or "\0" in name:
-        raise BadSource(f"not a name: {path[:100]!r}")

@@ -48,9 +48,15 @@ class Node:
     def children(self) -> dict[str, Node] | None:
         """All children, which may be changed; all of them are in memory from now on."""
         if self.rest is not None and self.at_hand is not None:
-            self.at_hand.update(self.rest.load())
+            for name, node in self.rest.load().items():
+                self.at_hand.setdefault(name, node)
             self.rest = None
         return self.at_hand
+
+    def look(self) -> dict[str, Node]:
+        """All children of a directory, to look at; those that were not in memory are not afterwards either."""
+        assert self.at_hand is not None
+        return self.at_hand if self.rest is None else {**self.rest.load(), **self.at_hand}
 
     @property
     def is_directory(self) -> bool:
@@ -75,6 +81,6 @@ class Node:
     @property
     def holds_nothing(self) -> bool:
         """Whether it is a directory of which nothing is said, and of what is in it only what is to be gone."""
-        if self.item is not None or self.children is None:
+        if self.item is not None or self.at_hand is None:
             return False
-        return not any(child.is_needed for child in self.children.values())
+        return not any(child.is_needed for child in self.look().values())

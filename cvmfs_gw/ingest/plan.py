@@ -7,7 +7,7 @@ list can be shown to people, and so that applying it to a newer tree notes what 
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,6 +22,7 @@ from cvmfs_gw.ingest.marks import mark_catalogs
 from cvmfs_gw.ingest.nodes import Node
 from cvmfs_gw.ingest.overlay import Operation, overlay
 from cvmfs_gw.ingest.ownership import SAME, IdMap
+from cvmfs_gw.ingest.spill import Chained, LongList
 from cvmfs_objstore.formats.database import to_bytes
 from cvmfs_objstore.formats.entry import (
     FLAG_CHUNKED,
@@ -38,6 +39,8 @@ from cvmfs_objstore.formats.entry import (
 )
 from cvmfs_objstore.objects import ObjectStore
 
+AT_HAND: Final = 1 << 16
+"""Changes that are in memory at once."""
 DIRECTORY_SIZE: Final = 4096
 """The size in bytes that every directory has."""
 
@@ -59,13 +62,15 @@ class PlanOptions:
     mtime_ns: bool = True
     hard_links: bool = True
     """False: names of one file become files of their own."""
+    spill_folder: str | None = None
+    """Where changes are kept that are too many for the memory; None: the system's folder for temporary files."""
 
 
 @dataclass(slots=True)
 class Plan:
     """Changes, and the deepest path that all of them are at or below: what has to be leased."""
 
-    changes: list[Change] = field(default_factory=list)
+    changes: Collection[Change] = field(default_factory=list)
     scope: str = ""
 
 
@@ -84,7 +89,7 @@ def plan(
     if objects is not None:
         root = mark_catalogs(tree, root, [operation.target for operation in operations], objects, options.now)
     return Plan(
-        list(_Planner(tree, options).changes(root)),
+        _Planner(tree, options).changes(root),
         scope(tree, [operation.target for operation in operations]),
     )
 
@@ -119,16 +124,16 @@ class _Planner:
     def __init__(self, tree: CatalogTree, options: PlanOptions) -> None:
         self._tree, self._options = tree, options
         self._removes: list[Remove] = []
-        self._puts: list[Put] = []
+        self._puts: LongList[Put] = LongList(AT_HAND, options.spill_folder)
         self._nested: list[str] = []
         self._dissolved: list[str] = []
 
-    def changes(self, root: Node) -> Iterator[Change]:
+    def changes(self, root: Node) -> Collection[Change]:
         self._directory("", root, self._tree.get(""), False)
-        yield from self._removes
-        yield from self._puts
-        yield from map(Unnest, sorted(self._dissolved))
-        yield from map(Nest, sorted(self._nested))
+        dissolved, nested = [*map(Unnest, sorted(self._dissolved))], [*map(Nest, sorted(self._nested))]
+        if len(self._puts) > AT_HAND:
+            return Chained(self._removes, self._puts, dissolved, nested)
+        return [*self._removes, *self._puts, *dissolved, *nested]
 
     def _directory(self, path: str, node: Node, old: Entry | None, opaque: bool) -> None:
         """Plan the directory *node*, where *old* is now; *opaque*: a directory above it is."""
@@ -151,8 +156,7 @@ class _Planner:
         children = self._changed(path, node) if old is not None else None
         is_kept = children is not None
         if children is None:
-            children = node.children
-            assert children is not None
+            children = node.look()
         there: dict[str, Entry] = {}
         if old is not None and opaque:
             entries = self._tree.directories(path) if is_kept else self._tree.entries(path)

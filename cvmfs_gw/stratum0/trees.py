@@ -6,7 +6,7 @@ conflict unless it shall be overwritten. One conflict refuses all of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from cvmfs_gw.engine.changes import Change, Put, Remove
@@ -48,7 +48,7 @@ class PutTree:
         created = any(isinstance(change, Put) and change.base is None for change in changes)
         return Plan(changes, created=created, expires=self.end, entries=len(changes))
 
-    def _allowed(self, planned: list[Change], tree: CatalogTree, rules: Rules) -> Iterator[Change]:
+    def _allowed(self, planned: Iterable[Change], tree: CatalogTree, rules: Rules) -> Iterator[Change]:
         for change in planned:
             if isinstance(change, Remove):
                 if not self.overwrite:

@@ -166,7 +166,7 @@ class Target:
                 name = f"new-{label}-{self._serial}-{number}"
                 tree.put(f"{top}/{name}", file_entry(name, content)._replace(size=len(data)), (), None)
             root, _ = tree.store(int(time.time()), Algorithm.SHA1)
-        return head, root.hash, [SpoolPack(spool, spool.items())]
+        return head, root.hash, [SpoolPack(spool, [*spool.items()])]
 
     def commit(self, fqrn: str, scenario: Scenario, label: str = "x") -> float:
         """One whole publish; returns the seconds from the POST of the commit to its reply."""

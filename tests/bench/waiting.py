@@ -166,7 +166,7 @@ def prepare(server: Server, fqrn: str, name: str, entries: int) -> Revision:
             new = f"{name}-{number}"
             tree.put(f"{top}/{new}", entry._replace(name=new), (), None)
         root, _ = tree.store(int(time.time()), Algorithm.SHA1)
-    return Revision(base, root.hash, [SpoolPack(spool, spool.items())])
+    return Revision(base, root.hash, [SpoolPack(spool, [*spool.items()])])
 
 
 def _percentile(times: list[float]) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cvmfs_gw.client import places
 from cvmfs_gw.client import session as module
 from cvmfs_gw.client.errors import ClientError, CommitInDoubt, GatewayRefused, GatewayUnreachable, PathBusy
 from cvmfs_gw.client.gateway import CommitReply, GatewayClient, NotSupported, Pack, read_key_file
@@ -41,8 +42,10 @@ def put(spool: Spool, data: bytes, suffix: Suffix = Suffix.NONE) -> ContentHash:
 # -- the spool
 
 
-def test_spool(spool: Spool) -> None:
+@pytest.mark.parametrize("in_memory", [0, 2, 1000])
+def test_spool(spool: Spool, in_memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In order, each once; large ones in files of their own; read alone and as packs."""
+    monkeypatch.setattr(places, "IN_MEMORY", in_memory)
     data = [b"one", b"", b"x" * 3_000_000, b"four"]
     names = [put(spool, piece) for piece in data]
     assert not spool.put(names[0].path, b"one")
@@ -60,13 +63,30 @@ def test_spool(spool: Spool) -> None:
     assert spool.size(names[2].path) == 3_000_000
     with pytest.raises(ObjectNotFound):
         spool.open("data/00/" + "0" * 38)
-    items = [spool.items()[at] for at in (3, 0, 1, 4, 2)]
+    items = [[*spool.items()][at] for at in (3, 0, 1, 4, 2)]
     pack = SpoolPack(spool, items)
     content = b"".join(pack.stream())
     assert content == pack.header() + b"four" + b"one" + b"staged" + b"x" * 3_000_000
     assert PackHeader.parse(pack.header()).items == pack.items
     assert len(pack) == 5
     assert pack.size == 3_000_013
+    assert (len(spool), spool.total) == (5, 3_000_013)
+    assert not spool.exists(".cvmfspublished")
+    before = spool.items()
+    put(spool, b"later")
+    assert len([*before]) == 5
+
+
+def test_many_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of them are looked up in a file that nobody sees."""
+    monkeypatch.setattr(places, "IN_MEMORY", 10)
+    monkeypatch.setattr(places, "_BATCH", 7)
+    with Spool(str(tmp_path)) as spool:
+        names = [put(spool, b"%d" % at, Suffix.CHUNK if at % 2 else Suffix.NONE) for at in range(100)]
+        assert [item.name for item in spool.items()] == names
+        assert not any(spool.put(name.path, b"again") for name in names)
+        assert [spool.open(name.path).read() for name in names] == [b"%d" % at for at in range(100)]
+        assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("algorithm", Algorithm)
@@ -307,12 +327,12 @@ def test_what_is_missing(server: Server, spool: Spool) -> None:
     server.repository.objects.put(here, b"here")
     with closing(server.client()) as client:
         token = client.acquire(f"{FQRN}/t")
-        assert [item.name for item in client.missing(token, spool.items())] == [gone]
+        assert [item.name for item in client.missing(token, [*spool.items()])] == [gone]
         assert client.seconds_left(token) == pytest.approx(7200, abs=60)
         assert client.renew(token) == pytest.approx(7200, abs=60)
         client.release(token)
         with pytest.raises(GatewayRefused):
-            client.missing(token, spool.items())
+            client.missing(token, [*spool.items()])
 
 
 def test_gateway_that_cannot(server: Server, spool: Spool) -> None:
@@ -322,7 +342,7 @@ def test_gateway_that_cannot(server: Server, spool: Spool) -> None:
         client._url += "/elsewhere"
         with pytest.raises(NotSupported):
             client.renew("token")
-        assert client.missing("token", spool.items()) == spool.items()
+        assert client.missing("token", [*spool.items()]) == [*spool.items()]
         with pytest.raises(NotSupported):
             client.release("token")
 

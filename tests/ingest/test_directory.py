@@ -59,7 +59,7 @@ class World:
                 progress=lambda path, size: self.read.append(path),
             )
         assert gathered.files == len(self.read)
-        return plan(tree, [Replace(gathered, self.target)], PlanOptions(NOW * 10**9)).changes
+        return [*plan(tree, [Replace(gathered, self.target)], PlanOptions(NOW * 10**9)).changes]
 
     def changes(self) -> list[Change]:
         """What would change now; nothing does."""

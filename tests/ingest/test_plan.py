@@ -75,7 +75,7 @@ class World:
     def plan(self, *operations: Operation, options: PlanOptions = OPTIONS_NOW, dirtab: bool = False) -> list[Change]:
         objects = ObjectStore(self.storage) if dirtab else None
         with closing(CatalogTree(self.store, self.root)) as tree:
-            return plan(tree, operations, options, objects).changes
+            return [*plan(tree, operations, options, objects).changes]
 
     def apply(self, *operations: Operation, options: PlanOptions = OPTIONS_NOW, dirtab: bool = False) -> None:
         changes = self.plan(*operations, options=options, dirtab=dirtab)
