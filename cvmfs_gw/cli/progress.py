@@ -107,7 +107,7 @@ class PublishLine(Progress):
 
 
 class PublishEvents(Progress):
-    """A publish as JSON lines on standard output: ``planned``, ``busy``, ``sending``, ``sent``."""
+    """A publish as JSON lines on standard output: ``planned``, ``busy``, ``sending``, ``sent``, and one at the end."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -133,8 +133,8 @@ class PublishEvents(Progress):
 def summary(counts: PublishCounts) -> str:
     """What a publish does, in words."""
     words = []
-    for kind in ("files", "directories", "symlinks"):
+    for kind, one in (("files", "file"), ("directories", "directory"), ("symlinks", "symlink")):
         for what in ("added", "changed", "removed"):
             if number := getattr(counts, f"{kind}_{what}"):
-                words.append(f"{number:,} {kind} {what}")
+                words.append(f"{number:,} {one if number == 1 else kind} {what}")
     return ", ".join(words) or "nothing but catalogs"

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from cvmfs_gw.cli.progress import PublishEvents, PublishLine, summary
 from cvmfs_gw.cli.repo import add_trust, public_keys
 from cvmfs_gw.cli.text import change_as_json
+from cvmfs_gw.client.errors import ClientError
 from cvmfs_gw.client.gateway import read_key_file
 from cvmfs_gw.client.location import Location, repository_path
 from cvmfs_gw.client.publish import preview, publish
@@ -119,8 +120,11 @@ def run(arguments: argparse.Namespace, paths: SystemPaths) -> int:
     with _termination(), _few_collections():
         try:
             report = publish(request, progress)
-        finally:
+        except (ClientError, KeyboardInterrupt, OSError) as error:
             progress.end()
+            _say_failure(progress, error)
+            raise
+        progress.end()
     if isinstance(progress, PublishEvents):
         progress.say("published" if report.changed else "unchanged", **_as_json(report))
     else:
@@ -128,6 +132,16 @@ def run(arguments: argparse.Namespace, paths: SystemPaths) -> int:
     for name in report.missing:
         print(f"cvmfs-gw: published, but not in the storage: {name}", file=sys.stderr)
     return 1 if report.missing else 0
+
+
+def _say_failure(progress: Progress, error: BaseException) -> None:
+    """The last line, where the program does not say it itself."""
+    interrupted = isinstance(error, KeyboardInterrupt)
+    code = 130 if interrupted else error.exit_code if isinstance(error, ClientError) else 1
+    if isinstance(progress, PublishEvents):
+        progress.say("failed", reason="interrupted" if interrupted else printable(str(error)), exit_code=code)
+    elif interrupted:
+        print("cvmfs-gw: interrupted", file=sys.stderr)
 
 
 def _request(arguments: argparse.Namespace, paths: SystemPaths) -> PublishRequest:

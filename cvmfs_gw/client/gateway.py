@@ -26,7 +26,7 @@ from typing import Final, Protocol
 import urllib3
 
 from cvmfs_gw.client.errors import ClientError, CommitInDoubt, GatewayRefused, GatewayUnreachable, PathBusy
-from cvmfs_gw.client.net import connections
+from cvmfs_gw.client.net import connections, why
 from cvmfs_gw.gateway.authorization import Key, sign
 from cvmfs_gw.gateway.gotime import parse_time
 from cvmfs_objstore.formats.objectpack import PackItem, header_digest
@@ -272,12 +272,12 @@ class GatewayClient:
         except urllib3.exceptions.HTTPError as error:
             # The URL would show the session token, so only the server is named.
             cause = error.reason if isinstance(error, urllib3.exceptions.MaxRetryError) and error.reason else error
-            what = f"no answer from {self._url}: {type(cause).__name__}"
+            what = f"no answer from {self._url}: {why(error)}"
             if isinstance(cause, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError):
                 raise _NotConnected(what) from error
             raise GatewayUnreachable(what) from error
         except OSError as error:
-            raise GatewayUnreachable(f"no answer from {self._url}: {type(error).__name__}") from error
+            raise GatewayUnreachable(f"no answer from {self._url}: {why(error)}") from error
         self._set_clock(reply.headers.get("Date"))
         if reply.status in _UNAVAILABLE:
             raise GatewayUnreachable(f"no answer from {self._url}: HTTP {reply.status}")

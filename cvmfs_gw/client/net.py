@@ -13,7 +13,21 @@ import urllib3
 
 CONNECT_S: Final = 30.0
 """How long a connection may take to be made, in seconds."""
+_DEEPEST: Final = 5
 _AGAIN: Final = (502, 503, 504)
+
+
+def why(error: BaseException) -> str:
+    """What broke a connection, in the system's words if it has any; never the URL, which may hold a session token."""
+    for _ in range(_DEEPEST):
+        if isinstance(error, OSError) and error.strerror:
+            return error.strerror
+        last = error.args[-1] if error.args else None
+        inner = getattr(error, "reason", None) or (last if isinstance(last, BaseException) else error.__cause__)
+        if not isinstance(inner, BaseException):
+            break
+        error = inner
+    return type(error).__name__
 
 
 def connections(url: str, *, read_s: float, tries: int = 1, most: int = 8) -> urllib3.PoolManager:

@@ -10,7 +10,7 @@ from typing import BinaryIO, Final, Protocol
 import urllib3
 
 from cvmfs_gw.client.errors import GatewayUnreachable
-from cvmfs_gw.client.net import connections
+from cvmfs_gw.client.net import connections, why
 from cvmfs_objstore.compression import PIECE
 from cvmfs_objstore.errors import ObjectNotFound
 from cvmfs_objstore.storage import Staged
@@ -137,7 +137,7 @@ class RemoteStorage:
         try:
             reply = self._pool.request(method, url, headers=headers, preload_content=False)
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise GatewayUnreachable(f"cannot read {url}: {type(error).__name__}") from error
+            raise GatewayUnreachable(f"cannot read {url}: {why(error)}") from error
         if reply.status in (200, 206):
             return reply
         reply.drain_conn()
@@ -169,7 +169,7 @@ class _Body(io.RawIOBase):
                 break
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 if pause is None:
-                    raise GatewayUnreachable(f"cannot read {self._path} to its end: {type(error).__name__}") from error
+                    raise GatewayUnreachable(f"cannot read {self._path} to its end: {why(error)}") from error
                 self._drop()
                 time.sleep(pause)
         buffer[: len(data)] = data

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 import urllib3
 
 from cvmfs_gw.client.errors import GatewayUnreachable, UntrustedRepository
-from cvmfs_gw.client.net import connections
+from cvmfs_gw.client.net import connections, why
 from cvmfs_objstore.errors import ObjectNotFound, ObjectStoreError
 from cvmfs_objstore.formats.chain import verify_chain
 from cvmfs_objstore.formats.keychain import PublicKey
@@ -93,7 +93,7 @@ def fetch_public_key(url: str, fqrn: str) -> bytes:
         text = reply.read(_MAX_KEY)
         reply.close()
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise GatewayUnreachable(f"cannot read {place}: {type(error).__name__}") from error
+        raise GatewayUnreachable(f"cannot read {place}: {why(error)}") from error
     finally:
         pool.clear()
     if reply.status != 200:

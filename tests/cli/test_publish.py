@@ -135,6 +135,10 @@ def test_operations(world: World, folder: Path, tmp_path: Path) -> None:
     assert found.keys() == {f"/several/{name}" for name in ("data", "extra", "new", "new/place", "new/place/extra")}
     assert {owner for path, owner in found.items() if path != "/several/new"} == {(7, 8)}
     assert json.loads(world.publish(top, None, "--delete", "bin", "--json")[1])["event"] == "unchanged"
+    nobody = ("--gateway", "http://127.0.0.1:1/api/v1")
+    code, out, _ = world.publish(top, None, "--delete", "data", "--json", *nobody)
+    reason = "no answer from http://127.0.0.1:1/api/v1: Connection refused"
+    assert (code, json.loads(out)) == (3, {"event": "failed", "reason": reason, "exit_code": 3})
 
 
 def test_terminated(world: World, folder: Path) -> None:
