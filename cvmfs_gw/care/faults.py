@@ -26,7 +26,7 @@ class Repair(StrEnum):
     FOLDERS = "folders"
     CHECKSUM = "checksum"
     REFLOG = "reflog"
-    BRANCHES = "branches"
+    TAGS = "tags"
     CATALOGS = "catalogs"
 
 
@@ -45,7 +45,7 @@ class FaultKind(Enum):
     MANIFEST_UNREADABLE = ("the manifest cannot be read", "restore .cvmfspublished from a Stratum 1")
     MANIFEST_NAME = ("the manifest is of another repository", "restore .cvmfspublished of this repository")
     MANIFEST_SIGNATURE = ("the manifest's hash or signature is wrong", "cvmfs-gw resign --manifest")
-    MANIFEST_ROOT_PATH = ("the manifest's root path is not the empty one", "publish again")
+    MANIFEST_ROOT_PATH = ("the manifest's root path is not the empty one", "cvmfs-gw resign --manifest")
     MANIFEST_TIME = ("the manifest is from the future: clients refuse the next one", "set the clock", "warning")
     WHITELIST_MISSING = ("there is no whitelist", _RESIGN)
     WHITELIST_UNREADABLE = ("the whitelist cannot be read", _RESIGN)
@@ -84,8 +84,8 @@ class FaultKind(Enum):
     TAG_CATALOG_MISSING = ("a tag's root catalog is not in the storage", "cvmfs-gw tag remove, or " + _RESTORE)
     TAG_CATALOG_DIFFERS = ("a tag does not say what its root catalog does", "cvmfs-gw tag move to the same revision")
     TAG_BRANCH = ("a tag is of a branch that is unknown or younger", "cvmfs-gw tag remove")
-    BRANCH_UNUSED = ("no tag is of this branch", _REPAIR, "error", Repair.BRANCHES)
-    TRUNK_DIFFERS = ("the tag trunk does not name the head", "publish again", "warning")
+    BRANCH_UNUSED = ("no tag is of this branch", _REPAIR, "error", Repair.TAGS)
+    TRUNK_DIFFERS = ("the tag trunk does not name the head", _REPAIR, "warning", Repair.TAGS)
 
     # -- catalogs as files
     CATALOG_MISSING = ("a catalog is not in the storage", _RESTORE)

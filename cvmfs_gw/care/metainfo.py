@@ -16,6 +16,7 @@ from cvmfs_gw.engine.tags import changing
 from cvmfs_objstore.compression import deflate
 from cvmfs_objstore.errors import ObjectStoreError
 from cvmfs_objstore.formats.manifest import Manifest
+from cvmfs_objstore.formats.reflog import Reflog
 from cvmfs_objstore.hashes import ContentHash, Suffix
 
 MAX_SIZE: Final = 64 << 10
@@ -49,7 +50,13 @@ def replace_meta_info(repository: Repository, data: bytes, now: float) -> Manife
         if not repository.objects.has(name):
             repository.journal.note(name)
             repository.objects.put(name, stored)
-        return publication.amend(meta_info=name)
+        return publication.amend(edit_reflog=lambda reflog: _forget(repository, reflog, head), meta_info=name)
+
+
+def _forget(repository: Repository, reflog: Reflog, head: Manifest) -> None:
+    """What was lost and is replaced is not to be looked for any more."""
+    if head.meta_info is not None and not repository.objects.has(head.meta_info):
+        reflog.remove(head.meta_info)
 
 
 def _parse(data: bytes) -> dict[str, Any]:

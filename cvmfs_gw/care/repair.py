@@ -5,7 +5,7 @@
     folders    made again
     checksum   reflog.chksum written from the reflog, the manifest signed again with its hash
     reflog     what is missing added, what is not there dropped; if it cannot be read at all: made from the storage
-    branches   those without a tag removed, as if their last tag had been removed by command
+    tags       trunk made to name the head; branches removed that have no tag
     catalogs   counters and link counts computed from the rows; a new revision with otherwise the same content
 
 Everything goes through the one publish path, so that a repair that is killed leaves the old or the new state.
@@ -26,7 +26,7 @@ from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_objstore.errors import ObjectStoreError
 from cvmfs_objstore.formats.catalog import Catalog
 from cvmfs_objstore.formats.entry import FLAG_BIND_MOUNTPOINT, FLAG_MOUNTPOINT, Counters, parent_path
-from cvmfs_objstore.formats.history import History
+from cvmfs_objstore.formats.history import History, Tag, trunk_tag
 from cvmfs_objstore.formats.manifest import Manifest
 from cvmfs_objstore.formats.reflog import REFLOG_PATH, Reflog
 from cvmfs_objstore.hashes import ContentHash, Suffix
@@ -61,10 +61,8 @@ def repair(repository: Repository, faults: Faults, now: float) -> list[str]:
             done.append("made the missing folders of the storage")
         if {Repair.CHECKSUM, Repair.REFLOG} & wanted:
             done += _repair_reflog(repository, now)
-        if Repair.BRANCHES in wanted:
-            with closing(Publication(repository, repository.head(), TagChanges(), now)) as publication:
-                publication.amend(edit_tags=History.prune_branches)
-            done.append("removed the branches that have no tag")
+        if Repair.TAGS in wanted:
+            done.append(_repair_tags(repository, now))
         if Repair.CATALOGS in wanted:
             places = {fault.place for fault in faults if fault.kind.repair is Repair.CATALOGS}
             done += _repair_catalogs(repository, places, now)
@@ -142,6 +140,21 @@ def rebuilt_reflog(repository: Repository, now: float) -> Reflog:
             except ObjectStoreError:
                 continue  # it serves nobody
     return reflog
+
+
+# -- tags
+
+
+def _repair_tags(repository: Repository, now: float) -> str:
+    head = repository.head()
+
+    def edit(history: History) -> None:
+        history.prune_branches()
+        history.put(trunk_tag(Tag("", head.root_hash, head.revision, head.published, size=head.root_size)))
+
+    with closing(Publication(repository, head, TagChanges(), now)) as publication:
+        publication.amend(edit_tags=edit)
+    return "let trunk name the head, and removed branches that have no tag"
 
 
 # -- counters and link counts

@@ -33,7 +33,7 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser("check", help="look for everything that can be wrong", description=__doc__)
     parser.add_argument("fqrn", help="the repository")
     parser.add_argument("-i", "--integrity", action="store_true", help="read, hash and inflate every object, too")
-    parser.add_argument("--repair", action="store_true", help="mend counters, link counts, reflog, branches, folders")
+    parser.add_argument("--repair", action="store_true", help="mend counters, link counts, reflog, tags, folders")
     parser.add_argument("--json", action="store_true", help="report as JSON")
     parser.add_argument("-t", "--tag", default="", metavar="NAME", help="look at the tree of a tag, not at the head's")
     parser.add_argument("-a", "--all-tags", action="store_true", help="look at the trees of all tags, too")

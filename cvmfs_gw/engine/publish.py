@@ -20,7 +20,7 @@ from cvmfs_objstore.compression import deflate, deflate_fast
 from cvmfs_objstore.errors import ObjectStoreError
 from cvmfs_objstore.formats.catalog import NestedRef
 from cvmfs_objstore.formats.history import UNDO_TAGS, History, Tag
-from cvmfs_objstore.formats.manifest import Manifest
+from cvmfs_objstore.formats.manifest import EMPTY_PATH_MD5, Manifest
 from cvmfs_objstore.formats.reflog import Reflog
 from cvmfs_objstore.hashes import Algorithm, ContentHash, Suffix
 
@@ -263,6 +263,7 @@ class Publication:
                 self._reflog.add(ref, int(self._now))
         manifest = replace(
             manifest,
+            root_path_md5=EMPTY_PATH_MD5,
             certificate=certificate,
             history=history,
             reflog_hash=repository.store_reflog(self._reflog, algorithm),
@@ -283,9 +284,7 @@ class Publication:
         for name in self._tags.delete:
             history.remove(name)
         if self._tags.auto_threshold:
-            for old in list(history.tags()):
-                if old.name.startswith(GENERIC_PREFIX) and old.timestamp < self._tags.auto_threshold:
-                    history.remove(old.name)
+            history.remove_older(GENERIC_PREFIX, self._tags.auto_threshold)
         if tag.name:
             history.put(tag)
         if self._tags.delete or self._tags.auto_threshold:

@@ -20,11 +20,11 @@ from typing import TypeVar
 from cvmfs_gw.engine.errors import EngineError, TagError
 from cvmfs_gw.engine.publish import Publication, TagChanges, check_tag_name, load_history
 from cvmfs_gw.engine.repository import Repository
-from cvmfs_objstore.errors import ObjectStoreError
+from cvmfs_objstore.errors import DatabaseError, ObjectStoreError
 from cvmfs_objstore.formats.catalog import Catalog
-from cvmfs_objstore.formats.history import TRUNK, TRUNK_PREVIOUS, UNDO_TAGS, Branch, History, Tag
+from cvmfs_objstore.formats.history import TRUNK_PREVIOUS, UNDO_TAGS, Branch, History, Tag, trunk_tag
 from cvmfs_objstore.formats.manifest import Manifest
-from cvmfs_objstore.hashes import ContentHash
+from cvmfs_objstore.hashes import Algorithm, ContentHash, Suffix
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -124,7 +124,7 @@ def remove_tags(repository: Repository, names: list[str], now: float) -> list[Ta
         raise TagError(f"the undo tags cannot be removed: {', '.join(sorted(doomed))}")
 
     def edit(history: History, head: Manifest) -> list[Tag]:
-        tags = [_get(history, name) for name in names]
+        tags = [_get(history, name, readable=False) for name in names]
         for name in names:
             history.remove(name)
         history.prune_branches()
@@ -166,7 +166,7 @@ def rollback(repository: Repository, name: str, now: float) -> Rollback:
             if target.name not in UNDO_TAGS:
                 moved = replace(target, root_hash=new.root_hash, size=new.size)
                 history.put(replace(moved, revision=new.revision, timestamp=new.timestamp))
-            history.put(replace(new, name=TRUNK, description="current HEAD"))
+            history.put(trunk_tag(new))
 
         with (
             repository.catalogs.load(target.root_hash) as catalog,
@@ -189,8 +189,13 @@ def _edit(repository: Repository, now: float, edit: Callable[[History, Manifest]
     return result[0]
 
 
-def _get(history: History, name: str) -> Tag:
-    tag = history.get(name)
+def _get(history: History, name: str, *, readable: bool = True) -> Tag:
+    try:
+        tag = history.get(name)
+    except DatabaseError:
+        if readable:
+            raise
+        tag = Tag(name, ContentHash.null(Algorithm.SHA1, Suffix.CATALOG), 0, 0)  # its row makes no sense
     if tag is None:
         raise TagError(f"there is no tag {name!r}")
     return tag

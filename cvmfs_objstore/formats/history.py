@@ -125,6 +125,13 @@ class History(Database):
         """Remove a tag; returns whether it was there."""
         return self.connection.execute(f"DELETE FROM tags WHERE name = {_TEXT}", (to_bytes(name),)).rowcount > 0
 
+    def remove_older(self, prefix: str, moment: int) -> None:
+        """Remove tags whose names begin with *prefix* and that are older than *moment*, in seconds since the epoch."""
+        self.connection.execute(
+            f"DELETE FROM tags WHERE substr(name, 1, ?) = {_TEXT} AND timestamp < ?",
+            (len(prefix), to_bytes(prefix), moment),
+        )
+
     def branches(self) -> Iterator[Branch]:
         """All branches but the default one, by name; raises :exc:`DatabaseError` for one that makes no sense."""
         sql = "SELECT branch, parent, initial_revision FROM branches WHERE branch <> '' ORDER BY branch"
@@ -160,7 +167,12 @@ class History(Database):
         self.remove(TRUNK_PREVIOUS)
         if current is not None:
             self.put(replace(current, name=TRUNK_PREVIOUS, description=_TRUNK_PREVIOUS_DESCRIPTION))
-        self.put(replace(head, name=TRUNK, description=_TRUNK_DESCRIPTION))
+        self.put(trunk_tag(head))
+
+
+def trunk_tag(head: Tag) -> Tag:
+    """The tag ``trunk`` for *head*."""
+    return replace(head, name=TRUNK, description=_TRUNK_DESCRIPTION)
 
 
 def _tag(row: tuple[str, str, int, int, int | None, str | None, int | None, str | None]) -> Tag:

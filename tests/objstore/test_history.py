@@ -88,6 +88,15 @@ def test_tags(algorithm: Algorithm) -> None:
         assert stored == {one.root_hash.bare for one in tags[1:]}
 
 
+def test_older_ones_go() -> None:
+    with History.create(FQRN) as history:
+        for name, revision in (("generic-1", 1), ("generic-2", 2), ("generic-3", 3), ("Generic-1", 1), ("other", 1)):
+            history.put(tag(name, revision))
+        history.connection.execute("UPDATE tags SET hash = 'xyz' WHERE name = 'generic-1'")
+        history.remove_older("generic-", 1_700_000_003)
+        assert {found.name for found in history.tags()} == {"generic-3", "Generic-1", "other"}
+
+
 def with_branches(*branches: tuple[str, str], tags: tuple[str, ...]) -> History:
     history = History.create(FQRN)
     for name, parent in branches:
