@@ -27,7 +27,7 @@ from cvmfs_gw.client.gateway import CommitReply, GatewayClient
 from cvmfs_gw.client.remote import RemoteStorage
 from cvmfs_gw.client.request import Action, Progress, PublishReport, PublishRequest, Step
 from cvmfs_gw.client.session import Session
-from cvmfs_gw.client.spool import Discard, Spool
+from cvmfs_gw.client.spool import Spool
 from cvmfs_gw.client.trust import read_head
 from cvmfs_gw.engine.catalogs import CatalogStore
 from cvmfs_gw.engine.changelist import PathChange, compare_trees
@@ -75,9 +75,12 @@ def publish(request: PublishRequest, progress: Progress | None = None) -> Publis
 
 
 def preview(request: PublishRequest, progress: Progress | None = None) -> Iterator[PathChange]:
-    """What :func:`publish` would change now; nothing is kept or sent. Raises as it does."""
-    with closing(_Work(request, None, progress or Progress())) as work:
-        work.gather(Discard())
+    """What :func:`publish` would change now; nothing is sent. Raises as it does."""
+    with (
+        Spool(request.options.work_folder) as spool,
+        closing(_Work(request, spool, progress or Progress())) as work,
+    ):
+        work.gather(spool)
         yield from work.changes()
 
 
@@ -117,7 +120,7 @@ def _settle(work: _Work, doubt: CommitInDoubt) -> CommitReply:
 class _Work:
     """One publish: sources that were gathered, and what they change in the head that was last looked at."""
 
-    def __init__(self, request: PublishRequest, spool: Spool | None, progress: Progress) -> None:
+    def __init__(self, request: PublishRequest, spool: Spool, progress: Progress) -> None:
         self._request, self._progress = request, progress
         self._now = time.time()
         self._operations: list[Operation] = []
@@ -214,7 +217,7 @@ class _Work:
         if root is not None:  # directories between it and the new ones are made like it
             how = replace(how, directory=stat.S_IMODE(root.mode), owner=(root.uid, root.gid))
         with _preparing():
-            self._planned = plan(self._base, self._operations, how)
+            self._planned = plan(self._base, self._operations, how, ObjectStore(self._storage))
         return bool(self._planned.changes)
 
     def report(self, reply: CommitReply, *, changed: bool = True, objects: int = 0, sent: int = 0) -> PublishReport:

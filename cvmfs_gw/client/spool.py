@@ -20,7 +20,6 @@ from cvmfs_objstore import posix
 from cvmfs_objstore.errors import ObjectNotFound
 from cvmfs_objstore.formats.objectpack import PackHeader, PackItem
 from cvmfs_objstore.hashes import Algorithm, ContentHash, Suffix
-from cvmfs_objstore.storage import Staged
 
 _RUN: Final = 1 << 20
 _DIGEST_END: Final = len("data/00/") + 38
@@ -164,35 +163,6 @@ class SpooledObject:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.discard()
-
-
-class Discard:
-    """Keeps nothing: for who only wants to know what there would be."""
-
-    def put(self, path: str, data: bytes | bytearray | memoryview, /) -> bool:
-        return True
-
-    def stage(self) -> Staged:
-        return _Discarded()
-
-
-class _Discarded:
-    def write(self, data: bytes | bytearray | memoryview, /) -> int:
-        return len(data)
-
-    def publish(self, path: str) -> None:
-        pass
-
-    def discard(self) -> None:
-        pass
-
-    def __enter__(self) -> Staged:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
 
 
 class SpoolPack:

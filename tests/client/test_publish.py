@@ -10,10 +10,11 @@ import pytest
 
 from cvmfs_gw.client import gateway, session
 from cvmfs_gw.client.errors import ClientError, GatewayRefused, GatewayUnreachable, PathBusy, UntrustedRepository
-from cvmfs_gw.client.publish import publish
-from cvmfs_gw.client.request import Progress
+from cvmfs_gw.client.publish import preview, publish
+from cvmfs_gw.client.request import Action, Progress, Step
 from cvmfs_gw.engine.create import write_whitelist
 from cvmfs_gw.gateway.authorization import Key
+from cvmfs_gw.ingest.directory import DirectorySource
 from cvmfs_objstore.chunksizes import ChunkSizes
 from cvmfs_objstore.compression import Compression
 from cvmfs_objstore.formats.keychain import RepositoryKey
@@ -48,6 +49,23 @@ def shown(folder: Path, target: str = "/t") -> dict[str, bytes | None]:
             else:
                 found[key] = path.read_bytes() if path.is_file() else None
     return found
+
+
+def test_dirtab(tmp_path: Path, server: Server, folder: Path) -> None:
+    """The repository's, and the one that comes with what is published, also in a dry run."""
+    rules = fill(tmp_path / "rules", {".cvmfsdirtab": b"/t/*\n! */bin\n"})
+    publish(server.steps(Step("", DirectorySource(str(rules)), Action.ADD)))
+    marked = {"/t/lib/.cvmfscatalog", "/t/none/.cvmfscatalog"}
+    assert marked <= {change.path for change in preview(server.request(folder))}
+    assert server.publish(folder).changed
+    assert {path for path in server.read() if path.endswith(".cvmfscatalog")} == marked
+    assert not server.publish(folder).changed
+    fill(folder, {".cvmfsdirtab": b"/lib/a\n"})
+    request = server.steps(Step("", DirectorySource(str(folder)), Action.ADD))
+    assert "/lib/a/.cvmfscatalog" in {change.path for change in preview(request)}
+    assert publish(request).changed
+    assert "/lib/a/.cvmfscatalog" in server.read()
+    check_chain(server.repository, time.time())
 
 
 @pytest.mark.parametrize("algorithm", Algorithm)

@@ -18,7 +18,7 @@ from cvmfs_gw.client.gateway import CommitReply, GatewayClient, NotSupported, Pa
 from cvmfs_gw.client.publish import publish
 from cvmfs_gw.client.request import Progress
 from cvmfs_gw.client.session import Session, divided
-from cvmfs_gw.client.spool import Discard, Spool, SpoolPack, name_of
+from cvmfs_gw.client.spool import Spool, SpoolPack, name_of
 from cvmfs_gw.gateway.authorization import Key
 from cvmfs_objstore.errors import ObjectNotFound
 from cvmfs_objstore.formats.objectpack import PackHeader, PackItem
@@ -101,11 +101,6 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
         put(spool, b"data")
         spool.stage().write(b"more")
         assert os.listdir(tmp_path) == []
-    discard = Discard()
-    assert discard.put("data/00/" + "0" * 38, b"")
-    with discard.stage() as staged:
-        assert staged.write(b"12") == 2
-        staged.publish("data/00/" + "0" * 38)
 
 
 def test_division(monkeypatch: pytest.MonkeyPatch) -> None:
