@@ -224,13 +224,13 @@ def recording(upstream: str, key: Key) -> Iterator[Recorder]:
 def record(host: str, port: int, upstream: str, key: Key, output: Path, about: str) -> int:
     """Run the proxy until it is interrupted; writes the file then."""
     server = Recorder(port, upstream, key, host)
-    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+    # Both: a shell has what it starts in the background ignore Ctrl-C.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
     where = f"http://{host}:{server.server_address[1]}/api/v1"
     print(f"publishers and subscribers: {where}    end with Ctrl-C", file=sys.stderr, flush=True)
     try:
         server.serve_forever()
-    except KeyboardInterrupt:
-        pass
     finally:
         server.server_close()
         server.session(about).save(output)

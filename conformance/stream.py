@@ -67,7 +67,8 @@ class Chunks:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.is_complete = False
-        """Whether the terminating chunk has come."""
+        """Whether the terminating chunk has come, or as many bytes as were announced."""
+        self._left = -1
 
     def feed(self, data: bytes) -> None:
         """More of it."""
@@ -79,8 +80,11 @@ class Chunks:
             if b"\r\n\r\n" not in self._data:
                 return None
             self.status, self.headers, self._data = parse_head(self._data)
+            self._left = int(self.headers.get("content-length", "-1"))
         if self.headers.get("transfer-encoding", "").lower() != "chunked":
             chunk, self._data = self._data, b""
+            self._left -= len(chunk)
+            self.is_complete = not self._left
             return chunk or None
         line, mark, rest = self._data.partition(b"\r\n")
         if not mark:

@@ -153,6 +153,7 @@ def cancel_others(probe: Probe) -> None:
     probe.acquire(f"{top}/a/x")
     others = [f"{top}/ab", f"{top}/b", f"{top}/A"]
     granted_others = [path for path in others if probe.ask(path).json.get("status") == "ok"]
+    expect(granted_others, "no lease beside the path is granted")
     _cancel(probe, f"{top}/a")
     for path in granted_others:
         expect(probe.fqrn + path in probe.listing(), f"the lease on {path} is gone")

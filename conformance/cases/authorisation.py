@@ -259,13 +259,15 @@ def other(probe: Probe) -> None:
     "authorisation.read",
     API,
     {
-        "repos": ("GET /repos needs no signature", "/repos"),
-        "leases": ("GET /leases needs no signature", "/leases"),
-        "root": ("GET of the API's root needs no signature", ""),
+        "repos": ("GET /repos needs no signature", "/repos", "data"),
+        "leases": ("GET /leases needs no signature", "/leases", "data"),
+        "root": ("GET of the API's root needs no signature", "", "welcome"),
     },
 )
-def reading(probe: Probe, route: str) -> None:
-    equal(probe.gateway.get(route).status, 200, "HTTP status")
+def reading(probe: Probe, route: str, member: str) -> None:
+    reply = probe.gateway.get(route)
+    equal(reply.status, 200, "HTTP status")
+    expect(member in reply.json, f"no {member}: {reply}")
 
 
 @case("authorisation.secrets", "no reply shows the secret of a key", SAFETY)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +56,15 @@ def _bench(arguments: argparse.Namespace) -> int:
         arguments.local = True
     with ExitStack() as stack:
         targets = [*_targets(arguments, stack)]
+        started, moment = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
         rows: list[Row] = []
         for job in jobs:
             rows.append(measure(job, [next(Probe.sequence(target)) for target in targets], arguments.rounds))
             print(render(rows[-1:]), flush=True)
     print("\n" + render(rows))
     about = {target.title: target.gateway for target in targets}
-    report = Report(" and ".join(about), about, "", 0.0, (), tuple(row.to_json() for row in rows))
+    seconds = time.monotonic() - started
+    report = Report(" and ".join(about), about, moment, seconds, (), tuple(row.to_json() for row in rows))
     files.write([report], json=arguments.json, html=arguments.html)
     return 0
 

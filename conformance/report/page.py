@@ -41,11 +41,11 @@ def page(reports: Sequence[Report]) -> str:
         "<meta name='viewport' content='width=device-width'><title>CernVM-FS gateway conformance</title>",
         f"<style>{_STYLE}</style></head><body><h1>CernVM-FS gateway conformance</h1>",
         _targets(reports),
-        _totals(reports),
-        _groups(reports),
         *(_benchmarks(report) for report in reports if report.benchmarks),
-        "<p><label><input type='checkbox' id='differ'> only cases that do not pass everywhere</label></p>",
     ]
+    if any(report.results for report in reports):
+        parts += [_totals(reports), _groups(reports)]
+        parts.append("<p><label><input type='checkbox' id='differ'> only cases that do not pass everywhere</label></p>")
     for group in GROUPS:
         if any(result.group == group for report in reports for result in report.results):
             parts.append(_group(group, reports))
@@ -63,7 +63,8 @@ def _targets(reports: Sequence[Report]) -> str:
 
 
 def _where(report: Report) -> list[str]:
-    return [report.about[name] for name in ("gateway", "stratum0", "repository") if name in report.about]
+    known = [report.about[name] for name in ("gateway", "stratum0", "repository") if name in report.about]
+    return known or list(report.about.values())
 
 
 def _totals(reports: Sequence[Report]) -> str:
@@ -93,8 +94,6 @@ def _groups(reports: Sequence[Report]) -> str:
             )
         if any(result.group == group for report in reports for result in report.results):
             rows += f"<tr><td><a href='#{group}'>{group}</a></td>{cells}</tr>"
-    if not rows:
-        return ""
     return f"<h2>Groups: passed, or deviating as documented</h2><table><tr><th>group</th>{head}</tr>{rows}</table>"
 
 
