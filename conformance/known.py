@@ -11,20 +11,21 @@ from typing import Final
 from conformance.model import Case
 
 _OVERLAP: Final = "overlap of lease paths is compared as text, with LIKE: no issue known"
-_SLASHES: Final = "cvmfs#3785"
+_SLASHES: Final = "cvmfs#3785: lease paths with slashes too many corrupt the repository"
 _PATHS: Final = "lease paths are not looked at: no issue known"
 _PACKS: Final = "a pack that cannot be read is answered with ok: no issue known"
 _OWNER: Final = "the key that uses a lease is not compared with the lease's: no issue known"
 _RETRY: Final = "cvmfs#3334: the lease's counters are gone after a commit that failed"
 _AGAIN: Final = "cvmfs#3128: a commit cannot be asked again"
 _RESTART: Final = "cvmfs#3128: the lease's counters are gone after a restart"
-_LAGGING: Final = "cvmfs#3546, cvmfs#3771, cvmfs#3867, cvmfs#4303"
+_LAGGING: Final = "cvmfs#3546, cvmfs#3771, cvmfs#3867, cvmfs#4303: a publisher with an old mount reverts others"
+_COMPARED: Final = "cvmfs#3435: the merge compares neither owners nor the values of attributes"
 _MERGE: Final = "the receiver's merge passes it over: no issue known"
 _CRASH: Final = "the receiver crashes: no issue known"
 _BODIES: Final = "HTTP 4xx come with plain text: no issue known"
 _TRUST: Final = "notifications are passed on unread: no issue known"
 _LOCK: Final = "cvmfs#3460, cvmfs#4103: one lock around all leases is held for a whole commit"
-_BLOCKED: Final = "a receiver waits for ever for the rest of a pack: no issue known"
+_BLOCKED: Final = "cvmfs#3400: a receiver that waits for the rest of a pack blocks the gateway for good"
 _WORKERS: Final = "cvmfs#3400: one payload or commit at a time"
 _NAMED: Final = "named files are written wherever they say: no issue known"
 
@@ -56,13 +57,13 @@ REFERENCE_2_12: Final[Mapping[str, str]] = {
     "commits.change.add.socket": _MERGE,
     "commits.change.add.device": _MERGE,
     "commits.change.add.hidden": _MERGE,
-    "commits.change.owner": _MERGE,
-    "commits.change.group": _MERGE,
-    "commits.change.directory.owner": _MERGE,
-    "commits.change.xattr.value": _MERGE,
+    "commits.change.owner": _COMPARED,
+    "commits.change.group": _COMPARED,
+    "commits.change.directory.owner": _COMPARED,
+    "commits.change.xattr.value": _COMPARED,
     "commits.change.remove.special": _MERGE,
     "commits.change.directory.to.file": _CRASH,
-    "commits.change.directory.to.link": _CRASH,
+    "commits.change.directory.to.link": "cvmfs#2619: the receiver crashes",
     "commits.nested.to.file": _CRASH,
     "commits.root.directory": "the root directory's own entry is never merged: no issue known",
     "commits.below.file": "what is above the leased path is not looked at: no issue known",
@@ -73,7 +74,7 @@ REFERENCE_2_12: Final[Mapping[str, str]] = {
     "notifications.untrue": _TRUST,
     "notifications.subscribe.malformed.json": "a complete reply ends a deployed client's subscription: no issue known",
     "notifications.parallel": "concurrent writes to a map end the process: no issue known",
-    "objectstore.disk.temporary": "receivers that crash leave their temporary files: no issue known",
+    "objectstore.disk.temporary": "cvmfs#3269, cvmfs#3523: receivers that crash leave their temporary files",
     "errors.body": _BODIES,
     "limits.head": "the JSON of a payload has no limit: no issue known",
     "limits.header": _PACKS,
@@ -83,7 +84,7 @@ REFERENCE_2_12: Final[Mapping[str, str]] = {
     "faults.commit": _AGAIN,
     "faults.whole": _AGAIN,
     "faults.disk.commit": _RETRY,
-    "faults.disk.payload": "an object that finds no room is there, with nothing in it: no issue known",
+    "faults.disk.payload": "cvmfs#3268: an object that finds no room is there, with nothing in it",
     "timing.during.commit": _LOCK,
     "replay.new-tree": _MERGE,
     "replay.changes": _MERGE,
