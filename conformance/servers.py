@@ -170,7 +170,9 @@ class Own:
         return [sys.executable, "-m", "cvmfs_gw", "--root", str(self.root), *arguments]
 
     def _run(self, *arguments: str) -> None:
-        subprocess.run(self._command(*arguments), check=True, stdout=subprocess.DEVNULL)
+        done = subprocess.run(self._command(*arguments), capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Failed(f"cvmfs-gw {arguments[0]} failed: {done.stderr.strip()[-300:]}")
 
 
 def memory() -> str | None:
@@ -213,7 +215,7 @@ def own(sessions: Path | None = None, *, small: bool = False) -> Iterator[Target
             server.start()
             server.start_notify()
             yield server.target(sessions)
-        except BaseException:
+        except (Failed, OSError):
             print(server.said()[-3000:], file=sys.stderr)
             raise
         finally:

@@ -31,7 +31,7 @@ from conformance.report.junit import junit
 from conformance.report.page import page
 from conformance.runner import run
 from conformance.servers import KEYS, own
-from conformance.session import Exchange, Session
+from conformance.session import SHIPPED, Exchange, Session, load_all
 from conformance.stream import Notifications
 from conformance.target import Target
 from conformance.websocket import WebSocketSubscriber
@@ -124,6 +124,8 @@ def test_reports(tmp_path: Path) -> None:
     assert "| [#1](https://github.com/cvmfs/cvmfs/issues/1) | `leases.Failed` |" in tables
     assert "| not known before | `leases.OSError`, `leases.ZeroDivisionError` |" in tables
     assert main(["compare", str(path)]) == 2
+    path.write_text("{}")
+    assert main(["compare", str(path), "--html", str(tmp_path / "page.html")]) == 2
 
 
 def test_what_was_tried_before_an_interrupt_is_reported(tmp_path: Path) -> None:
@@ -289,6 +291,16 @@ def test_recorded_from_the_command_line(target: Target, tmp_path: Path) -> None:
     session = Session.load(output)
     assert (session.about, len(session.exchanges)) == ("a question", 1)
     assert main(["replay", str(output), "--gateway", target.gateway, "--key", str(key)]) == 0
+
+
+def test_sessions_are_unpacked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["unpack", "--root", str(tmp_path)]) == 0
+    names = capsys.readouterr().out.splitlines()[-1]
+    for session in load_all(SHIPPED).values():
+        assert f'"{session.fqrn}"' in names
+        assert (tmp_path / f"srv/cvmfs/{session.fqrn}/.cvmfspublished").exists()
+        assert (tmp_path / f"etc/cvmfs/keys/{session.fqrn}.gw").stat().st_mode & 0o077 == 0
+    assert main(["unpack", str(tmp_path), "--root", str(tmp_path)]) == 2
 
 
 def test_a_recorder_without_a_gateway(target: Target) -> None:
