@@ -8,7 +8,8 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from conformance.pack import Pack
-from conformance.wire import Key, Reply, Url, request
+from conformance.trace import Trace, traced
+from conformance.wire import Key, Reply, Url
 
 API_ROOT: Final = "/api/v1"
 FORM: Final = "application/x-www-form-urlencoded"
@@ -17,13 +18,14 @@ AGENT: Final = "cvmfs/2.12.0"
 
 
 class Gateway:
-    """One gateway, addressed with one key. *url* may end in ``/api/v1``."""
+    """One gateway, addressed with one key. *url* may end in ``/api/v1``; *trace* is told of each request."""
 
-    def __init__(self, url: str, key: Key, timeout: float = 60.0) -> None:
+    def __init__(self, url: str, key: Key, timeout: float = 60.0, trace: Trace | None = None) -> None:
         self.url = Url(url.rstrip("/").removesuffix(API_ROOT))
         self.root = self.url.path + API_ROOT
         self.key = key
         self.timeout = timeout
+        self._trace = trace
 
     def call(
         self,
@@ -42,9 +44,8 @@ class Gateway:
         if signed is not None:
             all_headers["Authorization"] = (key or self.key).authorization(signed)
         all_headers |= headers or {}
-        return request(
-            self.url, method, self.root + route, body, all_headers, length=length, timeout=timeout or self.timeout
-        )
+        target, limit = self.root + route, timeout or self.timeout
+        return traced(self._trace, self.url, method, target, body, all_headers, length=length, timeout=limit)
 
     def get(self, route: str) -> Reply:
         return self.call("GET", route)

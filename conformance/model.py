@@ -65,7 +65,10 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How one case ended; ``evidence`` is empty for a pass. ``known`` names the known fault that a failure shows."""
+    """How one case ended; ``evidence`` is empty for a pass. ``known`` names the known fault that a failure shows.
+
+    ``requests`` are the last ones before a failure, with their replies.
+    """
 
     id: str
     requirement: str
@@ -74,6 +77,7 @@ class Result:
     seconds: float
     evidence: str = ""
     known: str = ""
+    requests: str = ""
 
     @property
     def group(self) -> str:

@@ -20,6 +20,7 @@ from conformance.objects import StoredObject, stored
 from conformance.pack import Pack
 from conformance.repository import Repository
 from conformance.target import Target
+from conformance.trace import Trace
 from conformance.tree import Built, Tree
 from conformance.wire import Key, Reply
 
@@ -42,11 +43,12 @@ class Commit:
 class Probe:
     """The target as one case sees it. Leases that a case leaves behind are dropped when it ends."""
 
-    def __init__(self, target: Target, run: str, serial: Iterator[int]) -> None:
+    def __init__(self, target: Target, run: str, serial: Iterator[int], trace: Trace | None = None) -> None:
         self.target = target
         self.fqrn = target.fqrn
-        self.gateway = Gateway(target.gateway, target.key, target.timeout)
-        self.repository = Repository(target.stratum0, target.fqrn, target.timeout)
+        self.trace = trace or Trace()
+        self.gateway = Gateway(target.gateway, target.key, target.timeout, self.trace)
+        self.repository = Repository(target.stratum0, target.fqrn, target.timeout, self.trace)
         self._run, self._serial = run, serial
         self._tokens: list[tuple[str, Key]] = []
 
@@ -160,7 +162,7 @@ class Probe:
 
     def with_key(self, key: Key) -> Probe:
         """The same for somebody else."""
-        return Probe(replace(self.target, key=key), self._run, self._serial)
+        return Probe(replace(self.target, key=key), self._run, self._serial, self.trace)
 
     def together(self, *jobs: Callable[[], T]) -> list[T]:
         """Run all at once; returns their results in order, raises the first that one raised."""

@@ -9,25 +9,28 @@ from collections.abc import Mapping
 from conformance.entry import Entry
 from conformance.model import Failed
 from conformance.objects import ALGORITHMS, algorithm_of, hash_name, inflate, object_path
+from conformance.trace import Trace, traced
 from conformance.tree import Tree
 from conformance.trust import Manifest, Whitelist
-from conformance.wire import Reply, Url, request
+from conformance.wire import Reply, Url
 
 
 class Repository:
-    """What a Stratum 0 shows of one repository. *url* may leave the repository's name out."""
+    """What a Stratum 0 shows of one repository. *url* may leave its name out; *trace* is told of each request."""
 
-    def __init__(self, url: str, fqrn: str, timeout: float = 60.0) -> None:
+    def __init__(self, url: str, fqrn: str, timeout: float = 60.0, trace: Trace | None = None) -> None:
         url = url.rstrip("/")
         self.url = Url(url if url.endswith(f"/{fqrn}") else f"{url}/{fqrn}")
         self.fqrn = fqrn
         self.timeout = timeout
+        self._trace = trace
         self._catalogs: dict[str, bytes] = {}
         self._lock = threading.Lock()
 
     def ask(self, path: str, method: str = "GET", headers: Mapping[str, str] | None = None) -> Reply:
         """Any request; *path* is below the repository."""
-        return request(self.url, method, f"{self.url.path}/{path}", headers=headers, timeout=self.timeout)
+        target = f"{self.url.path}/{path}"
+        return traced(self._trace, self.url, method, target, headers=headers, timeout=self.timeout)
 
     def read(self, path: str) -> bytes:
         """A whole file; raises :exc:`Failed` if it is not there."""

@@ -51,7 +51,7 @@ def run(
             if progress:
                 progress(number, len(cases), case, None)
             if case.destructive and not destructive:
-                result = _result(case, Verdict.NOT_APPLICABLE, 0.0, OFF)
+                result = Result(case.id, case.requirement, case.source, Verdict.NOT_APPLICABLE, 0.0, OFF)
             else:
                 result = _try(case, probe, (known or {}).get(case.id, ""))
                 if case.group in SECOND_TRY and result.verdict is Verdict.FAIL:
@@ -121,10 +121,9 @@ def _try(case: Case, probe: Probe, known: str) -> Result:
     except Exception:
         verdict, evidence = Verdict.FAIL, traceback.format_exc(limit=-6)
     finally:
+        requests = str(probe.trace)
         probe.close()
     seconds = time.monotonic() - started
-    return _result(case, verdict, seconds, evidence, known if verdict is Verdict.FAIL else "")
-
-
-def _result(case: Case, verdict: Verdict, seconds: float, evidence: str = "", known: str = "") -> Result:
-    return Result(case.id, case.requirement, case.source, verdict, seconds, evidence, known)
+    if verdict is not Verdict.FAIL:
+        known = requests = ""
+    return Result(case.id, case.requirement, case.source, verdict, seconds, evidence, known, requests)

@@ -54,7 +54,7 @@ def _case(report: Report, result: Result) -> str:
 
 
 def _text(result: Result) -> str:
-    clean = _FORBIDDEN.sub("\ufffd", result.evidence)
+    clean = _FORBIDDEN.sub("\ufffd", f"{result.evidence}\n\n{result.requests}".strip())
     return clean.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 

@@ -121,7 +121,10 @@ def _cell(result: Result | None) -> str:
     if result.known:
         text += f"<br>{_linked(result.known)}"
     if result.evidence:
-        text += f"<details><summary>why</summary><div class='evidence'>{_e(result.evidence[:2000])}</div></details>"
+        text += f"<details><summary>why</summary><div class='evidence'>{_e(result.evidence[:2000])}</div>"
+        if result.requests:
+            text += f"<p>The last requests:</p><div class='evidence'><code>{_e(result.requests)}</code></div>"
+        text += "</details>"
     return text
 
 

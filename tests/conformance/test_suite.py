@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,7 +24,8 @@ from conformance.cli import main
 from conformance.gateway import Gateway
 from conformance.model import Case, Deviates, Failed, NotApplicable, Report, Verdict, expect
 from conformance.options import dump, load
-from conformance.probe import Probe, restart
+from conformance.pack import Pack
+from conformance.probe import Probe, accepted, restart
 from conformance.recorder import recording
 from conformance.replay import Player
 from conformance.report import files
@@ -126,6 +128,32 @@ def test_reports(tmp_path: Path) -> None:
     assert main(["compare", str(path)]) == 2
     path.write_text("{}")
     assert main(["compare", str(path), "--html", str(tmp_path / "page.html")]) == 2
+
+
+def test_the_last_requests_are_evidence(target: Target) -> None:
+    tokens: list[str] = []
+
+    def wrong(probe: Probe) -> None:
+        token = probe.acquire("/a")
+        tokens.append(token)
+        probe.repository.read(".cvmfspublished")
+        accepted(probe.gateway.payload(token, Pack.of([])), "payload")
+        accepted(probe.gateway.drop(token + "x"), "drop")
+
+    case = Case("leases.wrong", "x", "x", wrong)
+    (result,) = run(target, [case]).results
+    said = result.requests.splitlines()
+    assert said[0].startswith('POST /api/v1/leases {"path": "conf.example.org/a"')
+    assert said[2] == "GET /cvmfs/conf.example.org/.cvmfspublished"
+    assert re.fullmatch(r"  HTTP 200 \([\d,]+ bytes\)", said[3])
+    assert re.fullmatch(r"DELETE /api/v1/leases/\w{4}\.\.\.", said[6])
+    assert '"invalid lease"' in said[7]
+    assert tokens[0][:8] not in result.requests
+    assert re.search(r'"session_token":"\w{4}\.\.\.', said[1])
+    report = replace(_report(), results=(result,))
+    assert "The last requests" in page([report])
+    assert "DELETE /api/v1/leases/" in junit([report])
+    assert run(target, [Case("leases.right", "x", "x", lambda probe: None)]).results[0].requests == ""
 
 
 def test_what_was_tried_before_an_interrupt_is_reported(tmp_path: Path) -> None:
