@@ -141,7 +141,6 @@ OTHERS: dict[str, tuple[Callable[[Target], Wrong], tuple[str, ...]]] = {
         ("commits.change.add.file", "commits.merge.plain", "leases.drop", "faults.commit.delay", "tags.named"),
     ),
     "replies come in chunks": (lambda target: Wrong(chunked=True), ("errors.piece.lease", "errors.piece.commit")),
-    "all is slow": (lambda target: Wrong(meddle=slow(0.45)), ("timing.quiet.leases", "timing.quiet.lease")),
 }
 
 
@@ -149,6 +148,14 @@ OTHERS: dict[str, tuple[Callable[[Target], Wrong], tuple[str, ...]]] = {
 def test_one_fault(target: Target, what: str) -> None:
     wrong, names = OTHERS[what]
     _finds(target, wrong(target), names)
+
+
+def test_all_is_slow(target: Target) -> None:
+    """How fast the right one is, on a busy machine, is nobody's business here."""
+    names = ["timing.quiet.leases", "timing.quiet.lease"]
+    with spoiled(target.gateway, Wrong(meddle=slow(0.45))) as url:
+        report = run(replace(target, gateway=url, restart_command=""), registry.select(names))
+    assert failed(report) == set(names)
 
 
 STREAMS: dict[str, tuple[Stir, tuple[str, ...]]] = {
