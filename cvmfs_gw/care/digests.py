@@ -104,6 +104,13 @@ class DigestSet:
         record = name.digest + bytes((kind_of(name, compression if self._sizes else 0),))
         self._append(record + size.to_bytes(_SIZE_BYTES, "big") if self._sizes else record)
 
+    def update(self, other: DigestSet) -> None:
+        """Add all names of another set of the same kind."""
+        for number, records in enumerate(other._folders):
+            self._folders[number] += records
+            if len(self._folders[number]) > self._limits[number]:
+                self._compact(number)
+
     def _append(self, record: bytes) -> None:
         folder = self._folders[record[0]]
         folder += record

@@ -37,6 +37,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from cvmfs_gw.care.digests import DigestSet
 from cvmfs_gw.care.lastgc import record_collection
 from cvmfs_gw.care.mark import Marker
 from cvmfs_gw.care.pins import read_pins
@@ -166,8 +167,8 @@ class Collection:
         self._crew, self._folders = self._resources.enter_context(hands(repository.storage, helpers))
         self._work: dict[Hand, list[int]] = {}
         """The folders that each has got last."""
-        self._behind: set[Hand] = set()
-        """Those who do not know of all that is kept in theirs."""
+        self._news: dict[Hand, DigestSet] = {}
+        """What has to stay since each got its folders, and has not been told yet."""
         self._stop = stop
         self._now = now
         sizes = dry_run or repository.configuration().flag("CVMFS_EXTENDED_GC_STATS")
@@ -360,7 +361,7 @@ class Collection:
         """Let somebody compare some more folders, if there are any."""
         marked, folders = self._marker.marked, self._folders.take(self._crew.index(hand))
         self._work[hand] = folders
-        self._behind.discard(hand)
+        self._news.pop(hand, None)
         if folders:
             hand.begin({number: marked.packed(number) for number in folders})
         return bool(folders)
@@ -371,8 +372,8 @@ class Collection:
         with ExitStack() as stack:
             lock = None if report.dry_run else stack.enter_context(self._repository.exclusive())
             started = time.monotonic()
-            if not report.dry_run and self._catch_up():
-                self._behind.update(self._crew)
+            if not report.dry_run:
+                self._hear_news()
             for hand in busy:
                 hand.remove(self._order_for(hand), lock)
             removed = {hand: hand.removed() for hand in busy}
@@ -383,12 +384,25 @@ class Collection:
         report.longest_hold_s = max(report.longest_hold_s, held)
         return [hand for hand, found in removed.items() if not found.left]
 
+    def _hear_news(self) -> None:
+        """Mark what head and tags name now, and note it for everybody: there may be a new head before each batch."""
+        marker = self._marker
+        whole, marker.marked = marker.marked, DigestSet()
+        try:
+            changed = self._catch_up()
+        finally:
+            new, marker.marked = marker.marked, whole
+            whole.update(new)
+        if changed:
+            for hand in self._crew:
+                self._news.setdefault(hand, DigestSet()).update(new)
+
     def _order_for(self, hand: Hand) -> Order:
-        if hand not in self._behind:
+        news = self._news.pop(hand, None)
+        if news is None:
             return self._order
-        self._behind.discard(hand)
-        marked = self._marker.marked
-        return replace(self._order, kept={number: marked.packed(number) for number in self._work[hand]})
+        kept = {number: packed for number in self._work[hand] if (packed := news.packed(number))}
+        return replace(self._order, kept=kept)
 
     def _count(self, removed: Removed) -> None:
         report = self.report

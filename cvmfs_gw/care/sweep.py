@@ -125,11 +125,10 @@ class FolderSweep:
     def remove(self, order: Order) -> Removed:
         """Do as told; call it again while something is left."""
         until, removed = time.monotonic() + order.seconds, Removed()
-        if order.kept:
-            self._condemned = [
-                (number, list(set(names) - file_names(order.kept.get(number, b""))))
-                for number, names in self._condemned
-            ]
+        for number, names in self._condemned:
+            kept = file_names(order.kept.get(number, b""))
+            if not kept.isdisjoint(names):
+                names[:] = [name for name in names if name not in kept]
         while self._condemned:
             number, names = self._condemned[-1]
             taken: list[str] = []

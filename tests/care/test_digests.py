@@ -36,6 +36,18 @@ def test_as_a_set(found: list[ContentHash]) -> None:
     assert ContentHash.of(b"none of them") not in made
 
 
+@given(st.lists(names, max_size=20), st.lists(names, max_size=20))
+def test_update(first: list[ContentHash], second: list[ContentHash]) -> None:
+    made, other = DigestSet(), DigestSet()
+    for name in first:
+        made.add(name)
+    for name in second:
+        other.add(name)
+    made.update(other)
+    assert {name_of_record(record) for record in made} == {*first, *second}
+    assert {name_of_record(record) for record in other} == {*second}
+
+
 @given(names, st.integers(0, 7), st.integers(0, (1 << 48) - 1))
 def test_sizes(name: ContentHash, compression: int, size: int) -> None:
     made = DigestSet(sizes=True)
