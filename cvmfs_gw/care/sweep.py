@@ -126,8 +126,8 @@ class FolderSweep:
         """Do as told; call it again while something is left."""
         until, removed = time.monotonic() + order.seconds, Removed()
         for number, names in self._condemned:
-            kept = file_names(order.kept.get(number, b""))
-            if not kept.isdisjoint(names):
+            if number in order.kept:
+                kept = file_names(order.kept[number])
                 names[:] = [name for name in names if name not in kept]
         while self._condemned:
             number, names = self._condemned[-1]
