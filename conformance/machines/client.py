@@ -12,6 +12,8 @@ from conformance.target import Target
 
 STORE = "/mnt/store"
 """Where the client's machine sees the repository's storage, if it does at all."""
+PATIENCE_S = 1800
+"""How long the checks of a large repository may take, in seconds."""
 
 
 class Client:
@@ -69,13 +71,13 @@ class Client:
         self.machine.write(f"/mnt/{fqrn}.pub", target.public_key)
         command = ["cvmfs_swissknife", "check", "-c", "-l", "2", "-r", target.web, "-N", fqrn, "-t", "/tmp"]
         command += ["-k", f"/mnt/{fqrn}.pub", *(("-R", f"/mnt/{fqrn}.chksum") if checksum else ())]
-        checked = self.machine.run(*command)
+        checked = self.machine.run(*command, timeout=PATIENCE_S)
         if "no problems found" not in checked.output:
             raise CommandFailed(str(checked))
 
     def scrub(self, storage: str = STORE) -> None:
         """Each object in *storage*, a folder of the machine, has the content that its name says."""
-        self.machine.run("cvmfs_swissknife", "scrub", "-r", f"{storage}/data")
+        self.machine.run("cvmfs_swissknife", "scrub", "-r", f"{storage}/data", timeout=PATIENCE_S)
 
     def nested_catalogs(self, target: Target) -> set[str]:
         """Where the nested catalogs are, as ``cvmfs_swissknife`` tells: ``/a/b``."""
