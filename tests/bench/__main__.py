@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import pkgutil
 import subprocess
 import sys
@@ -22,6 +23,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each, of which the median counts")
     parser.add_argument("--list", action="store_true", help="say which there are")
     arguments = parser.parse_args()
+    # programs as they are installed: compiled
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     found = {}
     for info in pkgutil.iter_modules(tests.bench.__path__):
         module = importlib.import_module(f"tests.bench.{info.name}") if info.name != "__main__" else None

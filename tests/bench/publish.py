@@ -123,10 +123,8 @@ def _publish(server: Server, source: str, name: str, *options: str) -> float:
     where = ["--gateway", f"http://127.0.0.1:{server.port}/api/v1"]
     where += ["--stratum0", f"http://127.0.0.1:{server.web}/cvmfs/{FQRN}"]
     command = [sys.executable, "-m", "cvmfs_gw", "--root", str(server.root), "publish", f"{FQRN}/{name}", source]
-    # as it is installed: compiled
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     began = time.perf_counter()
-    subprocess.run([*command, *where, *options], check=True, stdout=subprocess.DEVNULL, env=environment)
+    subprocess.run([*command, *where, *options], check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - began
 
 
