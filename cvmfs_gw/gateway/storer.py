@@ -14,12 +14,14 @@ Exactly one of ``Finished`` and ``Refused`` comes for each ``Begin``; after it n
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
+from typing import Final
 
 from cvmfs_gw.engine.commit_api import UploadedObjects, UploadStatistics
 from cvmfs_gw.gateway.blocks import BlockReader
@@ -31,6 +33,9 @@ from cvmfs_objstore.local import LocalStorage
 from cvmfs_objstore.objects import ObjectStore
 
 log = logging.getLogger(__name__)
+
+NICE: Final = 10
+"""What is bulk work leaves the processors to commits and to whoever waits for a short answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,5 +189,6 @@ def main() -> None:
     """The process: ``CONNECTION BLOCKS`` on its command line, two descriptors."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the gateway's business, which then lets go of us
+    os.nice(NICE)
     connection, blocks = map(int, sys.argv[1:])
     Storer(Connection(connection), blocks).run()
