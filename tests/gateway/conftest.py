@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import aiohttp
@@ -13,6 +13,7 @@ from cvmfs_gw.gateway.config import Config
 from cvmfs_gw.gateway.protocol import API_ROOT
 from cvmfs_gw.gateway.service import GatewayService
 from cvmfs_gw.paths import SystemPaths
+from cvmfs_objstore.local import LocalStorage
 from cvmfs_objstore.memory import MemoryStorage
 from cvmfs_objstore.objects import ObjectStore
 from tests.care.collecting import HOUR, Past
@@ -41,6 +42,14 @@ def engine() -> FakeEngine:
 @pytest.fixture
 def stores() -> dict[str, ObjectStore]:
     return {FQRN: ObjectStore(MemoryStorage()), OTHER: ObjectStore(MemoryStorage())}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[ObjectStore]:
+    """A store on disk."""
+    storage = LocalStorage.create(str(tmp_path / "repo"), durable=False)
+    yield ObjectStore(storage)
+    storage.close()
 
 
 @pytest.fixture

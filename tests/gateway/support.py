@@ -21,6 +21,8 @@ from cvmfs_gw.gateway.authorization import Key, sign
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_objstore.formats.objectpack import PackBuilder, header_digest
 from cvmfs_objstore.hashes import ContentHash, Suffix
+from cvmfs_objstore.local import LocalStorage
+from cvmfs_objstore.objects import ObjectStore
 
 FQRN = "test.example.org"
 OTHER = "other.example.org"
@@ -51,6 +53,12 @@ REPO_JSON: dict[str, Any] = {
         {"type": "plain_text", "id": "boss", "secret": "bosssecret", "admin": True},
     ],
 }
+
+
+def staged(store: ObjectStore) -> list[str]:
+    """What is half written in a local storage."""
+    assert isinstance(store.storage, LocalStorage)
+    return os.listdir(os.path.join(store.storage.root, "data/txn"))
 
 
 def catalog(text: str) -> ContentHash:

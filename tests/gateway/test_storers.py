@@ -17,17 +17,10 @@ from cvmfs_gw.gateway.uploads import UNFINISHED
 from cvmfs_objstore.hashes import ContentHash, Suffix
 from cvmfs_objstore.local import LocalStorage
 from cvmfs_objstore.objects import ObjectStore
-from tests.gateway.support import digest_of, pack, until
+from tests.gateway.support import digest_of, pack, staged, until
 
 SMALL = [random.Random(n).randbytes(n * 7 % 5000) for n in range(1000)]
 LARGE = [random.Random(n).randbytes(1_500_000 + n) for n in range(5)]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[ObjectStore]:
-    storage = LocalStorage.create(str(tmp_path / "repo"), durable=False)
-    yield ObjectStore(storage)
-    storage.close()
 
 
 @pytest.fixture
@@ -44,11 +37,6 @@ async def storers(blocks: Blocks) -> AsyncIterator[Storers]:
     await storers.started()
     yield storers
     await storers.close()
-
-
-def staged(store: ObjectStore) -> list[str]:
-    assert isinstance(store.storage, LocalStorage)
-    return os.listdir(os.path.join(store.storage.root, "data/txn"))
 
 
 def begin(

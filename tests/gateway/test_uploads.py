@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -16,19 +15,11 @@ from cvmfs_gw.gateway.errors import BadPack, PackTooLarge, StoreFailure
 from cvmfs_gw.gateway.packs import PackReceiver
 from cvmfs_gw.gateway.uploads import receive
 from cvmfs_objstore.hashes import ContentHash, Suffix
-from cvmfs_objstore.local import LocalStorage
 from cvmfs_objstore.objects import ObjectStore
-from tests.gateway.support import digest_of, pack
+from tests.gateway.support import digest_of, pack, staged
 
 SMALL = [random.Random(n).randbytes(n % 700) for n in range(200)]
 LARGE = [random.Random(n).randbytes(1_500_000 + n) for n in range(3)]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[ObjectStore]:
-    storage = LocalStorage.create(str(tmp_path / "repo"), durable=False)
-    yield ObjectStore(storage)
-    storage.close()
 
 
 @pytest.fixture
@@ -39,11 +30,6 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 
 def receiver(store: ObjectStore, header: bytes, **options: Any) -> PackReceiver:
     return PackReceiver(store, digest_of(header), len(header), **options)
-
-
-def staged(store: ObjectStore) -> list[str]:
-    assert isinstance(store.storage, LocalStorage)
-    return os.listdir(os.path.join(store.storage.root, "data/txn"))
 
 
 def test_everything_lands_where_it_belongs(store: ObjectStore) -> None:
