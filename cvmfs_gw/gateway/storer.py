@@ -134,8 +134,8 @@ class Storer:
             thread = threading.Thread(target=self._store, args=(order, orders))
             self._threads.add(thread)
             thread.start()
-        elif order.upload in self._uploads:  # it may have been refused meanwhile
-            self._uploads[order.upload].put(order)
+        elif (waiting := self._uploads.get(order.upload)) is not None:  # it may be refused at any moment
+            waiting.put(order)
 
     def _store(self, begin: Begin, orders: SimpleQueue[Order]) -> None:
         try:

@@ -37,6 +37,7 @@ from cvmfs_objstore.hashes import ContentHash
 log = logging.getLogger(__name__)
 
 MAX_STORERS: Final = 4
+"""More share a pack no better: the connection and the disk are what it waits for then."""
 _PROGRAM: Final = "from cvmfs_gw.gateway.storer import main; main()"
 _LENGTH: Final = 4  # bytes before each message, as multiprocessing.connection has them
 

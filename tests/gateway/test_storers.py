@@ -4,14 +4,19 @@ import asyncio
 import os
 import random
 import signal
+import tempfile
 from collections.abc import AsyncIterator, Iterator
+from multiprocessing import Pipe
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
 import pytest
 
 from cvmfs_gw.engine.commit_api import UploadedObjects
 from cvmfs_gw.gateway.blocks import BLOCK, BlockReader, Blocks
 from cvmfs_gw.gateway.errors import BadPack, PackTooLarge, PayloadError, StoreFailure
+from cvmfs_gw.gateway.storer import End, Order, Storer
 from cvmfs_gw.gateway.storers import Storers, Upload
 from cvmfs_gw.gateway.uploads import UNFINISHED
 from cvmfs_objstore.hashes import ContentHash, Suffix
@@ -256,3 +261,26 @@ def test_what_is_no_shared_block(blocks: Blocks) -> None:
     own.give(block)
     assert own.take().obj is not block.obj
     own.close()
+
+
+# --- the process's side -----------------------------------------------------------------------------------------
+
+
+class Vanishing(dict[int, Any]):
+    """Uploads of which one ends between any two looks at them, as its thread may do."""
+
+    def __contains__(self, upload: object) -> bool:
+        there = super().__contains__(upload)
+        self.clear()
+        return there
+
+
+def test_an_upload_that_ends_while_it_is_told_something() -> None:
+    ours, theirs = Pipe()
+    with ours, theirs, tempfile.TemporaryFile() as blocks:
+        storer = Storer(theirs, blocks.fileno())
+        orders: SimpleQueue[Order] = SimpleQueue()
+        storer._uploads = Vanishing({1: orders})
+        storer._take(End(1))
+        storer._take(End(2))
+    assert orders.get_nowait() == End(1)
