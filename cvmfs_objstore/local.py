@@ -28,8 +28,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from types import TracebackType
 from typing import BinaryIO, Final
 
-from cvmfs_objstore import posix
-from cvmfs_objstore.errors import InvalidPath, ObjectNotFound
+from cvmfs_objstore import folders, posix
+from cvmfs_objstore.errors import ObjectNotFound
 from cvmfs_objstore.storage import STAGING, YOUNG_S, check_path
 
 FILE_MODE: Final = 0o644
@@ -278,11 +278,11 @@ class LocalStorage:
     ) -> Sequence[int | None]:
         path = self._base + check_path(folder)
         try:
-            with _locked(path, fcntl.LOCK_EX) as descriptor:
+            with folders.locked(path, fcntl.LOCK_EX) as descriptor:
                 # where nothing was made, replaced or touched, none of these was, and none needs to be looked at
                 if not sizes and not pretend and os.fstat(descriptor).st_mtime < before - YOUNG_S:
-                    return _remove(names, descriptor)
-                return [_remove_if_older(name, before, descriptor, pretend) for name in names]
+                    return folders.remove(names, descriptor)
+                return [folders.remove_if_older(name, before, descriptor, pretend) for name in names]
         except _ABSENT:
             return [None for _ in names]
 
@@ -304,7 +304,7 @@ class LocalStorage:
 
     def _locked_folder(self, target: str) -> contextlib.AbstractContextManager[int]:
         """Keep collectors out of a file's folder; yields its descriptor."""
-        return _locked(os.path.dirname(target), fcntl.LOCK_SH)
+        return folders.locked(os.path.dirname(target), fcntl.LOCK_SH)
 
     def sync(self) -> None:
         if self.durable:
@@ -420,49 +420,6 @@ class StagedFile:
 def _unlink(path: str) -> None:
     with contextlib.suppress(OSError):
         os.unlink(path)
-
-
-@contextlib.contextmanager
-def _locked(folder: str, kind: int) -> Iterator[int]:
-    """Keep collectors and those who make files young apart in a folder, also in other processes."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, kind)
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _check_name(name: str) -> None:
-    if "/" in name or "\0" in name:
-        raise InvalidPath(f"not a name in a folder: {name[:200]!r}")
-
-
-def _remove(names: Iterable[str], folder: int) -> list[int | None]:
-    """Remove them all; 0 for each that was there."""
-    done: list[int | None] = []
-    unlink = os.unlink
-    for name in names:
-        _check_name(name)
-        try:
-            unlink(name, dir_fd=folder)
-            done.append(0)
-        except (FileNotFoundError, IsADirectoryError):
-            done.append(None)
-    return done
-
-
-def _remove_if_older(name: str, before: float, folder: int, pretend: bool) -> int | None:
-    _check_name(name)
-    try:
-        status = os.stat(name, dir_fd=folder)
-        if status.st_mtime >= before or not stat.S_ISREG(status.st_mode):
-            return None
-        if not pretend:
-            os.unlink(name, dir_fd=folder)
-    except FileNotFoundError:
-        return None
-    return status.st_size
 
 
 def _newest(entry: os.DirEntry[str]) -> float:

@@ -1,0 +1,61 @@
+"""Folders of objects that somebody collects while others put objects into them.
+
+Whoever makes an object young shares a lock on its folder with others who do; a collector has the lock for itself. It
+holds between processes, too.
+
+Source: flock(2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+from collections.abc import Iterable, Iterator
+
+from cvmfs_objstore.errors import InvalidPath
+
+
+@contextlib.contextmanager
+def locked(folder: str, kind: int) -> Iterator[int]:
+    """Hold the lock of *kind* (``fcntl.LOCK_SH`` or ``LOCK_EX``); yields the folder's descriptor. Raises ``OSError``."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, kind)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _check_name(name: str) -> None:
+    if "/" in name or "\0" in name:
+        raise InvalidPath(f"not a name in a folder: {name[:200]!r}")
+
+
+def remove(names: Iterable[str], folder: int) -> list[int | None]:
+    """Remove files from the folder with that descriptor; 0 for each that was there, None for the others."""
+    done: list[int | None] = []
+    unlink = os.unlink
+    for name in names:
+        _check_name(name)
+        try:
+            unlink(name, dir_fd=folder)
+            done.append(0)
+        except (FileNotFoundError, IsADirectoryError):
+            done.append(None)
+    return done
+
+
+def remove_if_older(name: str, before: float, folder: int, pretend: bool) -> int | None:
+    """Remove a file that was last changed before that time; its size in bytes, None if it stays or is not there."""
+    _check_name(name)
+    try:
+        status = os.stat(name, dir_fd=folder)
+        if status.st_mtime >= before or not stat.S_ISREG(status.st_mode):
+            return None
+        if not pretend:
+            os.unlink(name, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    return status.st_size
