@@ -19,7 +19,7 @@ from cvmfs_objstore.errors import InvalidPath
 
 @contextlib.contextmanager
 def locked(folder: str, kind: int) -> Iterator[int]:
-    """Hold the lock of *kind* (``fcntl.LOCK_SH`` or ``LOCK_EX``); yields the folder's descriptor. Raises ``OSError``."""
+    """Hold the lock of *kind* (``fcntl.LOCK_SH``, ``LOCK_EX``); yields the folder's descriptor. Raises ``OSError``."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, kind)
