@@ -141,6 +141,16 @@ class LocalStorage:
     def modified(self, path: str) -> float:
         return self._stat(path).st_mtime
 
+    def now(self) -> float:
+        # the file system's host sets the time, and a full disk does not prevent it
+        try:
+            os.utime(self._fd)
+        except OSError as error:
+            if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+                return time.time()  # nothing is written, so no time of another clock comes to be here
+            raise
+        return os.fstat(self._fd).st_mtime
+
     def list(self, prefix: str = "") -> Iterator[str]:
         if prefix:
             check_path(prefix)
@@ -317,7 +327,7 @@ class LocalStorage:
         driver did not name goes only when it has not changed for :data:`FOREIGN_AGE` seconds.
         """
         folder = self._base + STAGING
-        oldest = time.time() - FOREIGN_AGE
+        oldest = self.now() - FOREIGN_AGE
         removed = 0
         try:
             with os.scandir(folder) as scan:

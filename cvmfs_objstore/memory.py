@@ -42,6 +42,9 @@ class MemoryStorage:
     def modified(self, path: str) -> float:
         return self._get(path)[1]
 
+    def now(self) -> float:
+        return self._clock()
+
     def write(self, path: str, data: bytes) -> None:
         entry = (bytes(data), self._clock())
         with self._lock:

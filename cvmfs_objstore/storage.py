@@ -96,6 +96,9 @@ class Storage(Protocol):
     def modified(self, path: str) -> float:
         """When the file was last written, in seconds since the epoch."""
 
+    def now(self) -> float:
+        """What :meth:`modified` would say of a file written now: on a network file system, another host's clock."""
+
     def write(self, path: str, data: bytes) -> None:
         """Create or replace a mutable file, atomically, and durable at once (without :meth:`sync`)."""
 

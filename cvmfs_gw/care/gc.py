@@ -59,7 +59,7 @@ DEFAULT_AGE_S: Final = 3 * 86_400
 MOUNT_LAG_S: Final = 3_600
 """How far a publisher's mount may be behind when it gets its lease, in seconds."""
 SLACK_S: Final = 2 * YOUNG_S
-"""How much younger than the limit an object must be to stay, in seconds: clocks, and the resolution of times."""
+"""How far times may be off, in seconds: an object counts as young for so long, and clocks drift."""
 HOLD_S: Final = 0.05
 """How long a batch keeps commits waiting, in seconds."""
 
@@ -174,9 +174,11 @@ class Collection:
         sizes = dry_run or repository.configuration().flag("CVMFS_EXTENDED_GC_STATS")
         self.report = GcReport(repository.fqrn, dry_run, condemned_bytes=0 if sizes else None)
         began = now if oldest_lease is None else min(now, oldest_lease)
-        before = began - SLACK_S
+        # Files bear the time of the storage's clock. Where that is behind ours, they look older than they are.
+        behind = max(now - repository.storage.now(), 0.0)
+        before = began - behind - SLACK_S
         self._order = Order(before, HOLD_S, dry_run, sizes, on_delete is not None)
-        self._recent = before - MOUNT_LAG_S
+        self._recent = began - SLACK_S - MOUNT_LAG_S
         """Revisions that are younger stay."""
         self._marker = self._resources.enter_context(
             closing(Marker(repository.objects, repository.temporary, self._check_stop))

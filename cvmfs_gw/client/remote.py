@@ -94,6 +94,9 @@ class RemoteStorage:
     def modified(self, path: str) -> float:
         raise _unsupported()
 
+    def now(self) -> float:
+        raise _unsupported()
+
     def write(self, path: str, data: bytes) -> None:
         raise _unsupported()
 

@@ -6,6 +6,7 @@ import os
 import signal
 import sqlite3
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -118,6 +119,14 @@ def test_open_lease_protects(past: Past) -> None:
     assert past.has(b"uploaded")
     past.collect(LAST, oldest_lease=past.now)
     assert not past.has(b"uploaded")
+
+
+def test_a_storage_whose_clock_is_behind(past: Past) -> None:
+    """What a publisher has just written there bears a time long before its lease."""
+    past.now = int(time.time()) + 24 * HOUR
+    past.upload({"/f": b"uploaded"})
+    past.collect(LAST, oldest_lease=past.now - 60)
+    assert past.has(b"uploaded")
 
 
 def test_base_of_an_open_lease_stays(past: Past) -> None:

@@ -263,6 +263,11 @@ class StorageSuite:
             reader.join()
         assert torn == []
 
+    def test_now_is_in_the_time_of_files(self, storage: Storage) -> None:
+        before = storage.now()
+        storage.put(OBJECT, b"1234")
+        assert before <= storage.modified(OBJECT) <= storage.now()
+
     def test_collect_takes_what_is_old(self, storage: Storage) -> None:
         folder, name = OBJECT.rsplit("/", 1)
         storage.put(OBJECT, b"1234")

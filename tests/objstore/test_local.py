@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,6 +108,14 @@ def test_staging_lies_in_txn_and_is_left_empty(storage: LocalStorage, tmp_path: 
     storage.put(OBJECT, b"x")
     storage.write(".cvmfspublished", b"x")
     assert list(txn.iterdir()) == []
+
+
+def test_the_time_where_nothing_can_be_written(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert storage.now() == pytest.approx(time.time(), abs=60)
 
 
 def test_failures_leave_nothing_behind(storage: LocalStorage, tmp_path: Path) -> None:
