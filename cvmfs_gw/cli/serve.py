@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +13,7 @@ from cvmfs_gw.api.logs import JsonFormatter
 from cvmfs_gw.api.server import Listen, Worker, serve
 from cvmfs_gw.api.supervisor import run_server
 from cvmfs_gw.engine.create import begin_anew
+from cvmfs_gw.engine.repository import replace_file
 from cvmfs_gw.gateway.config import Config
 from cvmfs_gw.paths import SystemPaths
 
@@ -44,8 +46,18 @@ def add_parser(commands: Subparsers) -> None:
         metavar="FQRN",
         help="make this repository first, empty and with the keys that are there, if its storage is gone",
     )
-    parser.add_argument("--init-keys", default="", metavar="DIR", help="import the keys for --init from here")
+    parser.add_argument(
+        "--init-keys", default="", metavar="DIR", help="import the keys for --init, and uploads.json, from here"
+    )
     parser.add_argument("--init-url", default="", metavar="URL", help="where clients read what --init makes")
+    parser.add_argument(
+        "--init-set",
+        action="append",
+        default=[],
+        type=_assignment,
+        metavar="KEY=VALUE",
+        help="a line for the server.conf of what --init makes, as in CVMFS_AUTO_GC_TIMESPAN='1 hour ago'",
+    )
     parser.set_defaults(run=run)
 
 
@@ -53,10 +65,13 @@ def run(arguments: argparse.Namespace, paths: SystemPaths) -> int:
     """Serve until told to stop."""
     config = Config.load(paths, {"port": arguments.port})
     set_up_logging(config)
+    if arguments.init_keys:
+        _import_upload_settings(arguments.init_keys, paths)
     for fqrn in arguments.init:
         host = "localhost" if arguments.host in ("0.0.0.0", "::") else arguments.host  # noqa: S104 (compared)
         url = arguments.init_url or f"http://{host}:{arguments.web_port}/cvmfs/{fqrn}"
-        if begin_anew(fqrn, paths, url, time.time(), keys=arguments.init_keys):
+        settings = dict(arguments.init_set)
+        if begin_anew(fqrn, paths, url, time.time(), keys=arguments.init_keys, settings=settings):
             print(f"made         {fqrn}, empty, in {paths.repository_storage(fqrn)}", flush=True)
     listen = Listen(arguments.host, config.port, None if arguments.no_web else arguments.web_port)
 
@@ -70,6 +85,23 @@ def run(arguments: argparse.Namespace, paths: SystemPaths) -> int:
         await serve(config, paths, os.environ, listen, ready, durable=durable, worker=worker)
 
     return run_server(start, listen, os.environ, supervised=not arguments.in_process)
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    """``KEY=VALUE`` for a file that shells read, too."""
+    match = re.fullmatch(r"([A-Z][A-Z0-9_]*)=([^\"\\$`\n]*)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"not KEY=VALUE without quotes in it: {text!r}")
+    return match[1], match[2]
+
+
+def _import_upload_settings(folder: str, paths: SystemPaths) -> None:
+    """Take over who may upload, unless this machine has settings of its own."""
+    source = os.path.join(folder, os.path.basename(paths.upload_config))
+    if os.path.exists(source) and not os.path.exists(paths.upload_config):
+        os.makedirs(os.path.dirname(paths.upload_config), exist_ok=True)
+        with open(source, "rb") as file:
+            replace_file(paths.upload_config, file.read(), 0o600)
 
 
 def set_up_logging(config: Config) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Final
 
 from cvmfs_gw.engine.errors import ConfigurationError
@@ -134,8 +135,18 @@ def create_repository(
     return repository
 
 
-def begin_anew(fqrn: str, paths: SystemPaths, stratum0: str, now: float, *, keys: str = "") -> bool:
+def begin_anew(
+    fqrn: str,
+    paths: SystemPaths,
+    stratum0: str,
+    now: float,
+    *,
+    keys: str = "",
+    settings: Mapping[str, str] = MappingProxyType({}),
+) -> bool:
     """Make the repository with keys that are there already, in *keys* or in the keys folder, unless it exists.
+
+    *settings* are assignments for its ``server.conf``, if that has to be made, too.
 
     For a server whose storage does not outlive it. The revision is the time, *now*, in seconds since the epoch, so that
     it is above that of every repository that was in its place: clients and subscribers follow. Returns whether it was
@@ -155,6 +166,7 @@ def begin_anew(fqrn: str, paths: SystemPaths, stratum0: str, now: float, *, keys
         keys=keys,
         revision=int(now),
         keep_configuration=True,
+        settings=settings,
     )
     create_repository(fqrn, paths, {}, options, now)
     return True
@@ -168,6 +180,13 @@ def _owner(name: str) -> tuple[int, int]:
     except KeyError as error:
         raise ConfigurationError(f"no such user: {name}") from error
     return user.pw_uid, user.pw_gid
+
+
+def _user_name() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # containers run as users that nobody has listed
+        return str(os.getuid())
 
 
 def _make_keys(fqrn: str, paths: SystemPaths, options: RepositoryOptions, now: float) -> None:
@@ -278,7 +297,7 @@ def _write_configuration(fqrn: str, paths: SystemPaths, options: RepositoryOptio
         "CVMFS_CREATOR_VERSION": "143",
         "CVMFS_REPOSITORY_NAME": fqrn,
         "CVMFS_REPOSITORY_TYPE": "stratum0",
-        "CVMFS_USER": options.owner or pwd.getpwuid(os.getuid()).pw_name,
+        "CVMFS_USER": options.owner or _user_name(),
         "CVMFS_UNION_DIR": f"/cvmfs/{fqrn}",
         "CVMFS_SPOOL_DIR": spool,
         "CVMFS_STRATUM0": options.stratum0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -314,3 +315,11 @@ def test_no_names(tmp_path: Path, fqrn: str) -> None:
     with pytest.raises(ConfigurationError):
         create_repository(fqrn, SystemPaths(str(tmp_path)), {}, RepositoryOptions(STRATUM0), NOW)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_user_that_nobody_has_listed(tmp_path: Path, keys: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unlisted(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unlisted)
+    assert new_repository(str(tmp_path), keys).configuration().get("CVMFS_USER") == str(os.getuid())
