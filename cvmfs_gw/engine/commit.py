@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import Final
 
+from cvmfs_gw.engine.apart import ProcessEnded, call_apart
 from cvmfs_gw.engine.balance import Weights
 from cvmfs_gw.engine.catalogs import CatalogCache
 from cvmfs_gw.engine.commit_api import CommitOutcome, CommitRequest
@@ -33,6 +35,9 @@ _log = logging.getLogger(__name__)
 _MAX_LOGGED_COLLISIONS: Final = 20
 _PREPARED: Final = 8
 """How many catalogs of a pack are read ahead: the last ones, and of these the last first, as the root is at the end."""
+APART: Final = 16 << 20
+"""From how many stored bytes of catalogs a commit is made in a process of its own: some 300,000 entries, which take
+seconds. A process costs a tenth of one, and no catalog of that size would be kept for the next commit anyway."""
 
 
 class Engine:
@@ -46,8 +51,11 @@ class Engine:
         durable: bool = True,
         strict_objects: bool = False,
         clock: Callable[[], float] = time.time,
+        apart: int = APART,
     ) -> None:
+        """Commits of *apart* bytes of catalogs are made in a process of their own, with the system's clock."""
         self._strict_objects = strict_objects
+        self._apart = apart
         self._paths, self._environment, self._durable, self.clock = paths, environment, durable, clock
         self._cache = CatalogCache()
         self._repositories: dict[str, Repository] = {}
@@ -67,7 +75,8 @@ class Engine:
         try:
             store = self.repository(fqrn).catalogs
             for name in reversed(catalogs[-_PREPARED:]):
-                store.plain(name)
+                if store.objects.size(name) < self._apart:
+                    store.plain(name)
         except (EngineError, ObjectStoreError, OSError) as error:
             _log.debug("%s: cannot read ahead: %s", fqrn, error)  # the commit will say what is wrong
 
@@ -88,10 +97,30 @@ class Engine:
         """See :meth:`cvmfs_gw.engine.commit_api.CommitEngine.commit`."""
         repository = self.repository(request.fqrn)
         try:
+            if self._is_long(repository, request):
+                return self._commit_apart(repository, request)
             with repository.exclusive():
                 return self._commit_or_undo(repository, request)
         except OSError as error:
             raise StorageError(f"{request.fqrn}: {error}") from error
+
+    def _is_long(self, repository: Repository, request: CommitRequest) -> bool:
+        try:
+            root = repository.objects.size(request.new_root)
+        except ObjectStoreError:
+            return False  # the merge says what is wrong
+        return max(root, request.uploads.catalog_bytes_added) >= self._apart
+
+    def _commit_apart(self, repository: Repository, request: CommitRequest) -> CommitOutcome:
+        try:
+            return call_apart(
+                _commit_alone, self._paths, dict(self._environment), self._durable, self._strict_objects, request
+            )
+        except ProcessEnded as error:
+            # Should it have been published, the one who asks again hears so.
+            with repository.exclusive():
+                self._undo(repository)
+            raise StorageError(f"{request.fqrn}: the commit was cut off: {error}") from error
 
     def _commit_or_undo(self, repository: Repository, request: CommitRequest) -> CommitOutcome:
         try:
@@ -187,6 +216,14 @@ class Engine:
                 repository.recover()
         except ObjectStoreError as error:
             raise StorageError(f"{fqrn}: {error}") from error
+
+
+def _commit_alone(
+    paths: SystemPaths, environment: Mapping[str, str], durable: bool, strict_objects: bool, request: CommitRequest
+) -> CommitOutcome:
+    """The commit, in a process of its own."""
+    engine = Engine(paths, environment, durable=durable, strict_objects=strict_objects, apart=sys.maxsize)
+    return engine.commit(request)
 
 
 def _as_engine_error(fqrn: str, error: Exception) -> Exception:

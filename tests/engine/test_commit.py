@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import errno
+import logging
+import subprocess
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
 import pytest
 
+from cvmfs_gw.engine.catalogs import CatalogStore
 from cvmfs_gw.engine.changes import Change, Nest, Put, Remove
 from cvmfs_gw.engine.commit import Engine, set_root_properties
 from cvmfs_gw.engine.commit_api import CommitOutcome, CommitRequest
@@ -24,6 +30,7 @@ from cvmfs_gw.engine.errors import (
     TagError,
 )
 from cvmfs_gw.engine.newfiles import MANY
+from cvmfs_gw.engine.phases import PHASES
 from cvmfs_gw.engine.publish import Publication
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.engine.tree import CatalogTree
@@ -184,6 +191,67 @@ def test_same_commit_again(world: World) -> None:
     fresh = Engine(world.repository.paths, {}, durable=False, clock=lambda: world.now)
     assert fresh.commit(CommitRequest(FQRN, "/a/x", world.base, new_root, "v1")) == outcome
     assert everything(world.repository) == before
+
+
+def long_commits(world: World) -> Engine:
+    """An engine that takes every commit for a long one."""
+    return Engine(world.repository.paths, {}, durable=False, apart=0)
+
+
+def test_a_long_commit_is_made_in_a_process(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    new_root = world.publish(world.base, [put("/a/x/new", FILE)])
+    with caplog.at_level(logging.INFO):
+        outcome = long_commits(world).commit(CommitRequest(FQRN, "/a/x", world.base, new_root, "v1"))
+    head = world.repository.head()
+    assert (outcome.final_revision, outcome.root_hash, outcome.tag_name) == (3, head.root_hash, "v1")
+    assert set(outcome.phases) == set(PHASES)
+    assert f"{FQRN}: revision 3 published at /a/x" in caplog.text
+    # the engine goes on from there, whoever makes the next one
+    assert world.commit(new_root, "/a/x", tag="v1", old_root=world.base) == outcome
+    world.commit(world.publish(world.head, [put("/a/x/next", FILE)]))
+    assert world.check().model == START | {"/a/x/new": FILE, "/a/x/next": FILE}
+
+
+def test_a_long_commit_is_refused(world: World) -> None:
+    world.engine = long_commits(world)
+    world.refused(PathViolation, "no directory", world.publish(world.base, []), "/b/f/x")
+    world.refused(MissingObject, "catalog", ContentHash.of(b"nobody's", suffix=Suffix.CATALOG))
+
+
+def test_a_long_commit_is_killed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
+
+    class Seen(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            started.put(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Seen)
+    new_root = world.publish(world.base, [put("/a/x/new", FILE)])
+    request = CommitRequest(FQRN, "/a/x", world.base, new_root)
+    engine = long_commits(world)
+    before = everything(world.repository)
+    half_done = world.repository.objects.add(b"half done", Algorithm.SHA1, Suffix.CATALOG, deflate=deflate)
+    world.repository.journal.note(half_done)
+    with ThreadPoolExecutor(1) as pool:
+        with world.repository.exclusive():
+            commit = pool.submit(engine.commit, request)
+            started.get(timeout=60).kill()
+        with pytest.raises(StorageError, match=r"cut off.*status -9"):
+            commit.result()
+    assert everything(world.repository) == before
+    assert engine.commit(request).final_revision == 3
+
+
+def test_long_catalogs_are_not_read_ahead(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are not kept anyway."""
+    read: list[ContentHash] = []
+    new_root = world.publish(world.base, [])
+    monkeypatch.setattr(CatalogStore, "plain", lambda self, ref: read.append(ref))
+    long_commits(world).prepare(FQRN, (new_root,))
+    assert not read
+    world.engine.prepare(FQRN, (new_root,))
+    assert read == [new_root]
 
 
 def test_same_commit_again_after_many_others(world: World) -> None:
