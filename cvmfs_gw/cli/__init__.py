@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+from cvmfs_gw.cli.garbage import rare_collections
 from cvmfs_gw.client.errors import ClientError
 from cvmfs_gw.engine.errors import EngineError
 from cvmfs_gw.gateway.errors import GatewayError
@@ -56,8 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="prefix of every system path (default: $CVMFS_GW_ROOT or /)",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in _wanted(sys.argv[1:] if argv is None else argv):
-        importlib.import_module(f"{__name__}.{module}").add_parser(commands)
+    with rare_collections():  # what is loaded stays
+        for module in _wanted(sys.argv[1:] if argv is None else argv):
+            importlib.import_module(f"{__name__}.{module}").add_parser(commands)
     arguments = parser.parse_args(argv)
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it says each attempt; we say what came of them

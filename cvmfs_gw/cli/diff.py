@@ -11,8 +11,9 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from cvmfs_gw.cli.repo import REPOSITORY_HELP, add_trust, open_reader
+from cvmfs_gw.cli.repo import REPOSITORY_HELP, open_reader
 from cvmfs_gw.cli.text import change_as_json
+from cvmfs_gw.cli.trust import add_trust
 from cvmfs_gw.client.location import Location, repository_path
 from cvmfs_gw.engine.changelist import Difference, compare_trees
 from cvmfs_gw.paths import SystemPaths

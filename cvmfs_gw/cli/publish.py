@@ -12,7 +12,6 @@ reached; 4 a signature is wrong; 5 nobody says whether the commit was done; 130 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import signal
 import sys
@@ -22,12 +21,13 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from cvmfs_gw.cli.garbage import rare_collections
 from cvmfs_gw.cli.progress import PublishEvents, PublishLine, summary
-from cvmfs_gw.cli.repo import add_trust, public_keys
 from cvmfs_gw.cli.text import change_as_json
+from cvmfs_gw.cli.trust import add_trust, public_keys
 from cvmfs_gw.client.errors import ClientError
 from cvmfs_gw.client.gateway import read_key_file
-from cvmfs_gw.client.location import Location, repository_path
+from cvmfs_gw.client.location import repository_path
 from cvmfs_gw.client.publish import preview, publish
 from cvmfs_gw.client.request import Action, Destination, Progress, PublishOptions, PublishReport, PublishRequest, Step
 from cvmfs_gw.client.sources import open_source
@@ -117,7 +117,7 @@ def run(arguments: argparse.Namespace, paths: SystemPaths) -> int:
     if arguments.dry_run:
         return _preview(arguments, request)
     progress = PublishEvents() if arguments.json else _line(arguments)
-    with _termination(), _few_collections():
+    with _termination(), rare_collections():  # what it makes by the 100,000 lives until its end
         try:
             report = publish(request, progress)
         except (ClientError, KeyboardInterrupt, OSError) as error:
@@ -164,7 +164,7 @@ def _request(arguments: argparse.Namespace, paths: SystemPaths) -> PublishReques
         arguments.gateway,
         stratum0,
         read_key_file(arguments.key or paths.key_file(fqrn, "gw")),
-        public_keys(Location(fqrn, stratum0), arguments, paths),
+        public_keys(fqrn, stratum0, arguments, paths),
     )
     uids, gids = arguments.owner or (arguments.uid_map, arguments.gid_map)
     options = PublishOptions(
@@ -233,17 +233,6 @@ def _termination() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _few_collections() -> Iterator[None]:
-    """While this lasts, garbage is rarely looked for: what a publish makes by the 100,000 lives until its end."""
-    before = gc.get_threshold()
-    gc.set_threshold(100_000, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 def _chunks(text: str) -> ChunkSizes | None:

@@ -10,8 +10,8 @@ import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cvmfs_gw.engine.create import check_fqrn
 from cvmfs_gw.engine.errors import ConfigurationError
+from cvmfs_gw.engine.names import check_fqrn
 from cvmfs_gw.gateway.leasepath import LeasePath
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_gw.stratum0.settings import RepositorySettings, UploadSettings, new_token

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from cvmfs_gw.client.errors import ClientError
-from cvmfs_gw.engine.create import check_fqrn
 from cvmfs_gw.engine.errors import EngineError
+from cvmfs_gw.engine.names import check_fqrn
 
 # scheme://authority/path/fqrn, and the revision behind the first @ of the path: the authority may hold one, too
 _LOCATION: Final = re.compile(

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO, Final
 
 from cvmfs_gw.client.errors import ClientError
-from cvmfs_gw.ingest.archive import ArchiveSource
 from cvmfs_gw.ingest.directory import DirectorySource
 from cvmfs_gw.ingest.items import Item, Source, Whiteout
 
@@ -53,4 +52,8 @@ def open_source(name: str, platform: str | None = None, tag: str | None = None) 
         if os.path.isdir(path):
             return ImageSource(path, platform=platform, tag=tag)
         return FileSource(path, lambda file: ImageSource(file, platform=platform, tag=tag))
-    return DirectorySource(path) if os.path.isdir(path) else FileSource(path, ArchiveSource)
+    if os.path.isdir(path):
+        return DirectorySource(path)
+    from cvmfs_gw.ingest.archive import ArchiveSource
+
+    return FileSource(path, ArchiveSource)

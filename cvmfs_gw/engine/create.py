@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import Final
 
 from cvmfs_gw.engine.errors import ConfigurationError
+from cvmfs_gw.engine.names import check_fqrn
 from cvmfs_gw.engine.publish import DEFAULT_TTL, GENERIC_PREFIX, Publication, TagChanges
 from cvmfs_gw.engine.repository import Repository, replace_file
 from cvmfs_gw.paths import SystemPaths
@@ -36,9 +37,6 @@ from cvmfs_objstore.formats.whitelist import Whitelist
 from cvmfs_objstore.hashes import Algorithm, ContentHash, Suffix
 from cvmfs_objstore.local import LocalStorage
 
-_FQRN: Final = re.compile(
-    r"(?=.{1,253}$)[a-z0-9][a-z0-9_-]{0,62}(\.[a-z0-9][a-z0-9_-]{0,62})+", re.ASCII | re.IGNORECASE
-)
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_./:,@%+=~-]+", re.ASCII)
 _KEY_MODES: Final = {"masterkey": 0o400, "pub": 0o444, "key": 0o400, "crt": 0o444, "gw": 0o600}
 _REPLICA_NOTE: Final = b"This repository may be replicated to Stratum 1 servers\n"
@@ -94,13 +92,6 @@ def configure_repository(fqrn: str, paths: SystemPaths, options: RepositoryOptio
     make_gateway_key(fqrn, paths)
     _list_repository(fqrn, paths)
     _grant_access(fqrn, paths)
-
-
-def check_fqrn(fqrn: str) -> str:
-    """A fully qualified repository name, or :exc:`ConfigurationError`."""
-    if not _FQRN.fullmatch(fqrn):
-        raise ConfigurationError(f"not a fully qualified repository name (as in software.example.org): {fqrn[:80]!r}")
-    return fqrn
 
 
 def create_repository(

@@ -14,8 +14,8 @@ import shlex
 from dataclasses import dataclass
 from typing import Final
 
-from cvmfs_gw.engine.create import check_fqrn
 from cvmfs_gw.engine.errors import ConfigurationError
+from cvmfs_gw.engine.names import check_fqrn
 
 _AUTHORITY: Final = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(?::([0-9]{1,5}))?")
 _URL: Final = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+(?:/[A-Za-z0-9._/-]*)?")
