@@ -1,4 +1,7 @@
-"""The same files published by the deployed tools and taken in by ours: the same entries, chunks and object names."""
+"""The same files published by the deployed tools and taken in by ours: the same entries, chunks and object names.
+
+``CVMFS_TEST_FILES=50000`` compares more of them (default: 500).
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,7 @@ from tests.e2e.world import Repository, World
 from tests.objstore.large_files import LARGE_FILES
 
 FQRN = "names.example.org"
+FILES = int(os.environ.get("CVMFS_TEST_FILES", "500"))
 
 
 class Published(NamedTuple):
@@ -51,6 +55,13 @@ def _small(top: Path) -> None:
     content.KINDS["fifo"](top / "fifo")
     os.mkdir(top / "bare")
     content.stamp(top / "bare", 40)
+
+
+def _many(top: Path) -> None:
+    for number in range(FILES):
+        content.put(top / f"many/d{number // 100}/f{number}", content.noise(number, number % 3000), moment=number)
+    for number in range(0, FILES, 1000):
+        content.put(top / f"many/d{number // 100}/.cvmfscatalog", "", moment=number)
 
 
 def _large(top: Path) -> None:
@@ -160,6 +171,7 @@ def test_ingest(world: World, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     _small(source)
+    _many(source)
     content.patchwork(source / "large", 20 << 20)
     os.link(source / "bin/run", source / "bin/also")
     archive = _archive(tmp_path / "source.tar", source)
