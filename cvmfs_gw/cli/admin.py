@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import urllib3
 
 from cvmfs_gw.client.errors import ClientError, GatewayRefused, GatewayUnreachable
-from cvmfs_gw.client.gateway import read_key_file
+from cvmfs_gw.client.keys import read_key_file
 from cvmfs_gw.gateway.access import AccessConfig
 from cvmfs_gw.gateway.authorization import Key, sign
 from cvmfs_gw.gateway.config import Config

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from cvmfs_gw.api.server import Listen, serve
 from cvmfs_gw.cli.serve import set_up_logging
 from cvmfs_gw.client.errors import ClientError
-from cvmfs_gw.client.gateway import read_key_file
+from cvmfs_gw.client.keys import read_key_file
 from cvmfs_gw.client.publish import publish
 from cvmfs_gw.client.reader import RepositoryReader
 from cvmfs_gw.client.request import Destination, PublishRequest, Step

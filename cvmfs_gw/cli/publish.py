@@ -26,7 +26,7 @@ from cvmfs_gw.cli.progress import PublishEvents, PublishLine, summary
 from cvmfs_gw.cli.text import change_as_json
 from cvmfs_gw.cli.trust import add_trust, public_keys
 from cvmfs_gw.client.errors import ClientError
-from cvmfs_gw.client.gateway import read_key_file
+from cvmfs_gw.client.keys import read_key_file
 from cvmfs_gw.client.location import repository_path
 from cvmfs_gw.client.publish import preview, publish
 from cvmfs_gw.client.request import Action, Destination, Progress, PublishOptions, PublishReport, PublishRequest, Step

@@ -2,7 +2,7 @@
 
 Works against this project's gateway and the reference's; synchronous, and needs no privileges. To publish::
 
-    from cvmfs_gw.client.gateway import read_key_file
+    from cvmfs_gw.client.keys import read_key_file
     from cvmfs_gw.client.publish import publish
     from cvmfs_gw.client.request import Destination, PublishRequest, Step
     from cvmfs_gw.client.sources import open_source

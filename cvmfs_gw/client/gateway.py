@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Final, Protocol
+from urllib.parse import quote
 
 import urllib3
 
@@ -62,18 +63,6 @@ class Pack(Protocol):
         """Header and objects."""
 
 
-def read_key_file(path: str) -> Key:
-    """The key in a ``.gw`` file: one line ``plain_text <id> <secret>``. Raises :exc:`ClientError`."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            words = file.readline().split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ClientError(f"cannot read the gateway key: {error}") from error
-    if len(words) != 3 or words[0] != "plain_text":
-        raise ClientError(f"{path} is no gateway key file")
-    return Key(words[1], words[2].encode())
-
-
 @dataclass(frozen=True, slots=True)
 class CommitReply:
     """What a commit published, as far as the gateway tells; *missing* objects are named by it and not there."""
@@ -100,8 +89,23 @@ class GatewayClient:
         self._ahead_s = 0.0
 
     def close(self) -> None:
-        """Drop all connections."""
+        """Drop all connections; others are made if anything is asked yet."""
         self._pool.clear()
+
+    @property
+    def key_id(self) -> str:
+        """The name of the key that requests are signed with."""
+        return self._key.id
+
+    def keys(self, fqrn: str) -> dict[str, str] | None:
+        """The ids of the keys that open a repository, each with the path that it opens; None if nobody says so."""
+        try:
+            reply = self._expect(self._call("GET", f"/repos/{quote(fqrn)}", signed=b""), f"repository {fqrn}")
+        except NotSupported:
+            return None
+        data = reply.get("data")
+        keys = data.get("keys") if isinstance(data, dict) else None
+        return {key: str(path) for key, path in keys.items()} if isinstance(keys, dict) else None
 
     def acquire(self, path: str, wait_s: float = 0.0, waiting: Callable[[PathBusy], object] = lambda busy: None) -> str:
         """Lease *path* (``<fqrn>/`` or ``<fqrn>/a/b``); returns the session token.

@@ -2,6 +2,7 @@
 
 ::
 
+    check      whether the key can be of use, as a wrong one shall not cost what follows
     gather     read, cut, compress, hash: everything that takes long, before anything is leased
     plan       what that changes in the head; nothing: the end
     lease      wait for the path; if the head has moved meanwhile, plan again: from here on nobody else changes the path
@@ -24,6 +25,7 @@ from typing import Final
 
 from cvmfs_gw.client.errors import ClientError, CommitInDoubt
 from cvmfs_gw.client.gateway import CommitReply, GatewayClient
+from cvmfs_gw.client.keys import check_key
 from cvmfs_gw.client.remote import RemoteStorage
 from cvmfs_gw.client.request import Action, Progress, PublishReport, PublishRequest, Step
 from cvmfs_gw.client.session import Session
@@ -57,21 +59,26 @@ def publish(request: PublishRequest, progress: Progress | None = None) -> Publis
     """Make the steps of *request* visible, as one revision. Raises :exc:`ClientError` and ``OSError``."""
     progress = progress or Progress()
     to, options = request.destination, request.options
-    with Spool(options.work_folder) as spool, closing(_Work(request, spool, progress)) as work:
+    with (
+        closing(GatewayClient(to.gateway, to.key)) as gateway,
+        Spool(options.work_folder) as spool,
+        closing(_Work(request, spool, progress)) as work,
+    ):
+        check_key(gateway, to.fqrn, [step.target for step in request.steps])
+        gateway.close()  # reading may take long, and connections that are idle for long get lost
         work.gather(spool)
         if not work.plan() and not request.tag:
             return work.report(CommitReply(work.head.revision), changed=False)
-        with closing(GatewayClient(to.gateway, to.key)) as gateway:
-            while True:
-                scope = work.scope
-                path = f"{to.fqrn}{scope or '/'}"
-                token = gateway.acquire(path, options.wait_s, lambda busy: progress.busy(str(busy)))
-                with Session(gateway, token) as session:
-                    if work.look_again() and not work.plan() and not request.tag:
-                        return work.report(CommitReply(work.head.revision), changed=False)
-                    if is_below(work.scope, scope):
-                        return _commit(request, work, session, spool, progress)
-                # What is to be leased is another path now: somebody removed a directory on the way to it.
+        while True:
+            scope = work.scope
+            path = f"{to.fqrn}{scope or '/'}"
+            token = gateway.acquire(path, options.wait_s, lambda busy: progress.busy(str(busy)))
+            with Session(gateway, token) as session:
+                if work.look_again() and not work.plan() and not request.tag:
+                    return work.report(CommitReply(work.head.revision), changed=False)
+                if is_below(work.scope, scope):
+                    return _commit(request, work, session, spool, progress)
+            # What is to be leased is another path now: somebody removed a directory on the way to it.
 
 
 def preview(request: PublishRequest, progress: Progress | None = None) -> Iterator[PathChange]:

@@ -24,7 +24,8 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from cvmfs_gw.client.gateway import GatewayClient, read_key_file
+from cvmfs_gw.client.gateway import GatewayClient
+from cvmfs_gw.client.keys import read_key_file
 from cvmfs_gw.client.remote import RemoteStorage
 from cvmfs_gw.client.spool import Spool, SpoolPack
 from cvmfs_gw.engine.catalogs import CatalogStore

@@ -17,7 +17,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Final
 
-from cvmfs_gw.client.gateway import GatewayClient, read_key_file
+from cvmfs_gw.client.gateway import GatewayClient
+from cvmfs_gw.client.keys import read_key_file
 from cvmfs_gw.client.remote import RemoteStorage
 from cvmfs_gw.client.spool import Spool, SpoolPack
 from cvmfs_gw.engine.catalogs import CatalogStore

@@ -31,7 +31,8 @@ from typing import Final, TypeVar
 import pytest
 
 from cvmfs_gw.client.errors import GatewayRefused, GatewayUnreachable, PathBusy
-from cvmfs_gw.client.gateway import CommitReply, GatewayClient, read_key_file
+from cvmfs_gw.client.gateway import CommitReply, GatewayClient
+from cvmfs_gw.client.keys import read_key_file
 from cvmfs_gw.client.remote import RemoteStorage
 from cvmfs_gw.engine.catalogs import CatalogStore
 from cvmfs_gw.engine.changes import Change, Nest, Put, Remove, Unnest

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from cvmfs_gw.cli import main
-from cvmfs_gw.client.gateway import GatewayClient, read_key_file
+from cvmfs_gw.client.gateway import GatewayClient
+from cvmfs_gw.client.keys import read_key_file
 from cvmfs_gw.client.reader import RepositoryReader
 from cvmfs_gw.paths import SystemPaths
 from tests.cli.support import Process, free_ports, run, running, until

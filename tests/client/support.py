@@ -16,7 +16,8 @@ from aiohttp import web
 
 from cvmfs_gw.api.app import make_app, make_runner
 from cvmfs_gw.api.server import head_of
-from cvmfs_gw.client.gateway import GatewayClient, read_key_file
+from cvmfs_gw.client.gateway import GatewayClient
+from cvmfs_gw.client.keys import read_key_file
 from cvmfs_gw.client.publish import publish
 from cvmfs_gw.client.reader import RepositoryReader
 from cvmfs_gw.client.request import Destination, PublishOptions, PublishReport, PublishRequest, Step

@@ -9,13 +9,12 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cvmfs_gw.client.errors import ClientError, CommitInDoubt, GatewayRefused, GatewayUnreachable, PathBusy
-from cvmfs_gw.client.gateway import CommitReply, GatewayClient, read_key_file
+from cvmfs_gw.client.gateway import CommitReply, GatewayClient
 from cvmfs_gw.gateway.authorization import Key
 from cvmfs_objstore.formats.objectpack import PackBuilder
 from cvmfs_objstore.hashes import ContentHash, Suffix
@@ -210,16 +209,3 @@ def test_redirects_are_not_followed_with_the_signature(stub: Stub, client: Gatew
     with pytest.raises(ClientError):
         client.acquire("test.example.org/")
     assert len(stub.requests) == 1
-
-
-def test_key_files(tmp_path: Path) -> None:
-    path = tmp_path / "key.gw"
-    for text in ("plain_text id secret", "plain_text   id\tsecret  \n", "\tplain_text id secret\nanything"):
-        path.write_text(text)
-        assert read_key_file(str(path)) == Key("id", b"secret")
-    for data in (b"", b"\n", b"plain_text id", b"plain_text id secret more", b"rsa id secret", b"\xff\xff \xff"):
-        path.write_bytes(data)
-        with pytest.raises(ClientError):
-            read_key_file(str(path))
-    with pytest.raises(ClientError):
-        read_key_file(str(tmp_path / "missing.gw"))

@@ -258,10 +258,12 @@ def test_busy(server: Server, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "secret"), [("", b"wrong"), ("nobody", b"")])
-def test_wrong_key(server: Server, folder: Path, name: str, secret: bytes) -> None:
-    right = server.request(folder).destination.key
+def test_wrong_key(server: Server, tmp_path: Path, name: str, secret: bytes) -> None:
+    """It is noticed before anything is read."""
+    missing = tmp_path / "missing"
+    right = server.request(missing).destination.key
     with pytest.raises(GatewayRefused) as info:
-        server.publish(folder, key=Key(name or right.id, secret or right.secret))
+        server.publish(missing, key=Key(name or right.id, secret or right.secret))
     assert info.value.reason == "invalid_hmac"
     assert server.revision == 1
 

@@ -14,7 +14,8 @@ import pytest
 from cvmfs_gw.client import places
 from cvmfs_gw.client import session as module
 from cvmfs_gw.client.errors import ClientError, CommitInDoubt, GatewayRefused, GatewayUnreachable, PathBusy
-from cvmfs_gw.client.gateway import CommitReply, GatewayClient, NotSupported, Pack, read_key_file
+from cvmfs_gw.client.gateway import CommitReply, GatewayClient, NotSupported, Pack
+from cvmfs_gw.client.keys import read_key_file
 from cvmfs_gw.client.publish import publish
 from cvmfs_gw.client.request import Progress
 from cvmfs_gw.client.session import Session, divided

@@ -157,6 +157,17 @@ def test_the_publisher_may_do_nothing(world: World) -> None:
     assert "must be superuser" in mount[0]
 
 
+def test_wrong_key(site: Site) -> None:
+    """It is refused before anything is read."""
+    source, key = site.world.folder / "never written", site.world.folder / "wrong.gw"
+    os.mkfifo(source, 0o644)
+    where = ("--gateway", site.repository.gateway, "--stratum0", site.repository.web, *site.options)
+    for line in (site.repository.key("gw").strip() + b"x", b"plain_text nobody secret"):
+        key.write_bytes(line + b"\n")
+        command = ("publish", *where, "--key", str(key), f"{FQRN}/target", str(source))
+        assert "invalid_hmac" in site.world.program(*command, expect=1).output
+
+
 def test_trees(site: Site) -> None:
     """The standard library, many small files, files of all kinds, and nothing at all where nothing has changed."""
     library = Path(sysconfig.get_path("stdlib"), *([] if WHOLE else ["email"]))

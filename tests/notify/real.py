@@ -19,7 +19,7 @@ from typing import Final
 
 import pytest
 
-from cvmfs_gw.client.gateway import read_key_file
+from cvmfs_gw.client.keys import read_key_file
 from cvmfs_gw.client.publish import publish
 from cvmfs_gw.client.request import Destination, PublishRequest, Step
 from cvmfs_gw.engine.create import RepositoryOptions, create_repository

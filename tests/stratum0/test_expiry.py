@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from cvmfs_gw.client.gateway import read_key_file
+from cvmfs_gw.client.keys import read_key_file
 from cvmfs_gw.engine.changes import Nest, Put
 from cvmfs_gw.engine.edit import edit
 from cvmfs_gw.engine.rules import Rules

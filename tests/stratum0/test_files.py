@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
-from cvmfs_gw.client.gateway import read_key_file
+from cvmfs_gw.client.keys import read_key_file
 from cvmfs_gw.engine.commit_api import CommitRequest
 from cvmfs_gw.gateway.authorization import Key
 from cvmfs_gw.gateway.leasepath import LeasePath
