@@ -155,11 +155,17 @@ class RepositoryReader:
 
     def walk(self, path: str) -> Iterator[tuple[str, Entry]]:
         """Everything below the directory at *path*, directories before what is in them."""
-        for entry in self.entries(path):
-            below = f"{path}/{entry.name}"
+        pending = [(path, iter(self.entries(path)))]
+        while pending:
+            directory, entries = pending[-1]
+            entry = next(entries, None)
+            if entry is None:
+                pending.pop()
+                continue
+            below = f"{directory}/{entry.name}"
             yield below, entry
             if entry.is_directory:
-                yield from self.walk(below)
+                pending.append((below, iter(self.entries(below))))
 
     # -- contents
 

@@ -58,30 +58,40 @@ def list_changes(catalogs: CatalogStore, old: ContentHash, new: ContentHash, top
 
 def compare_trees(before: CatalogTree, after: CatalogTree, top: str = "") -> Iterator[PathChange]:
     """The same for two open trees, which may be of two repositories."""
-    yield from _path(before, after, top, before.get(top), after.get(top))
+    # what would be recursion is handed on and goes on a stack here: nobody bounds how deep a tree is
+    pending: list[_Steps] = [_path(before, after, top, before.get(top), after.get(top))]
+    while pending:
+        step = next(pending[-1], None)
+        if step is None:
+            pending.pop()
+        elif isinstance(step, PathChange):
+            yield step
+        else:
+            pending.append(step)
 
 
-def _compare(before: CatalogTree, after: CatalogTree, top: str) -> Iterator[PathChange]:
+_Steps = Iterator["PathChange | _Steps"]
+
+
+def _compare(before: CatalogTree, after: CatalogTree, top: str) -> _Steps:
     old = {entry.name: entry for entry in before.entries(top)}
     new = {entry.name: entry for entry in after.entries(top)}
     for name in sorted(old.keys() | new.keys()):
-        yield from _path(before, after, f"{top}/{name}", old.get(name), new.get(name))
+        yield _path(before, after, f"{top}/{name}", old.get(name), new.get(name))
 
 
-def _path(
-    before: CatalogTree, after: CatalogTree, path: str, was: Entry | None, now: Entry | None
-) -> Iterator[PathChange]:
+def _path(before: CatalogTree, after: CatalogTree, path: str, was: Entry | None, now: Entry | None) -> _Steps:
     chunks_differ = bool(was and now and was.is_chunked and before.chunks(path) != after.chunks(path))
     yield from _entry(path, was, now, chunks_differ)
     was_directory, is_directory = (entry is not None and entry.is_directory for entry in (was, now))
     if was_directory and is_directory:
         here, there = before.nested_at(path), after.nested_at(path)
         if here is None or there is None or here.hash != there.hash:
-            yield from _compare(before, after, path)
+            yield _compare(before, after, path)
     elif was_directory:
-        yield from _all(before, path, Difference.REMOVED)
+        yield _all(before, path, Difference.REMOVED)
     elif is_directory:
-        yield from _all(after, path, Difference.ADDED)
+        yield _all(after, path, Difference.ADDED)
 
 
 def _entry(path: str, old: Entry | None, new: Entry | None, chunks_differ: bool) -> Iterator[PathChange]:
@@ -100,10 +110,10 @@ def _entry(path: str, old: Entry | None, new: Entry | None, chunks_differ: bool)
         yield PathChange(path, Difference.MODIFIED, old, new, tuple(dict.fromkeys(found)))
 
 
-def _all(tree: CatalogTree, top: str, difference: Difference) -> Iterator[PathChange]:
+def _all(tree: CatalogTree, top: str, difference: Difference) -> _Steps:
     for entry in sorted(tree.entries(top), key=lambda entry: entry.name):
         path = f"{top}/{entry.name}"
         added = difference is Difference.ADDED
         yield PathChange(path, difference, None if added else entry, entry if added else None)
         if entry.is_directory:
-            yield from _all(tree, path, difference)
+            yield _all(tree, path, difference)

@@ -238,16 +238,20 @@ class CatalogTree:
 
     def remove_tree(self, path: str) -> None:
         """Remove the entry at *path* and everything below it; nested catalogs as a whole, unread."""
-        old = self.get(path)
-        if old is None:
-            return
-        if old.is_directory:
-            if self.is_mountpoint(path):
-                self.drop(path)
-            for entry in self.entries(path):
-                self.remove_tree(f"{path}/{entry.name}")
-            old = self.get(path) or old
-        self.remove(path, old)
+        # not recursive: nobody bounds how deep a tree is
+        doomed = [path]
+        while doomed:
+            old = self.get(doomed[-1])
+            if old is not None and old.is_directory:
+                if self.is_mountpoint(doomed[-1]):
+                    self.drop(doomed[-1])
+                if inside := self.entries(doomed[-1]):
+                    doomed += [f"{doomed[-1]}/{entry.name}" for entry in inside]
+                    continue
+                old = self.get(doomed[-1])
+            if old is not None:
+                self.remove(doomed[-1], old)
+            doomed.pop()
 
     def _forget_directory(self, path: str) -> None:
         self._links.forget_directory(path)

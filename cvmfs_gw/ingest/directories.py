@@ -78,7 +78,12 @@ class Directories:
         parent, _, name = path.rpartition("/")
         children = self._children.get(parent)
         if children is None:
-            children = self.make(parent)
+            missing = [parent]  # not recursive: a path may have two thousand directories
+            while (above := missing[-1].rpartition("/")[0]) not in self._children:
+                missing.append(above)
+            for directory in reversed(missing):
+                children = self.make(directory)
+            assert children is not None
         if parent in self._written and name not in children:
             self._load(parent)
         return children

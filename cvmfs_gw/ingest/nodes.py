@@ -74,9 +74,14 @@ class Node:
     @property
     def is_needed(self) -> bool:
         """Whether anything has to be at its path: not for a directory that holds nothing but what is to be gone."""
-        if self.item is not None or self.opaque:
-            return True
-        return self.at_hand is not None and not self.holds_nothing
+        pending = [self]
+        while pending:
+            node = pending.pop()
+            if node.item is not None or node.opaque:
+                return True
+            if node.at_hand is not None:
+                pending.extend(node.look().values())
+        return False
 
     @property
     def holds_nothing(self) -> bool:

@@ -75,6 +75,21 @@ def put_below(root: Node, path: str, node: Node) -> Node:
 
 def merged(lower: Node | None, upper: Node) -> Node:
     """What is seen where *upper* lies over *lower*."""
+    seen: dict[str, Node] = {}
+    # what is to be seen: as which child of whom; not recursive, as a path may have two thousand directories
+    pending = [(seen, "", lower, upper)]
+    while pending:
+        siblings, name, lower, upper = pending.pop()
+        node = siblings[name] = _seen(lower, upper)
+        if upper.is_directory and lower is not None and lower.is_directory:
+            assert node.children is not None
+            assert upper.children is not None
+            pending += [(node.children, name, node.children.get(name), child) for name, child in upper.children.items()]
+    return seen[""]
+
+
+def _seen(lower: Node | None, upper: Node) -> Node:
+    """The same but, of two directories, without what is in the upper one."""
     if lower is None:
         return upper
     if not upper.is_directory or not lower.is_directory:
@@ -89,10 +104,6 @@ def merged(lower: Node | None, upper: Node) -> Node:
         result.item, result.is_default = upper.item, upper.is_default
     if upper.opaque:
         result = Node(result.item, None, {}, True, result.is_default)
-    assert result.children is not None
-    assert upper.children is not None
-    for name, node in upper.children.items():
-        result.children[name] = merged(result.children.get(name), node)
     return result
 
 
@@ -105,20 +116,24 @@ def _parts(target: str) -> list[str]:
     return parts
 
 
-def _edit(node: Node | None, parts: list[str], path: str, change: Callable[[Node | None], Node]) -> Node:
-    """A copy of *node* in which what is below it at *parts* has been changed."""
-    if not parts:
-        return change(node)
-    if node is None:
-        copy = Node(children={})
-    elif node.is_gone:
-        if change is _nothing:
-            return node
-        copy = Node(children={}, opaque=True)
-    elif not node.is_directory:
-        raise BadTarget(f"{path} lies below what becomes a file")
-    else:
-        copy = node.copy()
-    assert copy.children is not None
-    copy.children[parts[0]] = _edit(copy.children.get(parts[0]), parts[1:], path, change)
-    return copy
+def _edit(root: Node | None, parts: list[str], path: str, change: Callable[[Node | None], Node]) -> Node:
+    """A copy of *root* in which what is below it at *parts* has been changed."""
+    top: dict[str, Node] = {} if root is None else {"": root}
+    siblings = top
+    *above, last = ["", *parts]
+    for name in above:
+        node = siblings.get(name)
+        if node is None:
+            copy = Node(children={})
+        elif node.is_gone:
+            if change is _nothing:
+                return top[""]
+            copy = Node(children={}, opaque=True)
+        elif not node.is_directory:
+            raise BadTarget(f"{path} lies below what becomes a file")
+        else:
+            copy = node.copy()
+        assert copy.children is not None
+        siblings[name], siblings = copy, copy.children
+    siblings[last] = change(siblings.get(last))
+    return top[""]

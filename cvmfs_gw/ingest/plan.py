@@ -120,6 +120,10 @@ def nearest_directory(tree: CatalogTree, path: str) -> str:
     return path
 
 
+_Pending = tuple[str, Node, Entry | None, bool]
+"""A directory that is to be planned: the arguments of :meth:`_Planner._directory`."""
+
+
 class _Planner:
     def __init__(self, tree: CatalogTree, options: PlanOptions) -> None:
         self._tree, self._options = tree, options
@@ -129,20 +133,26 @@ class _Planner:
         self._dissolved: list[str] = []
 
     def changes(self, root: Node) -> Collection[Change]:
-        self._directory("", root, self._tree.get(""), False)
+        # a stack of its own instead of recursion: a path may have two thousand directories
+        pending: list[_Pending] = [("", root, self._tree.get(""), False)]
+        while pending:
+            pending.extend(reversed(self._directory(*pending.pop())))
         dissolved, nested = [*map(Unnest, sorted(self._dissolved))], [*map(Nest, sorted(self._nested))]
         if len(self._puts) > AT_HAND:
             return Chained(self._removes, self._puts, dissolved, nested)
         return [*self._removes, *self._puts, *dissolved, *nested]
 
-    def _directory(self, path: str, node: Node, old: Entry | None, opaque: bool) -> None:
-        """Plan the directory *node*, where *old* is now; *opaque*: a directory above it is."""
+    def _directory(self, path: str, node: Node, old: Entry | None, opaque: bool) -> list[_Pending]:
+        """Plan the directory *node*, where *old* is now; *opaque*: a directory above it is.
+
+        Returns the directories in it, which are still to be planned.
+        """
         is_directory = old is not None and old.is_directory
         if (opaque or not is_directory) and not node.is_needed:
             # There is something to be removed in it, at most.
             if opaque and old is not None:
                 self._remove(path, old)
-            return
+            return []
         opaque = opaque or node.opaque
         if old is not None and not is_directory:
             if node.item is None and not opaque:
@@ -162,6 +172,7 @@ class _Planner:
             entries = self._tree.directories(path) if is_kept else self._tree.entries(path)
             there = {entry.name: entry for entry in entries}
         groups: dict[object, list[tuple[str, Node, Entry | None]]] = {}
+        directories: list[_Pending] = []
         for name, child in children.items():
             below = f"{path}/{name}"
             if old is None:
@@ -171,7 +182,7 @@ class _Planner:
             else:
                 before = self._tree.get(below)
             if child.is_directory:
-                self._directory(below, child, before, opaque)
+                directories.append((below, child, before, opaque))
             elif child.item is None:
                 if before is not None:
                     self._remove(below, before)
@@ -187,6 +198,7 @@ class _Planner:
                 self._remove(f"{path}/{name}", entry)
         if path:
             self._follow_marker(path, None if is_kept else children, old, opaque)
+        return directories
 
     def _changed(self, path: str, node: Node) -> dict[str, Node] | None:
         """What there is to look at in a directory whose files are all as they are to be; None for any other."""

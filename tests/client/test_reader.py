@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,10 +18,19 @@ from cvmfs_gw.client.location import Location, repository_path
 from cvmfs_gw.client.reader import RepositoryReader
 from cvmfs_gw.client.remote import RemoteStorage
 from cvmfs_gw.client.trust import fetch_public_key, find_public_keys, fingerprint, remember_key
+from cvmfs_gw.engine.changelist import list_changes
+from cvmfs_gw.engine.changes import Put
+from cvmfs_gw.engine.edit import edit
+from cvmfs_gw.engine.rules import Rules
+from cvmfs_gw.engine.statistics import PublishCounts
+from cvmfs_gw.engine.transaction import Transaction
+from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_objstore.chunksizes import ChunkSizes
 from cvmfs_objstore.errors import ObjectNotFound
+from cvmfs_objstore.formats.entry import Kind
 from tests.client.support import Server, fill
 from tests.engine.repositories import FQRN
+from tests.engine.trees import Item, make_entry
 
 
 class Cutting:
@@ -215,3 +225,20 @@ def test_storage_of_this_machine(past: Server) -> None:
         assert opened.read("/t/file") == b"3"
         opened.select("v2")
         assert dict(opened.walk("/t")).keys() == {"/t/file", "/t/same"}
+
+
+def test_as_deep_as_a_path_can_be(server: Server) -> None:
+    """Nothing that is done with a tree takes a Python frame for each of its levels."""
+    paths = ["/d" * depth for depth in range(1, 2001)]
+
+    def make(tree: CatalogTree, rules: Rules) -> PublishCounts:
+        transaction = Transaction(tree)
+        transaction.apply(Put(path, make_entry(path, Item(Kind.DIRECTORY, 1))[0]) for path in paths)
+        return transaction.counts
+
+    before = server.repository.head().root_hash
+    after = edit(server.repository, make, time.time()).root_hash
+    with RepositoryReader(FQRN, server.repository.storage, server.public_keys) as opened:
+        assert [path for path, _ in opened.walk("")] == paths
+    changes = [str(change) for change in list_changes(server.repository.catalogs, before, after)]
+    assert changes == [f"A {path}" for path in paths]

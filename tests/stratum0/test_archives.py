@@ -163,3 +163,15 @@ async def test_an_end_of_the_archive_s_own_does_not_count(server: Server) -> Non
     await server.call("POST", "expiry")
     _, found = await server.call("GET", "entries/r")
     assert [entry["expires"] for entry in found["entries"]] == [None]
+
+
+async def test_as_deep_as_a_path_can_be(server: Server) -> None:
+    """Nothing that is done with a tree takes a Python frame for each of its levels."""
+    top, deep = "d" + "/d" * 999, "e/" * 1000
+    status, reply = await server.put(f"{top}?unpack=tar", tar({f"{deep}f": b"1"}))
+    assert (status, reply["entries"]) == (201, 2001)
+    assert (await server.call("GET", f"files/{top}/{deep}f"))[1] == b"1"
+    assert (await server.put(f"{top}?unpack=tar&overwrite=true", tar({f"{deep}f": b"2"})))[0] == 200
+    assert (await server.put(f"{top}/e?unpack=tar&overwrite=true", tar({"e": b"a file"})))[0] == 201
+    assert (await server.call("DELETE", "files/d?recursive"))[0] == 200
+    assert checked(server.repository) == set()
