@@ -13,7 +13,7 @@ from typing import Final
 
 from cvmfs_gw.ingest.errors import BadArchive
 from cvmfs_gw.ingest.inputs import Input, Readable, plain
-from cvmfs_gw.ingest.items import MAX_XATTR, XATTR_PREFIXES, Content, Item, Whiteout
+from cvmfs_gw.ingest.items import MAX_XATTR, MAX_XATTRS, XATTR_PREFIXES, Content, Item, Whiteout
 from cvmfs_gw.ingest.tarfields import BLOCK
 from cvmfs_gw.ingest.tarheader import Member, members
 from cvmfs_objstore.formats.entry import pack_xattrs
@@ -128,6 +128,8 @@ def packed(xattrs: Mapping[str, bytes], prefixes: tuple[str, ...]) -> bytes | No
         for name, value in xattrs.items()
         if name.startswith(prefixes) and max(len(name.encode("utf-8", "surrogateescape")), len(value)) <= MAX_XATTR
     }
+    if len(wanted) > MAX_XATTRS:
+        raise BadArchive(f"a member with more than {MAX_XATTRS} extended attributes")
     return pack_xattrs(wanted)
 
 

@@ -14,6 +14,8 @@ XATTR_PREFIXES: Final = ("user.", "security.capability")
 """How the names of extended attributes begin that are published by default."""
 MAX_XATTR: Final = 255
 """Most bytes of an extended attribute's name or value; longer ones cannot be stored and are left out."""
+MAX_XATTRS: Final = 255
+"""Most extended attributes of one entry."""
 
 
 class LocalFile(NamedTuple):

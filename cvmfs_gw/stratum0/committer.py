@@ -18,6 +18,7 @@ its own commit is merged with whatever is there by then.
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -34,6 +35,7 @@ from cvmfs_gw.engine.transaction import Transaction
 from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_gw.stratum0.errors import NotCommitted, TryAgain, UploadError
 from cvmfs_gw.stratum0.jobs import Job, Plan
+from cvmfs_objstore.errors import ObjectStoreError
 from cvmfs_objstore.formats.manifest import Manifest
 
 log = logging.getLogger(__name__)
@@ -160,6 +162,10 @@ class GroupCommitter:
                 ticket.answer.set_exception(outcome)
 
 
+_EVERYBODYS: Final = (OSError, ObjectStoreError, sqlite3.Error)
+"""What is wrong with the repository, and not with one job."""
+
+
 class _Unplanned(Exception):
     """Changes that the transaction did not take, though they were planned."""
 
@@ -191,6 +197,10 @@ class _Group:
             except EngineError as error:
                 self.outcomes[id(ticket)] = _translated(error)
                 continue
+            except _EVERYBODYS:
+                raise
+            except Exception as error:
+                raise _unexpected(ticket, error) from error
             self.outcomes[id(ticket)] = plan
             if not plan.changes:
                 continue
@@ -199,10 +209,20 @@ class _Group:
                 transaction.apply(plan.changes)
             except EngineError as error:
                 raise _Unplanned(ticket, error) from error
+            except _EVERYBODYS:
+                raise
+            except Exception as error:
+                raise _unexpected(ticket, error) from error
             self.changed += 1
             for column in fields(counts):
                 setattr(counts, column.name, getattr(counts, column.name) + getattr(transaction.counts, column.name))
         return counts if self.changed else None
+
+
+def _unexpected(ticket: Ticket, error: Exception) -> _Unplanned:
+    """A fault of ours that a job has found, and that is not to fail the others."""
+    log.exception("an upload at %s failed", ticket.job.path or "/")
+    return _Unplanned(ticket, EngineError(type(error).__name__))
 
 
 def _translated(error: EngineError) -> UploadError:

@@ -298,6 +298,9 @@ HOSTILE: Final[dict[str, list[tuple[tarfile.TarInfo, bytes]]]] = {
     "an empty symbolic link": [(member("l", tarfile.SYMTYPE), b"")],
     "an unknown type": [(member("f", b"M"), b"")],
     "an owner beyond all": [(member("f", uid=1 << 40), b"")],
+    "too many attributes": [
+        (member("f", pax_headers={f"SCHILY.xattr.user.{number}": "1" for number in range(256)}), b"")
+    ],
     "a long name": [(member("n" * 256), b"")],
     "a long path": [(member("/".join(["n" * 250] * 20)), b"")],
 }

@@ -179,3 +179,23 @@ def test_what_a_collector_took_is_asked_for_again(bench: Bench) -> None:
     assert error.http_status == 503
     assert good.result().published
     assert checked(bench.repository) == {"/first", "/a"}
+
+
+def test_a_fault_of_ours_fails_alone(bench: Bench) -> None:
+    """Whatever a plan or its changes do, others of the same commit do not hear of it."""
+
+    def faulty(tree: CatalogTree, rules: Rules) -> Plan:
+        raise RecursionError
+
+    def half_planned() -> Iterator[Change]:
+        yield Put("/half", make_entry("/half", Item(Kind.SYMLINK, 1))[0])
+        raise KeyError("none")
+
+    broken = Free("/half", lambda tree, rules: Plan(half_planned()))  # type: ignore[arg-type]
+    one, two, three, four = bench.together(puts("/a"), Free("/b", faulty), broken, puts("/c"))
+    assert one.result().published
+    assert four.result().published
+    for answer in (two, three):
+        with pytest.raises(NotCommitted):
+            answer.result()
+    assert checked(bench.repository) == {"/first", "/a", "/c"}
