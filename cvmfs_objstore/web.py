@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import re
 from collections.abc import Callable
@@ -36,6 +37,8 @@ from cvmfs_objstore.compression import PIECE
 from cvmfs_objstore.errors import ObjectNotFound
 from cvmfs_objstore.local import LocalStorage
 from cvmfs_objstore.storage import Storage
+
+_log = logging.getLogger(__name__)
 
 Repositories = Callable[[str], Storage | None]
 """Gives the storage of a repository by its name, or None. Called in a worker thread."""
@@ -51,10 +54,11 @@ _MANIFEST_HEAD: Final = 4096
 _TTL: Final = re.compile(rb"^D([0-9]{1,9})$", re.MULTILINE)
 
 _OBJECT: Final = re.compile(r"data/[0-9a-f]{2}/[0-9a-f]{38}(-rmd160|-shake128)?[A-Z]?")
-_ROOT_FILE: Final = re.compile(r"\.cvmfs[A-Za-z0-9_.-]*")
-_STATS: Final = re.compile(r"stats/[A-Za-z0-9_][A-Za-z0-9_.-]*")
+# no longer than a name can be, or looking is an error
+_ROOT_FILE: Final = re.compile(r"\.cvmfs[A-Za-z0-9_.-]{0,240}")
+_STATS: Final = re.compile(r"stats/[A-Za-z0-9_][A-Za-z0-9_.-]{0,240}")
 _FQRN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
-_INFO: Final = re.compile(r"[A-Za-z0-9_-]+\.json")
+_INFO: Final = re.compile(r"[A-Za-z0-9_-]{1,240}\.json")
 
 # range = "bytes=" ( first "-" [ last ] / "-" length ): one range only, as clients and proxies ask for
 _RANGE: Final = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))", re.ASCII)
@@ -133,7 +137,11 @@ class _Server:
             "application/x-cvmfs" if is_root_file else "application/octet-stream",
             OBJECT_AGE if is_object else MUTABLE_AGE,
         )
-        found = await asyncio.to_thread(self._find, fqrn, path, is_object)
+        try:
+            found = await asyncio.to_thread(self._find, fqrn, path, is_object)
+        except OSError as error:
+            _log.error("%s: cannot read %s: %s", fqrn, path, error.strerror)
+            return _refusal(503, "the storage cannot be read")
         if found is None:
             return _not_found()
         if isinstance(found, str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import socket
 from collections.abc import AsyncIterator
@@ -166,7 +167,7 @@ async def is_not_found(client: Client, url: str) -> None:
         *HIDDEN, "", "data", "data/", "data/ab", "data/ab/", "data/txn", "data/txn/", "data/txn/staged", "stats/",
         "stats/../.secret", ".cvmfsmissing", "data/00/" + "0" * 38, ".cvmfs/../.secret", ".cvmfspublished/",
         "%2e%2e/outside.json", "..%2foutside.json", "data%2ftxn%2fstaged", ".cvmfs%00", ".cvmfspublished%0a",
-        "data/ab/..%2f..%2f.secret", "%ff",
+        "data/ab/..%2f..%2f.secret", "%ff", ".cvmfs" + "a" * 300, "stats/" + "a" * 300,
     ],
 )  # fmt: skip
 async def test_what_is_not_public(client: Client, path: str) -> None:
@@ -179,7 +180,8 @@ async def test_what_is_not_public(client: Client, path: str) -> None:
         "/", "/cvmfs", "/cvmfs/", BASE, "/cvmfs/info/v1/", "/cvmfs/info/v1/secret.txt", "/cvmfs/info/v1/meta.json",
         "/cvmfs/info/v1/..%2f..%2foutside.json", "/cvmfs/other.example.org/.cvmfspublished",
         "/cvmfs/%2e%2e/.cvmfspublished", "/cvmfs/./.cvmfspublished", "/cvmfs/a..b/.cvmfspublished",
-        "/cvmfs/%2fetc/.cvmfspublished", "/api/v1",
+        "/cvmfs/%2fetc/.cvmfspublished", "/api/v1", f"/cvmfs/{'a' * 300}/.cvmfspublished",
+        f"/cvmfs/info/v1/{'a' * 300}.json",
     ],
 )  # fmt: skip
 async def test_what_is_no_repository(client: Client, url: str) -> None:
@@ -234,6 +236,18 @@ async def test_an_object_that_goes_away_is_not_cached(tmp_path: Path, monkeypatc
     async with TestClient(server) as client, client.get(f"{BASE}/{OBJECT}") as reply:
         assert reply.status == 404
         assert reply.headers["Cache-Control"] == "no-cache"
+
+
+async def test_a_storage_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(path: str) -> BinaryIO:
+        raise OSError(errno.EIO, "Input/output error")
+
+    storage = LocalStorage(str(tmp_path), durable=False)
+    monkeypatch.setattr(storage, "open", broken)
+    server = TestServer(web_app(lambda fqrn: storage))
+    async with TestClient(server) as client, client.get(f"{BASE}/.cvmfspublished") as reply:
+        assert (reply.status, reply.headers["Cache-Control"]) == (503, "no-cache")
+        assert await reply.json() == {"status": "error", "reason": "the storage cannot be read"}
 
 
 class ShorterThanItSays(MemoryStorage):
