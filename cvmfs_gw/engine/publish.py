@@ -33,6 +33,7 @@ _MAX_HISTORY: Final = 1 << 30
 _NOT_BYTES: Final = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _BAD_IN_TAG: Final = re.compile(r"[\s\x00-\x1f\x7f]")
 _CHANNEL_LIMIT: Final = 1 << 31
+_TIME_LIMIT: Final = 1 << 62
 _OUTCOME_PREFIX: Final = "cvmfs_gw.outcome."
 _OUTCOMES_KEPT: Final = 32
 _PREVIOUS: Final = "previous_revision"
@@ -173,6 +174,8 @@ class Publication:
         tags, name = self._tags, self._tags.name
         if len(tags.description) > _MAX_DESCRIPTION or not 0 <= tags.channel < _CHANNEL_LIMIT:
             raise TagError("tag description too long or channel out of range")
+        if abs(tags.auto_threshold) >= _TIME_LIMIT:
+            raise TagError("the time beyond which automatic tags go is out of range")
         if any(_NOT_BYTES.search(text) for text in (name, tags.description, *tags.delete)):
             raise TagError("tag name or description that is not made of bytes")
         if doomed := UNDO_TAGS.intersection(tags.delete):

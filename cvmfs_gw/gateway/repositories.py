@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from cvmfs_gw.gateway.access import Access
 from cvmfs_gw.gateway.changes import Changes
@@ -40,6 +40,16 @@ class RepositoryView:
     enabled: bool
 
 
+class Commits(Protocol):
+    """Something that commits to repositories."""
+
+    def busy(self, fqrn: str) -> bool:
+        """Whether a commit to the repository is running or waiting."""
+
+    async def idle(self, fqrn: str) -> None:
+        """Wait until every commit to the repository that is running or waiting now has ended."""
+
+
 class Repositories:
     """The configured repositories. To be used from one event loop only, but for :meth:`head` and :meth:`store`.
 
@@ -65,7 +75,8 @@ class Repositories:
         self._paths = paths
         self._book = book
         self._changes = changes
-        self._commits = commits
+        self.commits: list[Commits] = [commits]
+        """All that commit: disabling waits for them."""
         self._stores = stores
         self._look_at_head = heads or (lambda fqrn: None)
         self.heads = Heads(self._look_at_head)
@@ -83,11 +94,11 @@ class Repositories:
         return RepositoryView(dict(keys), self.enabled(fqrn))
 
     def enabled(self, fqrn: str) -> bool:
-        """Whether leases are granted."""
+        """Whether leases are granted. From any thread."""
         return self._enabled.get(fqrn, True)
 
     async def enable(self, fqrn: str, enable: bool, *, wait: bool = False) -> None:
-        """Let leases be granted, or no longer; leases that are open may be used on.
+        """Let leases be granted and uploads committed, or no longer; leases that are open may be used on.
 
         While a commit is running, disabling with *wait* takes effect at once and returns when the commit has ended;
         without, it raises :exc:`RepositoryBusy` and changes nothing. Raises :exc:`UnknownRepository`.
@@ -95,12 +106,13 @@ class Repositories:
         Source: the state does not outlive the process. Divergence: the reference always says ok, whatever happened.
         """
         self.get(fqrn)
-        if not enable and not wait and self._commits.busy(fqrn):
+        if not enable and not wait and any(commits.busy(fqrn) for commits in self.commits):
             raise RepositoryBusy
         self._enabled[fqrn] = enable
         await self._changes(self._book.record_repositories, dict(self._enabled))
         if not enable and wait:
-            await self._commits.idle(fqrn)
+            for commits in self.commits:
+                await commits.idle(fqrn)
 
     async def configured(self) -> None:
         """The configuration was read again: those that stay keep being enabled or disabled, new ones are enabled."""

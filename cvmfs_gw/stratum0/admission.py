@@ -40,6 +40,10 @@ class Admission:
         """The repositories that take uploads."""
         return [fqrn for fqrn in self.settings.repositories if fqrn in self._access.config.repositories]
 
+    def enabled(self) -> list[str]:
+        """Those of them that may be changed now."""
+        return [fqrn for fqrn in self.repositories() if self._is_enabled(fqrn)]
+
     def place(self, fqrn: str, path: str) -> LeasePath:
         """*path* of a repository that takes uploads; raises :exc:`NotEnabled`, :exc:`InvalidRequest`."""
         if fqrn not in self.repositories():
@@ -59,16 +63,24 @@ class Admission:
                 return Grant("anybody", LeasePath(place.fqrn, ""), read_only=True)
             raise
         grant.check(place, change=change)
-        if change and not self._is_enabled(place.fqrn):
-            raise TryAgain("the repository is disabled")
+        if change:
+            self.check_enabled(place.fqrn)
         return grant
+
+    def check_enabled(self, fqrn: str) -> None:
+        """Raise :exc:`TryAgain` if the repository may not be changed now. From any thread."""
+        if not self._is_enabled(fqrn):
+            raise TryAgain("the repository is disabled")
 
     def end(self, fqrn: str, ttl_s: int | None) -> int | None:
         """When something with this time to live ends, in seconds since the epoch; raises :exc:`InvalidRequest`.
 
-        A time of 0 asks for none, which is given where there is no limit; None is the default.
+        A time of 0 asks for none, which is given where there is no limit; None is the default. Raises
+        :exc:`NotEnabled` where the settings were read again meanwhile.
         """
-        settings = self.settings.repositories[fqrn]
+        settings = self.settings.repositories.get(fqrn)
+        if settings is None:
+            raise NotEnabled
         if ttl_s is None:
             ttl_s = settings.default_ttl_s
             if not ttl_s and settings.max_ttl_s:

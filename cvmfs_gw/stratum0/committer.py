@@ -17,6 +17,7 @@ its own commit is merged with whatever is there by then.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 import threading
@@ -47,8 +48,9 @@ MAX_WAITING: Final = 10_000
 MAX_PARALLEL: Final = 8
 """Repositories that are committed to at the same time."""
 
-Check = Callable[[str], None]
-"""Raises :exc:`PathLeased` if a publisher has leased the path, or something above or below it."""
+Check = Callable[[str, bool], None]
+"""Raises :exc:`UploadError` if what is at the path may not be changed now. The second argument says if a publisher's
+lease on it, or on something above or below it, is in the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +75,20 @@ class Ticket:
 class GroupCommitter:
     """Commits jobs in threads, those of one repository together. Thread-safe.
 
-    *repositories* opens a repository by name; *check* is asked for each job with the repository's name, right before it
-    is committed; *published* is told of each new head, in the thread that has published it.
+    *repositories* opens a repository by name; *check* (see :data:`Check`) is asked for each job with the repository's
+    name, right before it is committed; *published* is told of each new head, in the thread that has published it.
     """
 
     def __init__(
         self,
         repositories: Callable[[str], Repository],
-        check: Callable[[str, str], None],
+        check: Callable[[str, str, bool], None],
         published: Callable[[str, Manifest, int], None],
         clock: Callable[[], float],
     ) -> None:
         self._repositories, self._check, self._published, self._clock = repositories, check, published, clock
         self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
         self._waiting: dict[str, deque[Ticket]] = {}
         self._busy: set[str] = set()
         self._pool = ThreadPoolExecutor(MAX_PARALLEL, "gw-group")
@@ -109,6 +112,20 @@ class GroupCommitter:
         with self._lock:
             return sum(map(len, self._waiting.values()))
 
+    def busy(self, fqrn: str) -> bool:
+        """Whether anything is being committed to the repository, or waits for it."""
+        with self._lock:
+            return fqrn in self._busy
+
+    async def idle(self, fqrn: str) -> None:
+        """Wait until nothing is."""
+
+        def wait() -> None:
+            with self._idle:
+                self._idle.wait_for(lambda: fqrn not in self._busy)
+
+        await asyncio.to_thread(wait)
+
     def close(self) -> None:
         """Commit everything that waits, and end the threads."""
         self._pool.shutdown()
@@ -120,6 +137,7 @@ class GroupCommitter:
                 together = [line.popleft() for _ in range(min(len(line), MAX_TOGETHER))]
                 if not together:
                     self._busy.discard(fqrn)
+                    self._idle.notify_all()
                     return
             # a job whose asker has gone is committed like any other; only its answer is heard by nobody
             together = [ticket for ticket in together if ticket.answer.set_running_or_notify_cancel()]
@@ -134,7 +152,7 @@ class GroupCommitter:
     def _commit(self, fqrn: str, tickets: Sequence[Ticket]) -> None:
         try:
             repository = self._repositories(fqrn)
-            group = _Group(tickets, lambda path: self._check(fqrn, path))
+            group = _Group(tickets, lambda path, exclusive: self._check(fqrn, path, exclusive))
             head = edit(repository, group.edit, self._clock(), clock=self._clock)
         except _Unplanned as unplanned:
             # the tree is not to be trusted any more; the others are done anew, without the one that broke it
@@ -188,8 +206,7 @@ class _Group:
         counts = PublishCounts()
         for ticket in self._tickets:
             try:
-                if ticket.exclusive:
-                    self._check(ticket.job.path)
+                self._check(ticket.job.path, ticket.exclusive)
                 plan = ticket.job.plan(tree, rules)
             except UploadError as error:
                 self.outcomes[id(ticket)] = error

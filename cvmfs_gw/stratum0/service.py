@@ -94,9 +94,10 @@ class UploadService:
         self._bodies = ThreadPoolExecutor(MAX_LARGE, "gw-body")
         self._readers = ThreadPoolExecutor(8, "gw-read")
         self._indexes: dict[str, ExpiryIndex] = {}
-        self._committer = GroupCommitter(engine.repository, self._check_leases, self._published, time.time)
+        self._committer = GroupCommitter(engine.repository, self._check, self._published, time.time)
         self._tasks: list[asyncio.Task[None]] = []
         gateway.garbage.others = self.oldest_work
+        gateway.repositories.commits.append(self._committer)
         self.upkeep = Upkeep(self)
 
     async def start(self, *, upkeep: bool = True) -> None:
@@ -305,6 +306,12 @@ class UploadService:
     def _check_leases(self, fqrn: str, path: str) -> None:
         if (remaining := self._leased(fqrn, path)) is not None:
             raise PathLeased(remaining)
+
+    def _check(self, fqrn: str, path: str, exclusive: bool) -> None:
+        """Whether a job may be committed now, however long ago it was asked for; raises :exc:`UploadError`."""
+        self.admission.check_enabled(fqrn)
+        if exclusive:
+            self._check_leases(fqrn, path)
 
     def _published(self, fqrn: str, head: Manifest, together: int) -> None:
         self._gateway.metrics.add("upload_commits_total", repository=fqrn)

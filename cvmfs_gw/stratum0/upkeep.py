@@ -73,8 +73,11 @@ class Upkeep:
         """Remove what is due; returns for how long there is nothing to do."""
         self._awake.clear()
         service = self._service
-        await asyncio.to_thread(service.clock.save)
-        enabled = service.admission.repositories()
+        try:
+            await asyncio.to_thread(service.clock.save)
+        except OSError as error:  # only the next start will know less of the time
+            log.error("cannot save the time that times to live are measured with: %s", error)
+        enabled = service.admission.enabled()
         for fqrn in enabled:
             stale = time.monotonic() - self._looked.get(fqrn, -math.inf) >= LOOK_S
             if not stale and self._next.get(fqrn, math.inf) > service.clock():

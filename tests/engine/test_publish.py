@@ -208,6 +208,7 @@ def test_name_that_is_taken(repository: Repository) -> None:
         TagChanges(delete=("\udfff",)),
         TagChanges("v", channel=-1),
         TagChanges("v", channel=1 << 31),
+        TagChanges("v", auto_threshold=1 << 63),
         TagChanges(delete=("trunk",)),
         TagChanges(delete=("v", "trunk-previous")),
     ],

@@ -58,8 +58,8 @@ class Bench:
         assert self.gate.wait(20)
         return self.repository
 
-    def _check(self, fqrn: str, path: str) -> None:
-        if path in self.leased:
+    def _check(self, fqrn: str, path: str, exclusive: bool) -> None:
+        if exclusive and path in self.leased:
             raise PathLeased(1000)
 
     def _published(self, fqrn: str, head: Manifest, together: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import math
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -17,6 +18,7 @@ from cvmfs_gw.engine.statistics import PublishCounts
 from cvmfs_gw.engine.tags import rollback
 from cvmfs_gw.engine.transaction import Transaction
 from cvmfs_gw.engine.tree import CatalogTree
+from cvmfs_gw.stratum0.errors import TryAgain
 from cvmfs_gw.stratum0.expiry import ATTRIBUTE, ExpiryIndex, expires, later, with_expiry
 from cvmfs_objstore.formats.entry import Kind, pack_xattrs, unpack_xattrs
 from tests.engine.repositories import FQRN
@@ -85,6 +87,34 @@ async def test_upkeep_removes_what_is_due_by_itself(start: Start) -> None:
     server.uploads.upkeep.wake()
     await until(lambda: len(server.announced) == 2)
     assert await server.names() == []
+
+
+async def test_nothing_dies_while_the_repository_is_disabled(server: Server) -> None:
+    await server.put("a/f?ttl_s=100", b"x")
+    server.time.advance(101)
+    await server.gateway.repositories.enable(FQRN, False)
+    await server.uploads.upkeep._keep_times()
+    with pytest.raises(TryAgain, match="disabled"):
+        await server.uploads.expire(FQRN)
+    assert await server.names() == ["/a", "/a/f"]
+    await server.gateway.repositories.enable(FQRN, True)
+    await server.uploads.upkeep._keep_times()
+    assert await server.names() == []
+
+
+async def test_what_is_due_goes_though_the_time_cannot_be_saved(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    await server.put("a/f?ttl_s=100", b"x")
+    server.time.advance(101)
+    with monkeypatch.context() as patch:
+        patch.setattr(server.uploads.clock, "save", full)
+        await server.uploads.upkeep._keep_times()
+    assert await server.names() == []
+    assert "No space left" in caplog.text
 
 
 async def test_directories_go_with_the_last_of_them(server: Server) -> None:

@@ -14,6 +14,7 @@ import pytest
 from cvmfs_gw.client.keys import read_key_file
 from cvmfs_gw.engine.commit_api import CommitRequest
 from cvmfs_gw.gateway.authorization import Key
+from cvmfs_gw.gateway.errors import RepositoryBusy
 from cvmfs_gw.gateway.leasepath import LeasePath
 from cvmfs_gw.stratum0.settings import RepositorySettings, new_token
 from cvmfs_objstore.formats.entry import Kind
@@ -359,6 +360,43 @@ async def test_a_leased_path_is_busy(server: Server) -> None:
     await server.gateway.leases.cancel(lease.token, key)
     assert (await waiting)[0] == 201
     assert await server.names() == ["/a", "/a/b", "/a/b/c", "/a/c"]
+
+
+async def test_disabled_while_an_upload_comes_in(server: Server) -> None:
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"x"
+        reached.set()
+        await go_on.wait()
+
+    upload = asyncio.create_task(server.put("a", slow()))
+    await reached.wait()
+    await until(lambda: server.uploads.running)
+    await server.gateway.repositories.enable(FQRN, False, wait=True)
+    go_on.set()
+    status, reply = await upload
+    assert (status, reply["reason"]) == (503, "the repository is disabled")
+    assert await server.names() == []
+    await server.gateway.repositories.enable(FQRN, True)
+    assert (await server.put("a", b"x"))[0] == 201
+
+
+async def test_disabling_waits_for_what_is_being_committed(server: Server) -> None:
+    repositories = server.gateway.repositories
+    with server.repository.exclusive():
+        upload = asyncio.create_task(server.put("a", b"x"))
+        await until(lambda: repositories.commits[-1].busy(FQRN) and not server.uploads.waiting)
+        with pytest.raises(RepositoryBusy):
+            await repositories.enable(FQRN, False)
+        assert repositories.enabled(FQRN)
+        disabled = asyncio.create_task(repositories.enable(FQRN, False, wait=True))
+        await until(lambda: not repositories.enabled(FQRN))
+        assert not disabled.done()
+    await disabled
+    assert not repositories.commits[-1].busy(FQRN)
+    assert (await upload)[0] == 503  # it had not begun to change anything
+    assert server.repository.head().revision == 1
 
 
 async def test_names_are_bytes(server: Server) -> None:
