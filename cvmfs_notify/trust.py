@@ -19,8 +19,8 @@ from cvmfs_notify.errors import InvalidMessage, UntrustedManifest, WrongReposito
 from cvmfs_notify.messages import Activity
 from cvmfs_objstore.errors import ManifestError, ObjectStoreError
 from cvmfs_objstore.formats.chain import verify_chain
+from cvmfs_objstore.formats.keychain import PublicKey
 from cvmfs_objstore.formats.manifest import Manifest, SignedManifest
-from cvmfs_objstore.formats.signature import PublicKey
 from cvmfs_objstore.hashes import ContentHash
 
 

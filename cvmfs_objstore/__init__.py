@@ -9,8 +9,9 @@
     objects       content-addressed put and get over any storage
     formats       what the objects hold: one module per format, no network and no clock
     web           the HTTP server for /cvmfs/...
-    errors        everything that is raised on purpose
+    chunking      where large files are cut
+    errors        every exception that the package raises on purpose
 
-All of it is synchronous and thread-safe, but for ``web``, which runs in an event loop. Nothing is imported
-here, so that a user of one format pays for that one.
+All of it is synchronous and thread-safe, except ``web``, which runs in an event loop. Nothing is imported
+here, so that a program that needs one format imports only that one.
 """

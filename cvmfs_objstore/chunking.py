@@ -1,19 +1,19 @@
 """Content-defined chunking: where large files are cut, so that equal parts of different files are stored once.
 
-A cut lies before a byte if the rolling value *x* up to and including this byte is close to 2^31 - 1, at least
-*smallest* and at most *largest* bytes after the cut before; after *largest* bytes there is one whatever the value::
+A file is cut before a byte if the rolling hash *x* up to and including this byte is close to 2^31 - 1 and the chunk has
+at least *smallest* bytes; and in any case once the chunk has *largest* bytes::
 
     x' = 2 x xor byte    mod 2^32
     | x - (2^31 - 1) |  <  (2^32 - 1) div average        or  x = 2^32 - 1
 
-(Of the last value the difference is one more than 31 bits hold, so that it comes out negative in deployed publishers.)
-After 32 steps a byte has been shifted out, so x is a function of the last 32 bytes, wherever a chunk began. For a whole
-block it is had by doubling: of windows of one byte, windows of 2, 4, 8, ... are made by a shift and an xor each.
+(For x = 2^32 - 1 the difference is 2^31, which overflows to a negative number in deployed publishers.) After 32 steps a
+byte has been shifted out, so x is a function of the last 32 bytes, wherever a chunk began. For a whole block it is
+computed by doubling: from windows of one byte, those of 2, 4, 8, ... follow with one shift and one xor each.
 
-How a block is searched: of x the lower half depends on the last 16 bytes alone, and where there is a cut all but its
-lowest bits are the same. So 16-bit numbers and four doublings leave one position in some 60. The values of 16 bytes
-before hold the nine highest bits, which leaves one in 16,000. Those are computed; all of them at once, with 32-bit
-numbers and five doublings, where they are suspiciously many.
+How a block is searched: the lower half of x depends on the last 16 bytes alone, and at a cut all but its lowest bits
+are the same. So 16-bit numbers and four doublings leave one candidate in some 60 positions. The values 16 bytes earlier
+give the nine highest bits, which leaves one in 16,000. For these x is computed in full: one by one, or, if there are
+suspiciously many, for the whole block with 32-bit numbers and five doublings.
 
 Source: ``CVMFS_USE_FILE_CHUNKING``, ``CVMFS_MIN_CHUNK_SIZE``, ``CVMFS_AVG_CHUNK_SIZE`` and ``CVMFS_MAX_CHUNK_SIZE`` in
 ``server.conf``; the cuts of deployed publishers.
@@ -37,7 +37,7 @@ _HIGH: Final = np.isin(np.arange(1 << 9), (0x0FF, 0x100, 0x1FF))
 
 
 class Chunker:
-    """Finds the cuts of one file, whose bytes are given piece by piece in any pieces."""
+    """Finds the cuts of one file, whose bytes are fed in pieces of any length."""
 
     __slots__ = ("_before", "_free", "_last", "_offset", "_scratch", "_sizes", "_values", "_wide")
 
@@ -52,9 +52,9 @@ class Chunker:
         self._wide: tuple[NDArray[np.uint32], NDArray[np.uint32]] | None = None
 
     def feed(self, data: bytes | memoryview) -> list[int]:
-        """The cuts that *data* makes known, as offsets in the file, in order.
+        """Feed *data*; returns the cuts that it decides, as offsets in the file, in order.
 
-        A cut may lie at the end of what was given so far; at the end of the file it cuts off nothing.
+        A cut may lie at the end of what was fed so far; if that is the end of the file, ignore it.
         """
         cuts: list[int] = []
         start, end = self._offset, self._offset + len(data)
@@ -77,7 +77,7 @@ class Chunker:
         return cuts
 
     def _search(self, block: NDArray[np.uint8], at: int, end: int) -> int:
-        """The first position of *block* from *at* and before *end* that has a cut before it; -1: none."""
+        """The first position in *block*, from *at* and before *end*, that has a cut before it; -1 if none."""
         while at < end:
             stop = min(at + _BLOCK, end)
             if at >= _BEFORE:
@@ -122,7 +122,7 @@ _Numbers = NDArray[np.uint16] | NDArray[np.uint32]
 
 
 def _roll(window: NDArray[np.uint8], numbers: _Numbers, scratch: _Numbers, doublings: int) -> _Numbers:
-    """The rolling values at each byte of *window*, as far as these numbers hold them, in *numbers*."""
+    """The rolling hashes at each byte of *window*, in *numbers*, truncated to the width of its type."""
     values = numbers[: len(window)]
     values[:] = window
     for step in range(doublings):
@@ -134,7 +134,7 @@ def _roll(window: NDArray[np.uint8], numbers: _Numbers, scratch: _Numbers, doubl
 
 
 def rolling_value(window: bytes) -> int:
-    """The rolling value after the bytes of *window*, of which the last 32 count."""
+    """The rolling hash after the bytes of *window*, of which only the last 32 count."""
     value = 0
     for byte in window[-WINDOW:]:
         value = value << 1 ^ byte

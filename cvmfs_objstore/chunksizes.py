@@ -1,4 +1,4 @@
-"""How long chunks of large files are: what :mod:`cvmfs_objstore.chunking` goes by, without the library that it needs.
+"""The chunk sizes of large files. Apart from :mod:`cvmfs_objstore.chunking`, so that settings do not import NumPy.
 
 Source: ``CVMFS_MIN_CHUNK_SIZE``, ``CVMFS_AVG_CHUNK_SIZE`` and ``CVMFS_MAX_CHUNK_SIZE`` in ``server.conf``.
 """
@@ -11,16 +11,16 @@ from typing import Final
 from cvmfs_objstore.errors import FormatError
 
 WINDOW: Final = 32
-"""So many bytes the rolling value depends on."""
+"""The number of bytes that the rolling hash depends on."""
 CENTRE: Final = (1 << 31) - 1
-"""What the rolling value is close to at a cut."""
+"""The rolling hash is close to this value at a cut."""
 MASK: Final = 0xFFFFFFFF
-"""The bits of the rolling value."""
+"""The bits of the rolling hash."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkSizes:
-    """Lengths of chunks in bytes. Raises :exc:`FormatError` for what cannot be cut."""
+    """Chunk sizes in bytes. Raises :exc:`FormatError` for impossible ones."""
 
     smallest: int = 4 << 20
     average: int = 8 << 20
@@ -32,9 +32,9 @@ class ChunkSizes:
 
     @property
     def threshold(self) -> int:
-        """How close to its centre the rolling value is at a cut."""
+        """The maximum distance of the rolling hash from its centre at a cut."""
         return MASK // self.average
 
 
 DEFAULT_SIZES: Final = ChunkSizes()
-"""What publishers use where ``server.conf`` says nothing else."""
+"""What publishers use unless ``server.conf`` says otherwise."""

@@ -3,13 +3,13 @@
 An object's name is the hash of its *compressed* bytes, so how it is compressed is part of its identity:
 
 * File contents, certificates and meta info use **stock zlib, level 6**. Every other tool does too, so equal
-  files get equal names, and a Stratum 1 that recompresses a certificate finds the name that it expects.
+  files get equal names, and a Stratum 1 that recompresses a certificate arrives at the same name.
 * Catalogs and tag databases are never deduplicated and never recompressed, so they may use any encoder whose
   output an ordinary zlib inflates: :func:`deflate_fast` is about ten times faster at nearly the same size, and
-  :mod:`cvmfs_objstore.piecewise` takes over what did not change.
+  :mod:`cvmfs_objstore.piecewise` reuses the compressed form of unchanged parts.
 
-Inflating uses zlib-ng for all of them, which refuses what zlib refuses. igzip is as fast, but more lenient: it accepts
-streams with references to before their beginning, which zlib, and with it every client, refuses.
+Everything is inflated by zlib-ng, which rejects exactly what zlib rejects. igzip is as fast but too lenient: it accepts
+streams with back-references beyond their start, which zlib, and hence every client, rejects.
 
 Source: ``CVMFS_COMPRESSION_ALGORITHM``; bits 11 to 13 of a catalog entry's flags.
 """
@@ -27,7 +27,7 @@ from zlib_ng import zlib_ng
 from cvmfs_objstore.errors import FormatError, ObjectCorrupt, ObjectTooLarge
 
 PIECE: Final = 256 * 1024
-"""Length in bytes of what streaming functions read, and the most that they hand on, at once."""
+"""Streaming functions read, and hand on, at most this many bytes at a time."""
 
 STOCK_LEVEL: Final = 6
 """The zlib level whose output other tools name objects by."""
@@ -37,9 +37,9 @@ STOCK_LEVEL: Final = 6
 FAST_LEVEL: Final = 1
 
 STOCK_ZLIB: Final = "ng" not in zlib.ZLIB_RUNTIME_VERSION
-"""False where Python runs on zlib-ng: valid streams, but other bytes, so other names than other tools give."""
+"""False where Python is linked with zlib-ng, whose streams are valid but differ, so that objects get other names."""
 
-_INFLATE_ERROR: Final = cast(type[Exception], zlib_ng.error)  # its stub takes it for an instance
+_INFLATE_ERROR: Final = cast(type[Exception], zlib_ng.error)  # its type stub wrongly declares an instance
 
 Bytes = bytes | bytearray | memoryview
 
@@ -48,14 +48,14 @@ class Encoder(Protocol):
     """Plain bytes in, stored bytes out."""
 
     def update(self, data: Bytes, /) -> bytes:
-        """What can be said of the stored form so far; often nothing."""
+        """The next bytes of the stored form; often none yet."""
 
     def finish(self) -> bytes:
         """The rest of the stored form. Ends the encoder."""
 
 
 class Decoder(Protocol):
-    """Stored bytes in, plain bytes out, and never more of them than allowed."""
+    """Stored bytes in, plain bytes out, up to a maximum plain size."""
 
     def update(self, data: Bytes, /) -> Iterator[bytes]:
         """Plain pieces of at most :data:`PIECE` bytes. Exhaust the iterator before the next call.
@@ -64,7 +64,7 @@ class Decoder(Protocol):
         """
 
     def finish(self) -> None:
-        """Says that no more comes; raises :exc:`ObjectCorrupt` if the stored form is not complete."""
+        """Mark the end of the input; raises :exc:`ObjectCorrupt` if the stored form is incomplete."""
 
 
 class Compression(IntEnum):
@@ -115,20 +115,20 @@ _CONFIG_NAMES: Final = {
 
 
 def deflate(data: Bytes) -> bytes:
-    """Compress as every other tool does: for file contents, certificates and meta info."""
+    """Compress with stock zlib, as every other tool does: for file contents, certificates and meta info."""
     return zlib.compress(data, STOCK_LEVEL)
 
 
 def deflate_fast(data: Bytes) -> bytes:
-    """Compress quickly, into a zlib stream with bytes of its own: for tag databases, and contents on demand."""
+    """Compress quickly, to a zlib stream that differs from stock zlib's: for tag databases, and contents on request."""
     return isal_zlib.compress(data, FAST_LEVEL)
 
 
 def inflate(data: Bytes, max_size: int) -> bytes:
     """The plain form of one whole zlib stream of at most *max_size* plain bytes.
 
-    Raises :exc:`ObjectTooLarge`, having made no more than *max_size* + 1 bytes; :exc:`ObjectCorrupt` for bad
-    and truncated streams and for anything behind the end.
+    Raises :exc:`ObjectTooLarge` after inflating no more than *max_size* + 1 bytes; :exc:`ObjectCorrupt` for an
+    invalid or truncated stream and for trailing bytes.
     """
     if max_size < 0:
         raise ValueError("max_size is negative")
@@ -157,7 +157,7 @@ def inflate_stream(source: BinaryIO, write: Callable[[bytes], object], max_size:
 
 
 class Deflater:
-    """:func:`deflate` piece by piece: gives the same bytes however its input is cut."""
+    """:func:`deflate` piece by piece: the output does not depend on how the input is split."""
 
     __slots__ = ("_engine",)
 
@@ -172,7 +172,7 @@ class Deflater:
 
 
 class FastDeflater:
-    """:func:`deflate_fast` piece by piece; how its input is cut shows in the bytes."""
+    """:func:`deflate_fast` piece by piece; the output depends on how the input is split."""
 
     __slots__ = ("_engine",)
 
@@ -205,8 +205,8 @@ class Inflater:
             raise ObjectCorrupt("bytes behind the end of the zlib stream")
         rest: Bytes = data
         while True:
-            # One byte more than allowed, so that too much is told apart from exactly enough. Never 0, which
-            # zlib takes for "no limit".
+            # One byte more than allowed, to tell "too large" from "exactly the limit". Never 0, which zlib
+            # takes for "no limit".
             room = min(PIECE, self._max_size - self.size + 1)
             try:
                 piece = self._engine.decompress(rest, room)

@@ -4,12 +4,12 @@
 
     ObjectStoreError
     ├── InvalidHash            text or bytes that are no content hash
-    ├── InvalidPath            a storage path that is absolute, climbs, or is reserved
+    ├── InvalidPath            a storage path that is absolute, contains "..", or is reserved
     ├── ObjectNotFound         a named object or file is not in the storage
     ├── ObjectCorrupt          an object's bytes do not have the hash of its name, or do not decompress
     ├── ObjectTooLarge         an object is larger than the caller allows
-    ├── FormatError            bytes that are not what their format demands
-    │   ├── DatabaseError      ... no SQLite database of a known schema
+    ├── FormatError            malformed input
+    │   ├── DatabaseError      not an SQLite database of a known schema
     │   ├── ManifestError
     │   ├── WhitelistError
     │   └── ObjectPackError
@@ -30,7 +30,7 @@ class InvalidHash(ObjectStoreError, ValueError):
 
 
 class InvalidPath(ObjectStoreError, ValueError):
-    """A storage path that is absolute, climbs out, or lies where staged files are kept."""
+    """A storage path that is absolute, contains ``..``, or lies in the staging directory."""
 
 
 class ObjectNotFound(ObjectStoreError, LookupError):
@@ -50,11 +50,11 @@ class ObjectTooLarge(ObjectStoreError):
 
 
 class FormatError(ObjectStoreError, ValueError):
-    """Bytes that are not what their format demands."""
+    """Malformed input: bytes that break the rules of their format."""
 
 
 class DatabaseError(FormatError):
-    """No SQLite database, or none of a schema that is known."""
+    """Not an SQLite database, or one of an unknown schema."""
 
 
 class ManifestError(FormatError):
@@ -74,7 +74,7 @@ class SignatureError(ObjectStoreError):
 
 
 class WhitelistExpired(SignatureError):
-    """The whitelist's time is over, so nothing that it vouches for counts."""
+    """The whitelist has expired, so no certificate on it is trusted."""
 
 
 class KeyFileError(ObjectStoreError):

@@ -1,7 +1,7 @@
-"""Folders of objects that somebody collects while others put objects into them.
+"""Object folders that are garbage-collected while others put objects into them.
 
-Whoever makes an object young shares a lock on its folder with others who do; a collector has the lock for itself. It
-holds between processes, too.
+Whoever refreshes or replaces an object holds a shared lock on its folder; a collector holds an exclusive one. The locks
+work between processes, too.
 
 Source: flock(2).
 """
@@ -34,7 +34,7 @@ def _check_name(name: str) -> None:
 
 
 def remove(names: Iterable[str], folder: int) -> list[int | None]:
-    """Remove files from the folder with that descriptor; 0 for each that was there, None for the others."""
+    """Remove files from the folder with descriptor *folder*; 0 for each that existed, None for the others."""
     done: list[int | None] = []
     unlink = os.unlink
     for name in names:
@@ -48,7 +48,7 @@ def remove(names: Iterable[str], folder: int) -> list[int | None]:
 
 
 def remove_if_older(name: str, before: float, folder: int, pretend: bool) -> int | None:
-    """Remove a file that was last changed before that time; its size in bytes, None if it stays or is not there."""
+    """Remove a file last modified *before* that time; its size in bytes, or None if it stays or does not exist."""
     _check_name(name)
     try:
         status = os.stat(name, dir_fd=folder)

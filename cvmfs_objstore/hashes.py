@@ -2,7 +2,7 @@
 
 A content hash is the digest of an object's bytes *as stored* (that is, compressed), 20 bytes for every
 algorithm. Its text form is ``<40 hex>[-rmd160|-shake128][suffix]``; the suffix letter says what the object
-is and is no part of the digest. SHA-1 has no algorithm tag.
+is and is not part of the digest. SHA-1 has no algorithm tag.
 
 Source: object names below ``data/`` of a repository, manifest lines, object pack headers.
 """
@@ -127,7 +127,7 @@ class ContentHash:
     @property
     def path(self) -> str:
         """Where the object lies in a repository's storage: ``data/ab/cdef...``."""
-        # asked for each object of a payload, so without the detours of enumerations
+        # called for every object of a payload: plain tuple indexing, as enum properties are slow
         return object_path(self.digest, _TAG_BY_NUMBER[self.algorithm], self.suffix)
 
     @property
@@ -143,7 +143,7 @@ class ContentHash:
     def parse(cls, text: str, suffix: Suffix | None = None) -> ContentHash:
         """Read the text form; raises :exc:`InvalidHash`.
 
-        Where *suffix* is given, it is what the text must carry or, as the text may leave it out, what is added.
+        If *suffix* is given, the text must have that suffix or none; the result has it either way.
         """
         match = _TEXT.fullmatch(text)
         if match is None or match[3] not in _BY_LETTER:

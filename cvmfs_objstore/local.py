@@ -1,13 +1,13 @@
-"""A storage driver on a local directory: what ``CVMFS_UPSTREAM_STORAGE=local,...`` names.
+"""The storage driver for a local directory: ``CVMFS_UPSTREAM_STORAGE=local,...``.
 
-Files are written to ``data/txn`` and renamed to where they belong, so nobody sees a part of one. Objects are
+Files are written to ``data/txn`` and renamed to their final path, so nobody sees a partial one. Objects are
 not flushed one by one: a publish writes thousands of them and then calls :meth:`LocalStorage.sync` once,
 before anything refers to them.
 
-Small objects are written to files that have no name yet, and then linked to where they belong::
+Small objects are written to unnamed files, which are then linked to their final path::
 
-    open(O_TMPFILE)  write  linkat  close          four system calls, of which linkat says if the object was there
-    stat  open(O_EXCL)  write  close  rename       five, and two folders to change: where there are no such files
+    open(O_TMPFILE)  write  linkat  close          four system calls; linkat fails if the object exists
+    stat  open(O_EXCL)  write  close  rename       five, changing two folders: where O_TMPFILE is not supported
 
 Source: open(2), linkat(2), rename(2), syncfs(2); the layout of ``data/``.
 """
@@ -35,18 +35,18 @@ from cvmfs_objstore.storage import STAGING, YOUNG_S, check_path
 FILE_MODE: Final = 0o644
 
 OWN_PREFIX: Final = "gw-"
-"""How the names of this driver's staged files begin."""
+"""The prefix of this driver's staged files."""
 
 FOREIGN_AGE: Final = 3600.0
-"""Seconds for which somebody else's staged file must not have changed to count as left behind."""
+"""A staged file of another tool counts as left behind when it has not changed for this many seconds."""
 
 LINKED: Final = 1 << 16
-"""Up to this many bytes an object is written before it is known whether it is there: looking costs more."""
+"""Up to this size in bytes an object is written before checking whether it exists: the check costs more."""
 
 LISTED: Final = 16
-"""From this many objects to a folder on, looking into the folders may cost less than asking for each."""
+"""With this many paths per object folder, listing the folders may be cheaper than a stat(2) for each path."""
 LISTED_FOR_ONE: Final = 4
-"""So many names are listed in the time that it takes to ask for one object."""
+"""Number of names that can be listed in the time of one stat(2)."""
 
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _UNNAMED: Final = os.O_WRONLY | getattr(os, "O_TMPFILE", 0) | os.O_CLOEXEC
@@ -58,15 +58,14 @@ class LocalStorage:
 
     With *durable* false nothing is ever flushed: for tests and throw-away copies.
 
-    Raises :exc:`FileNotFoundError` if there is no such directory, so that a file system that is not mounted
-    is not taken for an empty repository.
+    Raises :exc:`FileNotFoundError` if there is no such directory, so that an unmounted file system is not mistaken
+    for an empty repository.
     """
 
     def __init__(self, root: str, *, durable: bool = True) -> None:
         self.root = os.path.abspath(root)
         self.durable = durable
-        # Held open for good: the kernel reports a failed write-back by syncfs only to descriptors that were
-        # open when it failed.
+        # Kept open: syncfs reports a failed write-back only to descriptors that were open when it failed.
         self._fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._finalizer = weakref.finalize(self, os.close, self._fd)
         self._base = self.root + "/"
@@ -79,9 +78,9 @@ class LocalStorage:
 
     @classmethod
     def create(cls, root: str, *, durable: bool = True) -> LocalStorage:
-        """Make the directory with all folders of a new repository, or what is missing of them.
+        """Make the directory with all folders of a new repository, or whichever of them are missing.
 
-        The 256 folders of ``data/`` are made at once, since other tools rename into them without asking.
+        The 256 folders of ``data/`` are made in advance, since other tools rename into them without checking.
         """
         os.makedirs(os.path.dirname(os.path.abspath(root)), exist_ok=True)
         for folder in ("", "/data", f"/{STAGING}", "/stats", *(f"/data/{n:02x}" for n in range(256))):
@@ -92,7 +91,7 @@ class LocalStorage:
         return f"LocalStorage({self.root!r})"
 
     def close(self) -> None:
-        """Give the directory's descriptor back. Only :meth:`sync` needs it."""
+        """Close the directory's descriptor. Only :meth:`sync` needs it."""
         self._finalizer()
 
     # Reading
@@ -116,12 +115,12 @@ class LocalStorage:
     def missing(self, paths: Iterable[str]) -> Set[str]:
         missing = set(paths)
         if len(missing) >= LISTED * 256:
-            self._strike_out(missing)
+            self._discard_listed(missing)
         return {path for path in missing if not self.exists(path)}
 
-    def _strike_out(self, missing: set[str]) -> None:
-        """Take what is in the folders of objects out of *missing*, as long as looking there costs less than asking."""
-        # Hashes are spread evenly, so all folders hold about as much.
+    def _discard_listed(self, missing: set[str]) -> None:
+        """Discard from *missing* what a listing of the object folders shows, while that is cheaper than stat(2)."""
+        # Hashes are spread evenly, so all folders hold about the same number of objects.
         most = LISTED_FOR_ONE * len(missing) // 256
         for number in range(256):
             folder = f"data/{number:02x}"
@@ -204,12 +203,12 @@ class LocalStorage:
         return True
 
     def _put_linked(self, target: str, data: bytes | bytearray | memoryview) -> bool | None:
-        """:meth:`put` by way of a file without a name; None if it has to go the other way."""
-        # This is what 100,000 small objects of one payload go through.
+        """:meth:`put` by way of an unnamed file; None if it must be done with a staged one."""
+        # The hot path: a payload may have 100,000 small objects.
         try:
             fd = os.open(self._txn, _UNNAMED, FILE_MODE)
         except OSError as error:
-            # the folder is missing: it will be made; no such files here: other file systems, old kernels
+            # ENOENT: the folder will be made. Others: not supported by the file system or kernel
             self._unnamed = error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
             return None
         try:
@@ -218,10 +217,10 @@ class LocalStorage:
             written = os.write(fd, data)
             if written != len(data):
                 posix.write_all(fd, memoryview(data)[written:])
-            # a descriptor of a folder makes this linkat, which follows the link to the open file
+            # src_dir_fd makes Python call linkat(2), which can follow the symbolic link to the open file
             os.link(f"/proc/self/fd/{fd}", target, src_dir_fd=self._fd, follow_symlinks=True)
         except FileExistsError:
-            # of another length: cut off by a power failure, and replaced
+            # one of another length was cut off by a power failure and is replaced
             return False if self._is_kept(target, len(data)) else None
         except FileNotFoundError:
             if not os.path.exists("/proc/self/fd"):
@@ -249,7 +248,7 @@ class LocalStorage:
             posix.sync_dir(os.path.dirname(target))
 
     def copy(self, path: str, target: str) -> None:
-        # A second name for the same file: whoever writes either replaces the name, never the content.
+        # A hard link will do: files are only ever replaced, never written to.
         name = self._staging + str(next(self._serial))
         try:
             os.link(self._base + check_path(path), name)
@@ -270,7 +269,7 @@ class LocalStorage:
 
     def delete(self, path: str) -> None:
         target = self._base + check_path(path)
-        # a collector must not find gone, and then new, what it has seen to be old
+        # not between a collector's look at the file and its removal: it might remove a new one of that name
         with contextlib.suppress(FileNotFoundError, NotADirectoryError), self._locked_folder(target):
             os.unlink(target)
 
@@ -289,7 +288,7 @@ class LocalStorage:
         path = self._base + check_path(folder)
         try:
             with folders.locked(path, fcntl.LOCK_EX) as descriptor:
-                # where nothing was made, replaced or touched, none of these was, and none needs to be looked at
+                # nothing was created, replaced or touched in an old folder, so no file in it need be looked at
                 if not sizes and not pretend and os.fstat(descriptor).st_mtime < before - YOUNG_S:
                     return folders.remove(names, descriptor)
                 return [folders.remove_if_older(name, before, descriptor, pretend) for name in names]
@@ -297,19 +296,19 @@ class LocalStorage:
             return [None for _ in names]
 
     def _is_kept(self, target: str, size: int | None = None) -> bool:
-        """Whether a file (of that size) is there and could be made young."""
+        """Whether the file exists (with that size) and its modification time is, or could be made, recent."""
         try:
             status = os.stat(target)
             if size is not None and status.st_size != size:
                 return False
             if status.st_mtime < time.time() - YOUNG_S:
                 with self._locked_folder(target) as folder:
-                    os.utime(folder)  # first: whoever is killed in between may have to do it again
+                    os.utime(folder)  # first: after a kill in between, the file is still old and this is done again
                     os.utime(target)
         except _ABSENT:
             return False
         except PermissionError:
-            return False  # another user's: one of our own takes its place
+            return False  # owned by another user: replaced with one of our own
         return True
 
     def _locked_folder(self, target: str) -> contextlib.AbstractContextManager[int]:
@@ -323,8 +322,8 @@ class LocalStorage:
     def clean(self) -> int:
         """Remove what earlier processes left in ``data/txn``; returns how many files and folders.
 
-        Other tools work on the same repository at the same time and stage their files here too. So what this
-        driver did not name goes only when it has not changed for :data:`FOREIGN_AGE` seconds.
+        Other tools may be working on the same repository, and stage their files here too. So files that are not
+        this driver's are removed only when they have not changed for :data:`FOREIGN_AGE` seconds.
         """
         folder = self._base + STAGING
         oldest = self.now() - FOREIGN_AGE
@@ -343,7 +342,7 @@ class LocalStorage:
                 else:
                     os.unlink(entry.path)
             except FileNotFoundError:
-                continue  # its owner was quicker
+                continue  # its owner removed it first
             removed += 1
         return removed
 
@@ -363,7 +362,7 @@ class LocalStorage:
 
     def _rename(self, name: str, target: str) -> None:
         if os.path.lexists(target):
-            # a collector must not take the new file for the old one
+            # not between a collector's look at the old file and its removal
             with self._locked_folder(target):
                 os.rename(name, target)
             return

@@ -1,4 +1,4 @@
-"""A storage driver on a dictionary, for tests: the smallest thing that keeps every promise of the protocol."""
+"""A storage driver on a dictionary, for tests: the smallest complete implementation of the protocol."""
 
 from __future__ import annotations
 

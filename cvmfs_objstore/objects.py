@@ -1,8 +1,7 @@
 """Content-addressed put and get over any storage driver.
 
-A name vouches for its bytes, so everything that leaves through ``get*`` has been hashed on the way and is
-what it is called; ``open`` alone hands out the stored bytes unseen. Objects are immutable: putting one that
-is there changes nothing.
+An object's name is the hash of its bytes. Everything that ``get*`` returns has been verified against its name;
+only ``open`` hands out stored bytes unverified. Objects are immutable: putting one that exists changes nothing.
 
 Source: ``data/<2 hex>/<rest>[-algorithm][suffix]``, the layout that every client and Stratum 1 reads.
 """
@@ -19,7 +18,7 @@ from cvmfs_objstore.hashes import Algorithm, ContentHash, Suffix
 from cvmfs_objstore.storage import Storage
 
 MAX_OBJECT_SIZE: Final = 1 << 30
-"""The default of how many bytes :meth:`ObjectStore.get` takes into memory at most."""
+"""The default limit, in bytes, on what :meth:`ObjectStore.get` reads into memory."""
 
 
 class Sink(Protocol):
@@ -46,9 +45,9 @@ class ObjectStore:
     # Writing
 
     def put(self, name: ContentHash, data: bytes | bytearray | memoryview) -> bool:
-        """Store *data*, which the caller has just hashed to *name*: nothing is verified here.
+        """Store *data*, whose hash the caller has just computed as *name*: nothing is verified here.
 
-        Returns False, and writes nothing, if the object was there. Durable once the storage is synced.
+        Returns False, and writes nothing, if the object existed. Durable once the storage is synced.
         """
         return self.storage.put(name.path, data)
 
@@ -67,7 +66,7 @@ class ObjectStore:
         return name
 
     def delete(self, name: ContentHash) -> None:
-        """Remove the object; no error if it is not there."""
+        """Remove the object; no error if it does not exist."""
         self.storage.delete(name.path)
 
     # Reading
@@ -100,7 +99,7 @@ class ObjectStore:
     ) -> bytes:
         """The content, verified and inflated, of at most *max_size* bytes.
 
-        Raises as :meth:`get` does, and :exc:`ObjectCorrupt` also for what has its name's hash but does not
+        Raises as :meth:`get` does, and :exc:`ObjectCorrupt` also for bytes that match their name but do not
         inflate.
         """
         pieces: list[bytes] = []
@@ -116,9 +115,9 @@ class ObjectStore:
         max_size: int,
         compression: Compression = Compression.ZLIB,
     ) -> int:
-        """The same as :meth:`get_plain` into *file*, in bounded memory; returns the plain size in bytes.
+        """As :meth:`get_plain`, but writes to *file*, in bounded memory; returns the plain size in bytes.
 
-        The hash is known at the end only: when this raises, throw away what *file* has got.
+        The hash is known only at the end: if this raises, discard what *file* has received.
         """
         size = 0
         for piece in self._plain(name, max_size, compression):
@@ -156,7 +155,7 @@ class ObjectStore:
 def plain_pieces(name: ContentHash, file: BinaryIO, *, max_size: int, compression: Compression) -> Iterator[bytes]:
     """The content, inflated, of the object *name* whose stored bytes are in *file*; at most *max_size* bytes.
 
-    What is wrong is known at the end only: raises as :meth:`ObjectStore.get_plain` does.
+    The hash is known only at the end. Raises as :meth:`ObjectStore.get_plain` does.
     """
     hasher = name.algorithm.new()
     decoder = compression.decoder(max_size)

@@ -1,13 +1,13 @@
-"""Deflating a large database again after a few of its pages have changed.
+"""Incremental deflate: compressing a large database again after a few of its pages have changed.
 
-A zlib stream may be put together from pieces that were deflated on their own, each flushed so that it refers to nothing
-before it. Catalogs change in place, a few pages at a time, so most pieces of a catalog's next version are those of the
-last one, byte by byte, and need not be made anew::
+A zlib stream may be assembled from pieces that were deflated independently, each ended by a full flush so that it has
+no back-references to earlier ones. Catalogs change in place, a few pages at a time, so most pieces of a catalog's next
+version are byte for byte those of the last one and can be reused::
 
     header   piece 0   piece 1   piece 2   ...   empty last block   checksum
              same      same      changed
 
-What comes out depends on the content alone, not on what was taken over.
+The output depends on the content alone, not on which pieces were reused.
 
 Source: RFC 1950 (header, Adler-32), RFC 1951 (blocks; a full flush ends on a byte with an empty stored block).
 """
@@ -24,12 +24,12 @@ from isal import isal_zlib
 from cvmfs_objstore.compression import FAST_LEVEL
 
 LENGTH: Final = 128 << 10
-"""Plain bytes in a piece. Measured on a catalog of 16 MB: half a percent more than in one stream."""
+"""Plain bytes in a piece. On a catalog of 16 MB, this costs half a percent over a single stream."""
 TWO_THREADS: Final = 16
-"""From this many pieces on, a second thread helps."""
+"""The number of pieces from which a second thread pays off."""
 HEADER: Final = b"\x78\x01"
 OTHER_HEADER: Final = b"\x78\x5e"
-"""Differs in a hint at the encoder's effort, which no decoder reads: the same content under another name."""
+"""Differs only in the compression-level hint, which decoders ignore: gives the same content another name."""
 _LAST_BLOCK: Final = b"\x03\x00"
 _ADLER: Final = 65521
 
@@ -49,11 +49,11 @@ class Deflated:
 
     @classmethod
     def of(cls, plain: bytes, earlier: Deflated | None = None) -> Deflated:
-        """Deflate *plain*, of which much may be as in the *earlier* version."""
+        """Deflate *plain*, reusing pieces that are unchanged since the *earlier* version."""
         count = -(-len(plain) // LENGTH)
         kept: dict[int, _Piece] = {}
         if earlier is not None:
-            # A last piece that is shorter is compared with as much, and differs.
+            # If either side ends within a piece, the slices have different lengths, hence differ.
             for number, piece in enumerate(earlier._pieces[:count]):
                 span = _span(number)
                 if plain[span] == earlier.plain[span]:
@@ -76,7 +76,7 @@ class Deflated:
 
     @property
     def size(self) -> int:
-        """Bytes that it takes in memory: plain and stored."""
+        """Bytes that this takes in memory: plain and stored."""
         return len(self.plain) + sum(len(piece.stored) for piece in self._pieces)
 
     def stream(self, header: bytes = HEADER) -> bytes:
@@ -100,7 +100,7 @@ def _deflate(plain: memoryview) -> _Piece:
 
 
 def _combine(first: int, second: int, length: int) -> int:
-    """The Adler-32 of two parts one after the other, of which the second has that length."""
+    """The Adler-32 of two concatenated parts, from those of each; *length* is that of the second."""
     # Low half: 1 + the sum of all bytes. High half: the sum of the low halves after each byte.
     low = (first & 0xFFFF) + (second & 0xFFFF) - 1
     high = (first >> 16) + (second >> 16) + length * ((first & 0xFFFF) - 1)

@@ -1,4 +1,4 @@
-"""File system calls that Python does not have, or has in a form that does not fit a server with threads.
+"""File system calls that Python lacks, or offers in a form that does not suit a threaded server.
 
 Source: syncfs(2), umask(2), proc(5).
 """
@@ -14,14 +14,14 @@ DIR_MODE: Final = 0o755
 
 
 def write_all(fd: int, view: memoryview) -> None:
-    """Write all of *view*. One write(2) takes 2 GiB at most, and less when the disk is full."""
+    """Write all of *view*. One write(2) writes at most 2 GiB, and less when the disk is full."""
     view = view.cast("B")
     while view:
         view = view[os.write(fd, view) :]
 
 
 def make_dir(path: str) -> None:
-    """Make one folder that everybody can read, whatever the umask; no error if it is there."""
+    """Make one folder that everybody can read, whatever the umask; no error if it exists."""
     try:
         os.mkdir(path, DIR_MODE)
     except FileExistsError:
@@ -39,9 +39,9 @@ def sync_dir(path: str) -> None:
 
 
 def sync_file_system(fd: int) -> None:
-    """Make all of the file system of *fd* durable.
+    """Make everything on the file system of *fd* durable.
 
-    Raises :exc:`OSError` also for writes that failed since *fd* was opened, if the kernel is of 5.8 or later.
+    On Linux 5.8 or later, also raises :exc:`OSError` for writes that have failed since *fd* was opened.
     """
     if _syncfs is None:
         os.sync()
@@ -51,7 +51,7 @@ def sync_file_system(fd: int) -> None:
 
 
 def umask() -> int:
-    """The process's umask, without the moment of another umask that os.umask costs every thread."""
+    """The process's umask. Unlike ``os.umask``, this does not change it for a moment, for every thread."""
     try:
         with open("/proc/self/status", encoding="ascii", errors="replace") as status:
             for line in status:
@@ -59,7 +59,7 @@ def umask() -> int:
                     return int(line.split()[1], 8)
     except OSError:
         pass
-    return 0o777  # unknown: it may take any bit
+    return 0o777  # unknown: assume the strictest
 
 
 def _load_syncfs() -> Callable[[int], int] | None:

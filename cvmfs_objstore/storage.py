@@ -1,4 +1,4 @@
-"""The storage protocol: what a repository's files and objects lie on.
+"""The storage protocol: the interface of the drivers that hold a repository's files and objects.
 
 A storage holds one repository. Its paths are relative, with slashes, never with ``..``::
 
@@ -7,25 +7,25 @@ A storage holds one repository. Its paths are relative, with slashes, never with
     .cvmfsreflog               the reflog, a plain SQLite database
     .cvmfs_master_replica      empty; says that the repository may be replicated
     data/ab/cdef...[suffix]    objects, immutable, named by content
-    data/txn/                  staged files, on the same file system (drivers that need none have none)
+    data/txn/                  staged files, on the same file system (only in drivers that need them)
 
-Guarantees that every driver gives, and that the one test suite for drivers demands:
+Guarantees of every driver, checked by one test suite for all drivers:
 
 * ``write`` and ``Staged.publish`` are atomic: a reader sees the old content, the new one, or (for a new
   path) nothing; never a part.
 * What was written is seen at once by every later read of the same storage object.
-* After ``sync`` returns, everything that was written before it was called survives a power cut, if the driver
-  was made durable.
+* After ``sync`` returns, everything that was written before the call survives a power cut, if the driver was
+  created as durable.
 * Methods may be called from any thread.
 * A path that is absolute, has empty, ``.`` or ``..`` parts or a NUL, or lies in ``data/txn``, raises
   :exc:`InvalidPath` and touches nothing.
 
-What is old can be collected while others write. Who puts an object that is there makes it young (as old as
-:data:`YOUNG_S` at most), and :meth:`Storage.collect` removes nothing that is young, however closely the two meet:
-either it stays, or the put finds it gone and writes it.
+Garbage can be collected while others write. Putting an object that exists refreshes its modification time (unless it
+is less than :data:`YOUNG_S` old), and :meth:`Storage.collect` removes only objects older than a given time. A put and a
+collection that race are safe: either the object stays, or the put finds it gone and writes it.
 
-Sizes matter after a power cut: an object that was published but not yet synced may come back shorter than it
-was. So ``put`` takes a file of another length for one that is not there, which makes asking again heal it.
+After a power cut, an object that was published but not yet synced may be shorter than it was. So ``put`` replaces a
+file of another length, and sending an object again repairs it.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from typing import BinaryIO, Final, Protocol
 from cvmfs_objstore.errors import InvalidPath
 
 STAGING: Final = "data/txn"
-"""The folder of staged files, which no path may name."""
+"""The staging directory, which no path may name."""
 YOUNG_S: Final = 60.0
-"""An object that was written or put within so many seconds need not become younger by another put."""
+"""Putting an object that exists refreshes its modification time only if it is older than this, in seconds."""
 
 
 def check_path(path: str) -> str:
-    """Return *path* if it is one that a storage takes; raises :exc:`InvalidPath`."""
-    # Object paths come in tens of thousands and hold none of these, so the cheap questions go first.
+    """Return *path* if it is valid; raises :exc:`InvalidPath`."""
+    # Object paths come by the tens of thousands and contain none of these, so the cheap tests go first.
     if "\0" in path or path[:1] == "/" or path.startswith(STAGING) or "//" in path or "." in path:
         _check_parts(path)
     elif not path or path[-1] == "/":
@@ -59,7 +59,7 @@ def _check_parts(path: str) -> None:
 
 
 class Staged(Protocol):
-    """A file that is being written and that nobody sees yet. As a context manager it discards itself."""
+    """A file that is being written and not visible yet. Leaving its context discards it unless it was published."""
 
     def write(self, data: bytes | bytearray | memoryview, /) -> int:
         """Append *data*; returns its length."""
@@ -77,7 +77,7 @@ class Staged(Protocol):
 
 
 class Storage(Protocol):
-    """One repository's files. Raises :exc:`ObjectNotFound` for missing paths and ``OSError`` for trouble below."""
+    """One repository's files. Raises :exc:`ObjectNotFound` for missing paths and ``OSError`` for I/O errors."""
 
     def open(self, path: str) -> BinaryIO:
         """The file's bytes as a seekable stream."""
@@ -88,7 +88,7 @@ class Storage(Protocol):
     def exists(self, path: str) -> bool: ...
 
     def missing(self, paths: Iterable[str]) -> Set[str]:
-        """Those of *paths*, which may be 100,000, that do not exist."""
+        """Those of *paths* that do not exist. Made for 100,000 paths at once."""
 
     def size(self, path: str) -> int:
         """Length in bytes."""
@@ -103,35 +103,34 @@ class Storage(Protocol):
         """Create or replace a mutable file, atomically, and durable at once (without :meth:`sync`)."""
 
     def put(self, path: str, data: bytes | bytearray | memoryview) -> bool:
-        """Create an immutable file, atomically, unless one of the same length is there; durable after sync.
+        """Create an immutable file, atomically, unless one of the same length exists; durable after sync.
 
-        Returns whether it was written. One that is there becomes young.
+        Returns whether it was written. If it existed, its modification time is refreshed.
         """
 
     def copy(self, path: str, target: str) -> None:
-        """Let *target* have what *path* has, atomically and without reading it; durable as :meth:`write` is."""
+        """Make *target* a copy of *path*, atomically and without reading it; as durable as :meth:`write`."""
 
     def stage(self) -> Staged:
-        """A new unseen file, for content whose path is known only at its end."""
+        """A new invisible file, for content whose path is known only when all of it is written."""
 
     def delete(self, path: str) -> None:
         """Remove the file; no error if it is not there."""
 
     def touch(self, path: str) -> bool:
-        """Make the file young, as :meth:`put` does; returns False if it is not there."""
+        """Refresh the file's modification time, as :meth:`put` does; returns False if it does not exist."""
 
     def names(self, folder: str) -> Sequence[str]:
-        """The names of all that lies in *folder*, at once and in no order; none if there is no such folder."""
+        """The names of everything in *folder*, as one list in no order; empty if there is no such folder."""
 
     def collect(
         self, folder: str, names: Iterable[str], before: float, *, pretend: bool = False, sizes: bool = True
     ) -> Sequence[int | None]:
-        """Remove those files in *folder* that were last written or touched before that time (seconds since the epoch).
+        """Remove those of *names* in *folder* last written or touched *before* a time (seconds since the epoch).
 
-        Returns for each the length of what was removed, in bytes, or with *pretend* of what would be; None for what
-        stays or is not there. Without *sizes* the lengths may be 0, as it takes longer to find them out than to look
-        at the whole folder's age. Puts of objects in the folder may have to wait for that, so *names* should come to
-        their end within moments.
+        Returns for each name the length in bytes of the file that was removed (with *pretend*: would be removed), or
+        None if it stays or does not exist. Without *sizes* the lengths may be 0, which is faster: no file need be
+        looked at if the whole folder is old. Puts into the folder may have to wait meanwhile, so keep *names* short.
         """
 
     def list(self, prefix: str = "") -> Iterator[str]:

@@ -2,19 +2,19 @@
 
 ::
 
-    path                                type                        may be cached for
+    path                                type                        cacheable for
     .cvmfs*                             application/x-cvmfs         61 seconds; the manifest for its TTL, if shorter
     info/v1/*.json                      application/json            61 seconds
     stats/*                             application/octet-stream    61 seconds
     data/<2 hex>/<38 hex>[-algo][C..P]  application/octet-stream    3 days
     anything else                       404, JSON                   not at all
 
-Only names of these forms are looked up, so staged files, folders, dot files and paths that climb are all simply not
-there. 61 seconds, since Squid does not cache 60 and less. No reply carries ``Last-Modified`` or ``ETag``, and requests
-for mutable files are never answered "not modified": old Squids get both wrong, and two manifests within one second look
-alike to a date.
+Only paths of these forms are looked up, so staged files, folders, other dot files and ``..`` are all "not found". The
+age is 61 seconds as Squid does not cache for 60 or less. No reply carries ``Last-Modified`` or ``ETag``, and requests
+for mutable files are never answered "not modified": old Squids get both wrong, and ``Last-Modified`` cannot tell apart
+two manifests of the same second.
 
-A missing object may be published any moment, so a 404 says ``no-cache``: a proxy that kept it would hide the object.
+A missing object may be published at any moment, so a 404 says ``no-cache``: a proxy that kept it would hide the object.
 
 Source: the Apache configuration that ``cvmfs_server mkfs`` writes.
 Divergence: that one sets ``Expires`` besides ``max-age``, and leaves the caching of errors to the proxies' defaults.
@@ -65,7 +65,7 @@ _RANGE: Final = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))", re.AS
 
 
 class LocalRepositories:
-    """The repositories below one directory, each in the folder of its name, found when they are asked for."""
+    """The repositories below one directory, each in a folder named after it, looked up when requested."""
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -100,8 +100,8 @@ def web_app(repositories: Repositories | str, info: str | None = None) -> web.Ap
 def add_routes(app: web.Application, repositories: Repositories | str, info: str | None = None) -> None:
     """Serve below ``/cvmfs/`` of *app*: *repositories* by name, or all in the folders of one directory.
 
-    *info* is the directory of ``repositories.json`` and ``meta.json``; for a directory of repositories it is
-    ``info/v1`` in there, unless told otherwise.
+    *info* is the directory of ``repositories.json`` and ``meta.json``; if *repositories* is a directory, it defaults to
+    ``info/v1`` in there.
     """
     if isinstance(repositories, str):
         info = info or os.path.join(repositories, "info", "v1")
@@ -164,11 +164,11 @@ class _Server:
 
 
 class _ObjectResponse(web.FileResponse):
-    """An object from a local directory by sendfile(2). Its headers are put right when they are complete."""
+    """An object from a local directory, by sendfile(2). :func:`_without_validators` corrects its headers."""
 
 
 async def _without_validators(request: web.Request, response: web.StreamResponse) -> None:
-    """Takes from a response what it found in the file system."""
+    """Remove the validators that aiohttp derives from the file system."""
     if isinstance(response, _ObjectResponse):
         response.headers.popall("Last-Modified", None)
         response.headers.popall("ETag", None)
@@ -177,10 +177,10 @@ async def _without_validators(request: web.Request, response: web.StreamResponse
 
 
 async def _send(request: web.Request, file: BinaryIO, headers: dict[str, str]) -> web.StreamResponse:
-    """Send an open file, or the one range of it that is asked for, and close it."""
+    """Send an open file, or the one requested range of it, and close it."""
     with file:
         wanted = _RANGE.fullmatch(request.headers.get("Range", ""))
-        # There is no validator that an If-Range could hold, so it never does.
+        # No reply has a validator, so the condition of an If-Range never holds.
         if "If-Range" in request.headers:
             wanted = None
         with_body = request.method == "GET"
@@ -192,7 +192,7 @@ async def _send(request: web.Request, file: BinaryIO, headers: dict[str, str]) -
         status = 200 if wanted is None else 206
         left = end - start
         if with_body and len(piece) == left:
-            # Headers and body in one go: what the tools' HTTP client likes best.
+            # Headers and body in one write: the safest form for the tools' HTTP client.
             return web.Response(status=status, body=piece, headers=headers)
         response = web.StreamResponse(status=status, headers=headers)
         response.content_length = left
@@ -208,7 +208,7 @@ async def _send(request: web.Request, file: BinaryIO, headers: dict[str, str]) -
 
 
 def _first_piece(file: BinaryIO, wanted: re.Match[str] | None, with_body: bool) -> tuple[int, int, int, bytes]:
-    """The file's size, the bounds of what is wanted, and the first of it."""
+    """The file's size, the bounds of the wanted range, and its first piece."""
     size = file.seek(0, os.SEEK_END)
     start, end = (0, size) if wanted is None else _bounds(wanted, size)
     piece = b""
@@ -219,7 +219,7 @@ def _first_piece(file: BinaryIO, wanted: re.Match[str] | None, with_body: bool) 
 
 
 def _bounds(wanted: re.Match[str], size: int) -> tuple[int, int]:
-    """First byte and the one behind the last of a range, which is empty if it cannot be satisfied."""
+    """Start and end (exclusive) of a range; it is empty if it cannot be satisfied."""
     first, last, tail = wanted.groups()
     if tail is not None:
         return max(size - int(tail), 0), size
@@ -229,10 +229,10 @@ def _bounds(wanted: re.Match[str], size: int) -> tuple[int, int]:
 
 
 def _manifest_age(file: BinaryIO) -> int:
-    """For how many seconds the manifest in *file* may be cached, which is left at its start.
+    """For how many seconds the manifest in *file* may be cached. Leaves the file at its start.
 
-    Never longer than clients are told to poll. A client that is notified fetches the manifest through its proxies; the
-    copy that one of them has kept is what the notification is wasted on.
+    Never longer than the interval at which clients are told to poll. A client that is notified fetches the manifest
+    through its proxies; if one of them still has the old copy, the notification was useless.
     """
     ttl = _TTL.search(file.read(_MANIFEST_HEAD))
     file.seek(0)

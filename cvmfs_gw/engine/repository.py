@@ -16,9 +16,9 @@ from cvmfs_gw.engine.locking import exclusive
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_gw.serverconf import ServerConf, ServerConfError
 from cvmfs_objstore.errors import FormatError, InvalidHash, KeyFileError, ObjectNotFound
+from cvmfs_objstore.formats.keychain import Certificate, RepositoryKey
 from cvmfs_objstore.formats.manifest import Manifest, SignedManifest
 from cvmfs_objstore.formats.reflog import REFLOG_PATH, Reflog
-from cvmfs_objstore.formats.signature import Certificate, RepositoryKey
 from cvmfs_objstore.hashes import Algorithm, ContentHash
 from cvmfs_objstore.local import LocalStorage
 from cvmfs_objstore.objects import ObjectStore

@@ -5,13 +5,14 @@
     keychain      keys and certificates: the two ways of signing
     signature     letters: signed text
     manifest      .cvmfspublished: the head of a repository
-    whitelist     .cvmfswhitelist: whose manifests count
-    chain         public master key -> whitelist -> certificate -> manifest, checked in one go
+    whitelist     .cvmfswhitelist: the trusted certificates
+    chain         the chain of trust: public master key -> whitelist -> certificate -> manifest
     objectpack    what a publisher sends: a header and the bytes of many objects
     database      what catalogs, tag databases and reflogs share: SQLite, schema, properties
+    pages         which rows of two versions of a database file can differ
     catalog       a directory tree; ``entry`` is a row of it
     history       the tag database
-    reflog        every root that ever was, for the garbage collector
+    reflog        every root catalog that ever was, for the garbage collector
 
 Pure functions or SQLite: no network, and time is an argument. Nothing is imported here.
 """

@@ -1,10 +1,10 @@
 """Catalogs: the SQLite databases that hold a repository's directory tree.
 
-A repository's tree is cut into a root catalog and nested catalogs; each holds the entries below its mountpoint
-down to the mountpoints of its own nested catalogs. The directory at a mountpoint has two rows that agree in all
-but flags: one in the parent catalog (flag mountpoint) and one in the nested catalog (flag nested root).
+A repository's tree is divided into a root catalog and nested catalogs; each holds the entries below its mountpoint
+down to the mountpoints of its own nested catalogs. The directory at a mountpoint has two rows that agree in
+everything but flags: one in the parent catalog (flag mountpoint) and one in the nested catalog (flag nested root).
 
-This module knows one catalog: its rows, its registered nested catalogs, its counters and properties. It does not
+This module handles a single catalog: its rows, registered nested catalogs, counters and properties. It does not
 keep counters, link counts or nesting consistent; ``cvmfs_gw.engine.tree`` does.
 
 Source: schema 2.5, revision 7. Older revisions (and 2.4) are upgraded when they are loaded.
@@ -95,9 +95,9 @@ class Catalog(Database):
 
     @classmethod
     def create(cls, mountpoint: str, root: Entry) -> Catalog:
-        """A new catalog at *mountpoint* that holds its root directory's entry; revision 0.
+        """A new catalog at *mountpoint* with only the entry of its root directory; revision 0.
 
-        The root's nesting flags are set as they must be; counters count the root directory.
+        Sets the root's nesting flags as required; the counters include the root directory.
         """
         catalog = cls._new()
         catalog.set_property("revision", 0)
@@ -115,8 +115,7 @@ class Catalog(Database):
             self.connection.execute(statement)
 
     def _upgrade(self, version: float, revision: int) -> None:
-        # What a revision lacks is found by looking, not by its number: catalogs that other tools migrated half
-        # way are deployed, too.
+        # Looks for what is missing rather than trusting the revision number: half-migrated catalogs are in use.
         have = self.columns("catalog")
         for column, kind in (("mtimens", "INTEGER"), ("xattr", "BLOB")):
             if column not in have:
@@ -145,7 +144,7 @@ class Catalog(Database):
 
     @property
     def previous_revision(self) -> ContentHash | None:
-        """The catalog that this one was made from; None if it is new."""
+        """The catalog that this one replaced; None if it is new."""
         text = self.property("previous_revision")
         # Release 2.1 writes more zeros than a hash has digits.
         if not text or not text.strip("0"):
@@ -258,7 +257,7 @@ class Catalog(Database):
             level = following
 
     def with_xattrs(self) -> Iterator[tuple[str, Entry]]:
-        """Path and entry of everything that has extended attributes; what hangs on no directory is left out."""
+        """Path and entry of everything with extended attributes, except rows without a path to the root."""
         paths: dict[PathKey, str | None] = {path_key(self.mountpoint): self.mountpoint}
         for key_1, key_2, parent_1, parent_2, *row in self.connection.execute(_WITH_XATTRS).fetchall():
             entry = Entry._make(row)
@@ -269,10 +268,10 @@ class Catalog(Database):
                 yield path, entry
 
     def _path_of(self, key: PathKey, known: dict[PathKey, str | None]) -> str | None:
-        """The path of a key, from the names on the way up to a *known* one, which it is added to."""
+        """The path of a key, built from the names up to the nearest *known* ancestor; adds it to *known*."""
         trail: list[tuple[PathKey, str]] = []
         while key not in known:
-            known[key] = None  # so that a circle ends
+            known[key] = None  # ends the walk on a cycle
             row = self.connection.execute(_PARENT, key).fetchone()
             if row is None:
                 break
@@ -291,9 +290,9 @@ class Catalog(Database):
         return int(self.connection.execute(sql).fetchone()[0])
 
     def renumber_hardlink_group(self, directory: str, group: int) -> None:
-        """Give every member of a directory's hard link group the link count that the group really has.
+        """Set the link count of every member of a directory's hard link group to the group's actual size.
 
-        A group with a single member left stops being one.
+        A group with only one member left is dissolved.
         """
         where = "parent_1 = ? AND parent_2 = ? AND hardlinks >> 32 = ? AND NOT flags & 1"
         args = (*path_key(directory), group)
@@ -330,8 +329,8 @@ class Catalog(Database):
     def move_below(self, top: str, target: Catalog, group_offset: int = 0) -> Counters:
         """Move everything below *top* (without *top*) with chunks and registrations to *target*.
 
-        Hard link groups are numbered per catalog: *group_offset* is added to them. Returns what was moved;
-        mountpoints among it count as ``nested``.
+        Hard link groups are numbered per catalog: *group_offset* is added to their numbers. Returns the counters of
+        what was moved; its mountpoints count as ``nested``.
         """
         key = path_key(top)
         moved = Counters()
@@ -357,7 +356,7 @@ class Catalog(Database):
 
         target.put_new_rows(rows())
         target.connection.executemany(_INSERT_CHUNK, chunk_rows)
-        # The rows of *top*'s children are the way to the rest, so chunks go first and the entries at once.
+        # The set ``below`` is found through the rows, so chunks go first, and then all entries in one statement.
         for table in ("chunks", "catalog"):
             where = "(md5path_1, md5path_2) IN (SELECT a, b FROM below)"
             self.connection.execute(f"{_BELOW} DELETE FROM {table} WHERE {where}", key)
@@ -395,7 +394,7 @@ class Catalog(Database):
         )
 
     def count_rows(self) -> Counters:
-        """Counters of this catalog computed from its rows: what the stored ones must be."""
+        """The counters of this catalog computed from its rows: what the stored ones should be."""
         result = Counters()
         chunk_counts = {
             (a, b): n

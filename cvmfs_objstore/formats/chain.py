@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from cvmfs_objstore.errors import SignatureError
+from cvmfs_objstore.formats.keychain import Certificate, PublicKey
 from cvmfs_objstore.formats.manifest import Manifest, SignedManifest
-from cvmfs_objstore.formats.signature import Certificate, PublicKey
 from cvmfs_objstore.formats.whitelist import SignedWhitelist
 
 

@@ -1,13 +1,12 @@
 """What the three SQLite formats (catalog, tag database, reflog) have in common.
 
-Each is a whole SQLite file with a table ``properties(key, value)`` that holds, among others, ``schema`` and
-``schema_revision``. A database is worked on in memory: loaded from its bytes, upgraded there to the newest
-schema revision, and dumped to bytes again. A loaded database is a private copy, so neither the upgrade nor a
-change is seen by anybody before the dump is stored under a new name. Unknown tables, columns and properties
-stay as they are.
+Each is an SQLite file with a table ``properties(key, value)`` that holds, among others, ``schema`` and
+``schema_revision``. A database is edited in memory: loaded from its bytes, upgraded to the newest schema
+revision, and serialized again. A loaded database is a private copy, so neither the upgrade nor any change is
+visible before the result is stored under a new name. Unknown tables, columns and properties are kept as they are.
 
-Names in CernVM-FS are bytes, in Python ``str`` with surrogateescape. SQLite takes no lone surrogates, so text
-goes in as bytes with a cast (``CAST(? AS TEXT)``) and comes out through :func:`to_str`.
+Names in CernVM-FS are bytes; in Python they are ``str`` with surrogateescape. SQLite does not accept lone
+surrogates, so text goes in as bytes with a cast (``CAST(? AS TEXT)``) and comes out through :func:`to_str`.
 
 Source: observed schemas of deployed databases; SQLite's "database file format".
 """
@@ -24,17 +23,17 @@ from typing import ClassVar, Final, Self
 
 from cvmfs_objstore.errors import DatabaseError
 
-if sqlite3.sqlite_version_info < (3, 37):  # databases from bytes, and tables that are strict about types
+if sqlite3.sqlite_version_info < (3, 37):  # 3.36 for deserialize, 3.37 for STRICT tables
     raise ImportError(f"SQLite 3.37 or newer is needed, this is {sqlite3.sqlite_version}")
 
 _MAGIC: Final = b"SQLite format 3\x00"
 _WAL_VERSIONS: Final = slice(18, 20)
-# An in-memory copy cannot have a write-ahead log: a file that says it has one is opened as one that has none.
+# An in-memory copy cannot have a write-ahead log: a file in WAL mode is opened as if in rollback-journal mode.
 _ROLLBACK_VERSIONS: Final = b"\x01\x01"
 _FREE_PAGE_LIMIT: Final = 0.2
 _LARGE: Final = 32 << 20
-"""From how many bytes on nobody else must wait until a database is copied."""
-# Whoever makes a database says in its schema what is run when somebody else reads or changes it.
+"""The size in bytes from which a copy must not block other threads; see :func:`serialize`."""
+# Triggers, views and virtual tables run code of the database's author when somebody else uses the database.
 _ALIEN: Final = (
     "SELECT CASE type WHEN 'table' THEN 'virtual table' ELSE type END, name FROM sqlite_master"
     " WHERE type NOT IN ('table', 'index') OR (type = 'table' AND rootpage = 0) LIMIT 1"
@@ -54,27 +53,27 @@ def to_str(raw: bytes) -> str:
 class Database:
     """An SQLite database of a known schema, in memory.
 
-    Subclasses set the class variables and override :meth:`_create_tables` and :meth:`_upgrade`. Not thread-safe,
-    but usable from one thread after another. Close it, or use it as a context manager.
+    Subclasses set the class variables and override :meth:`_create_tables` and :meth:`_upgrade`. Not thread-safe, but
+    it may be handed from one thread to another. Close it, or use it as a context manager.
     """
 
     KIND: ClassVar[str]
-    """What it is, for messages."""
+    """What the database is called in messages."""
     SCHEMA: ClassVar[float]
-    """Schema version that is written."""
+    """The schema version that is written."""
     SCHEMA_REVISION: ClassVar[int]
-    """Schema revision that is written."""
+    """The schema revision that is written."""
     READABLE: ClassVar[tuple[float, ...]]
-    """Schema versions that can be read (and are upgraded)."""
+    """The schema versions that can be read (and are upgraded)."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
         self.file: bytes | None = None
-        """The bytes that it was loaded from, where it needed no upgrade: what it is until it is changed."""
+        """The bytes that it was loaded from, if it needed no upgrade: still its content until it is changed."""
         self.loaded_revision = self.SCHEMA_REVISION
-        """The schema revision that it said it was of, before it was upgraded."""
+        """The schema revision before the upgrade."""
         connection.text_factory = to_str
-        # Nothing in memory survives a crash anyway, so a rollback journal would only cost time.
+        # The copy in memory does not survive a crash anyway, so a rollback journal would only cost time.
         for pragma in ("journal_mode=OFF", "synchronous=OFF", "temp_store=MEMORY"):
             connection.execute(f"PRAGMA {pragma}")
         for pragma in ("cell_size_check=ON", "trusted_schema=OFF"):
@@ -113,7 +112,7 @@ class Database:
         return database
 
     def _check_schema(self) -> bool:
-        """Upgrade the schema if it is an old one; returns whether it was."""
+        """Upgrade the schema if it is old; returns whether it was."""
         alien = self.connection.execute(_ALIEN).fetchone()
         if alien is not None:
             raise DatabaseError(f"a {self.KIND} has no {alien[0]} ({alien[1]!r})")
@@ -137,7 +136,7 @@ class Database:
         raise NotImplementedError
 
     def dump(self) -> bytes:
-        """The database as a file's bytes, compacted if a good part of it is unused."""
+        """The bytes of the database file, compacted if much of it is unused."""
         pages, free = (self._pragma(name) for name in ("page_count", "freelist_count"))
         if free > pages * _FREE_PAGE_LIMIT:
             self.connection.execute("VACUUM")
@@ -170,7 +169,7 @@ class Database:
             self.connection.execute(sql, (key, to_bytes(str(value))))
 
     def properties(self) -> dict[str, str]:
-        """All properties, as text, in the order in which they were set first."""
+        """All properties, as text, in the order in which they were first set."""
         return {
             str(key): str(value)
             for key, value in self.connection.execute("SELECT key, value FROM properties ORDER BY rowid")
@@ -182,7 +181,7 @@ class Database:
 
     @contextlib.contextmanager
     def bulk(self) -> Iterator[None]:
-        """Make the changes within one transaction, which costs a third; there is no way back all the same."""
+        """Make the changes in one transaction, for speed (three times as fast). There is no rollback on an error."""
         self.connection.execute("BEGIN")
         try:
             yield
@@ -190,7 +189,7 @@ class Database:
             self.connection.execute("COMMIT")
 
     def close(self) -> None:
-        """Free the memory. May be called again."""
+        """Free the memory. May be called more than once."""
         self.connection.close()
 
     def __enter__(self) -> Self:
@@ -203,9 +202,9 @@ class Database:
 
 
 def attach(connection: sqlite3.Connection, name: str, data: bytes) -> None:
-    """Make a database file's bytes readable and writable on *connection* as the schema *name*.
+    """Open the bytes of a database file, in memory, on *connection* as the schema *name*.
 
-    Raises :exc:`DatabaseError` if they are no SQLite file. Detach any schema but ``main`` after use.
+    Raises :exc:`DatabaseError` if they are not an SQLite file. Detach any schema but ``main`` after use.
     """
     if not data.startswith(_MAGIC) or len(data) < 512:
         raise DatabaseError("not an SQLite database")
@@ -219,8 +218,8 @@ def attach(connection: sqlite3.Connection, name: str, data: bytes) -> None:
 def serialize(connection: sqlite3.Connection, name: str = "main") -> bytes:
     """The database file's bytes of a schema.
 
-    What the connection itself offers copies them while no other thread can do anything. That is half a millisecond for
-    each MiB, so a large database is copied through a file without a name, which takes three times as long.
+    ``Connection.serialize`` holds the interpreter lock while it copies, half a millisecond per MiB. So a large database
+    is copied through an unnamed temporary file: three times as slow, but other threads go on.
     """
     pages = connection.execute(f"PRAGMA {name}.page_count").fetchone()[0]
     if pages * connection.execute(f"PRAGMA {name}.page_size").fetchone()[0] >= _LARGE:
@@ -235,7 +234,7 @@ def _through_file(connection: sqlite3.Connection, name: str) -> bytes:
             path = os.path.join(folder, "database")
             target = stack.enter_context(contextlib.closing(sqlite3.connect(path, isolation_level=None)))
             file = stack.enter_context(open(path, "rb", buffering=0))
-        # Gone from the folder before there is anything in it, so a process that is killed leaves nothing behind.
+        # Unlinked before anything is written to it, so a process that is killed leaves nothing behind.
         for pragma in ("journal_mode=OFF", "synchronous=OFF"):
             target.execute(f"PRAGMA {pragma}")
         connection.backup(target, name=name)
@@ -243,7 +242,7 @@ def _through_file(connection: sqlite3.Connection, name: str) -> bytes:
 
 
 def attach_empty(connection: sqlite3.Connection, name: str) -> None:
-    """Have an empty database in memory on *connection* as the schema *name*."""
+    """Attach an empty in-memory database to *connection* as the schema *name*."""
     connection.execute(f"ATTACH ':memory:' AS {name}")
     connection.execute(f"PRAGMA {name}.journal_mode=OFF")
 

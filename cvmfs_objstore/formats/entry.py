@@ -1,4 +1,4 @@
-"""A directory entry of a catalog: kinds, flags, path keys, xattr blobs and what an entry counts for.
+"""A directory entry of a catalog: kinds, flags, path keys, xattr blobs and counters.
 
 Flag bits of the ``flags`` column::
 
@@ -47,13 +47,13 @@ FLAG_BIND_MOUNTPOINT: Final = 1 << 14
 FLAG_HIDDEN: Final = 1 << 15
 FLAG_DIRECT_IO: Final = 1 << 16
 NESTING_FLAGS: Final = FLAG_MOUNTPOINT | FLAG_NESTED_ROOT
-"""What tells the two rows of a nested catalog's directory apart; no property of the directory itself."""
+"""Flags in which the two rows of a nested catalog's directory differ; not properties of the directory itself."""
 
 _HASH_SHIFT: Final = 8
 _COMPRESSION_SHIFT: Final = 11
 _THREE_BITS: Final = 0b111
 STORAGE_FLAGS: Final = _THREE_BITS << _HASH_SHIFT | _THREE_BITS << _COMPRESSION_SHIFT
-"""What of the flags belongs to the content: how its objects are hashed and compressed."""
+"""The flags that describe the content: how its objects are hashed and compressed."""
 _GROUP_SHIFT: Final = 32
 _COUNT_MASK: Final = 0xFFFFFFFF
 
@@ -99,9 +99,9 @@ class Kind(Enum):
 class Entry(NamedTuple):
     """One row of a catalog without its keys, in column order (a tuple, as commits handle them by the 100,000).
 
-    ``size`` is in bytes, a symlink's is its target's length, a special file's its device number; ``mtime`` in
-    seconds since the epoch and ``mtimens`` the nanoseconds beyond, or None where unknown; ``hash`` 20 raw bytes,
-    or None for all but files, and for chunked files that have no hash of their whole content.
+    ``size`` is in bytes; for a symlink it is the length of the target, for a special file the device number. ``mtime``
+    is in seconds since the epoch, ``mtimens`` the additional nanoseconds, or None if unknown. ``hash`` is 20 raw bytes,
+    or None for anything but files and for chunked files without a whole-file (bulk) hash.
     """
 
     hardlinks: int
@@ -171,7 +171,7 @@ class Entry(NamedTuple):
         return ContentHash(chunk.hash, self.algorithm, Suffix.CHUNK)
 
     def with_links(self, count: int, group: int = 0) -> Entry:
-        """The same entry with other link data."""
+        """The same entry with another hard link group and link count."""
         return self._replace(hardlinks=group << _GROUP_SHIFT | count)
 
 
@@ -246,10 +246,10 @@ def unpack_xattrs(blob: bytes | None) -> dict[str, bytes]:
 
 @dataclass(slots=True)
 class Counters:
-    """What a set of entries adds up to: numbers of entries and bytes. As a difference, values may be negative.
+    """The counters of a set of entries, in entries and bytes; of a difference, so that values may be negative, too.
 
-    Field names are the counter names of the ``statistics`` table after ``self_`` or ``subtree_``. A chunked file
-    counts as regular, too; a nested catalog's directory counts in both catalogs; ``nested`` counts mountpoints.
+    Field names are the counter names of the ``statistics`` table after ``self_`` or ``subtree_``. A chunked file also
+    counts as regular; a nested catalog's directory counts in both catalogs; ``nested`` counts mountpoints.
     """
 
     regular: int = 0
@@ -266,7 +266,7 @@ class Counters:
     external_file_size: int = 0
 
     def count(self, entry: Entry, chunks: int, sign: int = 1) -> None:
-        """Add an entry that has *chunks* chunks or, with *sign* -1, take it away."""
+        """Add an entry that has *chunks* chunks or, with *sign* -1, subtract it."""
         flags = entry.flags
         if flags & FLAG_DIRECTORY:
             self.dir += sign
@@ -289,7 +289,10 @@ class Counters:
             self.xattr += sign
 
     def count_files(self, flags: int, number: int, size: int, xattrs: int) -> None:
-        """Add many that are no directories and not chunked: their flags, number, bytes, and number with attributes."""
+        """Add *number* entries with the same *flags*, neither directories nor chunked, *size* bytes in all.
+
+        *xattrs* of them have extended attributes.
+        """
         if flags & FLAG_LINK:
             self.symlink += number
         elif flags & FLAG_SPECIAL:
@@ -303,7 +306,7 @@ class Counters:
         self.xattr += xattrs
 
     def add(self, other: Counters, sign: int = 1) -> None:
-        """Add *other* or, with *sign* -1, take it away."""
+        """Add *other* or, with *sign* -1, subtract it."""
         for name in COUNTER_NAMES:
             setattr(self, name, getattr(self, name) + sign * getattr(other, name))
 

@@ -16,7 +16,7 @@ from cvmfs_objstore.hashes import ContentHash, Suffix
 TRUNK: Final = "trunk"
 TRUNK_PREVIOUS: Final = "trunk-previous"
 UNDO_TAGS: Final = frozenset((TRUNK, TRUNK_PREVIOUS))
-"""Tags that every publish moves and that nobody else may set."""
+"""Tags that every publish moves and that may not be set otherwise."""
 _TRUNK_DESCRIPTION: Final = "current HEAD"
 _TRUNK_PREVIOUS_DESCRIPTION: Final = "default undo target"
 
@@ -52,7 +52,7 @@ class Tag:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """A line of revisions beside the default one, whose name is ``""``: where it comes from, and its first revision."""
+    """A branch of revisions: its name (the default branch is ``""``), its parent branch, and its first revision."""
 
     name: str
     parent: str
@@ -92,7 +92,7 @@ class History(Database):
             self.connection.execute("UPDATE tags SET branch = ''")
         if not self.columns("recycle_bin"):
             self.connection.execute(_RECYCLE_BIN)
-        # Revision 3 gave the bin up: what it names is collected like everything else.
+        # Revision 3 abandoned the bin: what it names is garbage-collected like everything else.
         self.connection.execute("DELETE FROM recycle_bin")
 
     def get(self, name: str) -> Tag | None:
@@ -133,7 +133,7 @@ class History(Database):
         )
 
     def branches(self) -> Iterator[Branch]:
-        """All branches but the default one, by name; raises :exc:`DatabaseError` for one that makes no sense."""
+        """All branches but the default one, by name; raises :exc:`DatabaseError` for an invalid row."""
         sql = "SELECT branch, parent, initial_revision FROM branches WHERE branch <> '' ORDER BY branch"
         for name, parent, initial in self.connection.execute(sql):
             if not (isinstance(name, str) and isinstance(parent or "", str) and isinstance(initial or 0, int)):
@@ -141,7 +141,7 @@ class History(Database):
             yield Branch(name, parent or "", initial or 0)
 
     def prune_branches(self) -> None:
-        """Remove branches that no tag is on; those that come from one of them come from its parent then.
+        """Remove branches that have no tag; their child branches are attached to their parents.
 
         Source: ``cvmfs_server tag -r``; a branch without a tag is an error for ``cvmfs_server check``.
         """
@@ -150,7 +150,7 @@ class History(Database):
         for name in used & parents.keys():
             parent, passed = parents[name], {name}
             while parent not in used:
-                # where the database is damaged a parent may be unknown, or its own ancestor
+                # in a damaged database, a parent may be unknown or its own ancestor
                 passed.add(parent)
                 parent = parents.get(parent, "")
                 if parent in passed:

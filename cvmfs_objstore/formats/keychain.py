@@ -12,7 +12,7 @@ All are RSA in PEM. What is signed is the hexadecimal text of a hash:
 * by a :class:`RepositoryKey`: PKCS #1 v1.5 with SHA-1, that is, a DigestInfo of the SHA-1 *of that text*;
 * by a :class:`MasterKey`: the text itself between PKCS #1 type 1 padding, without a DigestInfo.
 
-Private keys are in no ``repr`` and in no message of an error.
+Private keys appear in no ``repr`` and in no error message.
 
 Source: ``cvmfs_server mkfs`` and ``resign``; RFC 8017, sections 8.2 and 9.2.
 """
@@ -48,10 +48,10 @@ PUBLIC_MODE: Final = 0o444
 KEY_BITS: Final = 2048
 
 CERTIFICATE_DAYS: Final = 365
-"""Validity of a new certificate, which nobody checks: the whitelist says what counts."""
+"""Validity of a new certificate. Nobody checks it: trust is decided by the whitelist."""
 
 _COMMON_NAME: Final = " CernVM-FS Release Managers"
-_MAX_FQRN: Final = 30  # a common name holds 64 characters at most
+_MAX_FQRN: Final = 30  # X.520 limits a common name to 64 characters
 
 _T = TypeVar("_T")
 _MAX_KEY_FILE: Final = 1 << 20
@@ -86,7 +86,7 @@ class PublicKey:
 
     @classmethod
     def parse_all(cls, data: bytes) -> tuple[PublicKey, ...]:
-        """All keys of a PEM text, at least one; raises :exc:`KeyFileError`."""
+        """All keys of a PEM text; raises :exc:`KeyFileError`, also if there are none."""
         keys = []
         for block in _PEM_PUBLIC.findall(data):
             try:
@@ -106,7 +106,7 @@ class PublicKey:
         return _named(path, cls.parse_all)
 
     def verify(self, text: bytes, signature: bytes) -> bool:
-        """Whether *signature* is a :class:`MasterKey`'s of exactly *text*."""
+        """Whether *signature* is the matching :class:`MasterKey`'s signature of exactly *text*."""
         try:
             return self._key.recover_data_from_signature(signature, _PADDING, NoDigestInfo()) == text
         except (InvalidSignature, ValueError):
@@ -114,7 +114,7 @@ class PublicKey:
 
 
 class _PrivateKey:
-    """What both kinds of private keys share."""
+    """Common parts of both kinds of private keys."""
 
     __slots__ = ("_key",)
 
@@ -133,8 +133,8 @@ class _PrivateKey:
     def parse(cls, data: bytes) -> Self:
         """The key of an unencrypted PEM text (PKCS #1 or PKCS #8); raises :exc:`KeyFileError`."""
         try:
-            # The checks that this skips take longer than all the rest of a publish; a file that somebody else may
-            # write is lost anyway.
+            # Checking the key's primes takes longer than all the rest of a publish. Whoever can tamper with the key
+            # file can sign manifests anyway.
             key = load_pem_private_key(data, None, unsafe_skip_rsa_key_validation=True)
         except TypeError:
             raise KeyFileError("a private key that is encrypted") from None
@@ -151,7 +151,7 @@ class _PrivateKey:
 
     @property
     def pem(self) -> bytes:
-        """The **private** key, unencrypted, in PKCS #1: what every OpenSSL reads."""
+        """The **private** key, unencrypted, in PKCS #1, which every OpenSSL reads."""
         return self._key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
 
     @property
@@ -163,7 +163,7 @@ class _PrivateKey:
         return self.public.pem
 
     def write(self, path: str) -> None:
-        """Write the private key to a new file that only its owner reads; raises :exc:`KeyFileError`."""
+        """Write the private key to a new file that only its owner may read; raises :exc:`KeyFileError`."""
         write_key_file(path, self.pem, PRIVATE_MODE)
 
 
@@ -188,7 +188,7 @@ class RepositoryKey(_PrivateKey):
 
 
 class Certificate:
-    """An X.509 certificate, with the PEM text that it was read from, byte by byte."""
+    """An X.509 certificate, with exactly the PEM text that it was read from."""
 
     __slots__ = ("_certificate", "_key", "pem")
 
@@ -247,15 +247,15 @@ class Certificate:
         return self.fingerprint_by(Algorithm.SHA1)
 
     def fingerprint_by(self, algorithm: Algorithm) -> str:
-        """The same by another algorithm, named at the end: ``AB:...:CD-RMD160``."""
+        """The fingerprint by another algorithm, whose name is appended: ``AB:...:CD-RMD160``."""
         return format_fingerprint(ContentHash.of(self._certificate.public_bytes(Encoding.DER), algorithm))
 
     def matches(self, key: RepositoryKey) -> bool:
-        """Whether *key* is the private half of this certificate's."""
+        """Whether *key* is the private key of this certificate."""
         return self._key.public_numbers() == key._key.public_key().public_numbers()
 
     def verify(self, text: bytes, signature: bytes) -> bool:
-        """Whether *signature* is that of the :class:`RepositoryKey` of exactly *text*."""
+        """Whether *signature* is the matching :class:`RepositoryKey`'s signature of exactly *text*."""
         try:
             self._key.verify(signature, text, _PADDING, _SHA1)
         except InvalidSignature:
@@ -277,7 +277,7 @@ def parse_fingerprint(line: str) -> ContentHash | None:
 
 
 def write_key_file(path: str, data: bytes, mode: int) -> None:
-    """Create a key file of exactly that mode; raises :exc:`KeyFileError`, also if it exists: keys are not replaced."""
+    """Create a key file with exactly this mode; raises :exc:`KeyFileError`, also if one exists: none is replaced."""
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_MODE)
         with open(fd, "wb") as file:
@@ -290,7 +290,7 @@ def write_key_file(path: str, data: bytes, mode: int) -> None:
 
 
 def _named(path: str, parse: Callable[[bytes], _T]) -> _T:
-    """What *parse* makes of the file, with the file's name in its complaints."""
+    """Parse the file with *parse*, adding the file's name to its error messages."""
     try:
         with open(path, "rb") as file:
             data = file.read(_MAX_KEY_FILE)

@@ -1,6 +1,6 @@
-"""The manifest, ``.cvmfspublished``: the head of a repository, and the one thing that a publish swaps.
+"""The manifest, ``.cvmfspublished``: the head of a repository, which a publish replaces last and atomically.
 
-One value a line, its first letter the key; then, in the signed form, the rest of a letter::
+One field per line, its first letter the key; in the signed form, hash and signature follow (see ``signature``)::
 
     C  root catalog            hash without its suffix
     B  its size                bytes, uncompressed
@@ -11,15 +11,15 @@ One value a line, its first letter the key; then, in the signed form, the rest o
     A  alternative paths       yes or no
     L  micro catalog           hash            }
     N  name                    the fqrn        }
-    X  certificate             hash            }  left out
+    X  certificate             hash            }  omitted
     H  tag database            hash            }  when there is
-    T  time of publication     Unix seconds    }  nothing to say
+    T  time of publication     Unix seconds    }  no value
     M  meta info               hash            }
     Y  reflog                  hash            }
 
-T never goes back: clients refuse that.
+T never decreases: clients refuse that.
 
-Source: the reference's manifests. Lines with other keys are kept, in their order, behind these.
+Source: the reference's manifests. Lines with unknown keys are kept, in their order, after these.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Manifest:
         )
 
     def serialize(self) -> bytes:
-        """The unsigned text, in the reference's order; raises :exc:`ManifestError` for values with line breaks."""
+        """The unsigned text, in the reference's order; raises :exc:`ManifestError` if a value has a line break."""
         lines = [
             f"C{self.root_hash.bare}",
             f"B{self.root_size}",
@@ -135,13 +135,8 @@ class Manifest:
         return ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")
 
     def signed(self, key: Signer, algorithm: Algorithm | None = None) -> bytes:
-        """The signed form. The hash is by the repository's algorithm, that of the root, unless told otherwise."""
+        """The signed form. *algorithm* defaults to the repository's: that of the root hash."""
         return Letter.seal(self.serialize(), algorithm or self.root_hash.algorithm, key).serialize()
-
-    @classmethod
-    def parse_signed(cls, data: bytes) -> SignedManifest:
-        """The same as :meth:`SignedManifest.parse`."""
-        return SignedManifest.parse(data)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,14 @@
 Header and bytes travel together with the SHA-1 of the header and its length. Objects are sent as they are to
 be stored, so an object's hash is the hash of its bytes here. A pack may be empty, and so may objects.
 
-A pack may be larger than memory, and so may one object in it. :class:`PackParser` therefore takes bytes as
-they come and hands on what they hold: small objects whole and many at a time (:class:`Batch`), without
-copying, so that another thread can hash and store them; large ones in slices, hashed on the way. Several parsers that
-are fed the same bytes can divide the objects among them (:class:`Share`).
+A pack may be larger than memory, and so may a single object in it. :class:`PackParser` is therefore incremental: it
+takes bytes as they arrive and returns events. Small objects come whole and many at a time (:class:`Batch`), without
+copying, so that another thread can hash and store them; large ones come in slices and are hashed by the parser.
+Several parsers that are fed the same bytes can divide the objects among themselves (:class:`Share`).
 
 Source: the payload of ``POST /payloads``.
-Divergence: the reference also takes items ``N`` (files with names of their own, written to any path) and
-bytes that do not have their hash. Both are refused here. No publisher sends either.
+Divergence: the reference also accepts items ``N`` (named files, written to any path) and objects whose bytes do not
+match their hash. Both are refused here. No publisher sends either.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from cvmfs_objstore.errors import ObjectPackError
 from cvmfs_objstore.hashes import Algorithm, ContentHash, Hasher, Suffix
 
 MAX_HEADER_SIZE: Final = 10_000_000
-"""Bytes of a header that a receiver accepts: 100,000 objects of 100 bytes each."""
+"""The largest header, in bytes, that a receiver accepts: 100,000 items of 100 bytes each."""
 
 MAX_PACK_SIZE: Final = 200 * 1024 * 1024
-"""Bytes that a sender puts into one pack, unless a single object is larger."""
+"""Bytes that a sender puts into one pack at most, unless a single object is larger."""
 
 MAX_PACK_OBJECTS: Final = 100_000
-"""Objects that a sender puts into one pack."""
+"""Objects that a sender puts into one pack at most."""
 
 SMALL_OBJECT: Final = 1024 * 1024
-"""Up to this many bytes an object comes whole, in a batch; a larger one comes in slices."""
+"""An object of at most this many bytes comes whole, in a batch; a larger one comes in slices."""
 
 # number = "0" / (%x31-39 *18DIGIT): fits into a signed 64-bit number
 _NUMBER: Final = rb"(0|[1-9][0-9]{0,17})"
@@ -53,7 +53,7 @@ _SUFFIXES: Final = {suffix.value.encode(): suffix for suffix in Suffix}
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Every *of*-th object of a pack, from the one with the number *first* on."""
+    """Every *of*-th object of a pack, starting with the object number *first*."""
 
     first: int = 0
     of: int = 1
@@ -82,7 +82,7 @@ class PackHeader:
 
     @classmethod
     def parse(cls, data: bytes, share: Share = WHOLE) -> PackHeader:
-        """Reads all of it, and keeps the items of *share*. Raises :exc:`ObjectPackError`."""
+        """Check the whole header, and keep the items of *share*. Raises :exc:`ObjectPackError`."""
         head = _HEAD.match(data)
         if head is None:
             raise ObjectPackError("not the header of an object pack of version 2")
@@ -116,12 +116,12 @@ class PackHeader:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Whole small objects. Their bytes are slices of what was fed, and are not verified yet."""
+    """Whole small objects. Their bytes are slices of the input and not verified yet."""
 
     objects: tuple[tuple[ContentHash, memoryview], ...]
 
     def verified(self) -> Iterator[tuple[ContentHash, memoryview]]:
-        """The objects, each after its hash was checked; raises :exc:`ObjectPackError` at the first bad one."""
+        """The objects, each after its hash was verified; raises :exc:`ObjectPackError` at the first mismatch."""
         for name, data in self.objects:
             hasher = name.algorithm.new()
             hasher.update(data)
@@ -138,14 +138,14 @@ class ObjectBegin:
 
 @dataclass(frozen=True, slots=True)
 class ObjectSlice:
-    """The next bytes of the large object: a slice of what was fed."""
+    """The next bytes of the large object: a slice of the input."""
 
     data: memoryview
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectEnd:
-    """The large object is complete, and has the hash of its name."""
+    """The large object is complete, and its bytes match its hash."""
 
     item: PackItem
 
@@ -154,11 +154,10 @@ Event = PackHeader | Batch | ObjectBegin | ObjectSlice | ObjectEnd
 
 
 class PackParser:
-    """Takes a pack's bytes as they come; returns events. No I/O; memory is bounded by header and batch.
+    """An incremental parser: takes a pack's bytes as they arrive, returns events. No I/O; memory is bounded.
 
-    *digest* and *header_size* are what the sender said of the header. Events come of the objects of *share* alone; the
-    bytes of others are passed over. Raises :exc:`ObjectPackError` at the first thing that is wrong, and for every call
-    after that.
+    *digest* and *header_size* are what the sender announced about the header. Only objects of *share* make events; the
+    bytes of others are skipped. Raises :exc:`ObjectPackError` at the first error, and on every call after that.
     """
 
     def __init__(
@@ -184,9 +183,9 @@ class PackParser:
         return self._header is not None and self._position == self._header.size and not self._failed
 
     def feed(self, data: bytes | memoryview) -> list[Event]:
-        """Take the next bytes, of any number; returns what they complete, in the order of the pack.
+        """Take the next bytes, any number of them; returns the resulting events, in the order of the pack.
 
-        Events hold slices of *data*, which must not be changed for as long as they are in use.
+        Events hold slices of *data*, which must not be changed while they are in use.
         """
         if self._failed:
             raise ObjectPackError("the object pack is broken")
@@ -197,7 +196,7 @@ class PackParser:
             raise
 
     def finish(self) -> None:
-        """Says that no more comes; raises :exc:`ObjectPackError` if something is missing."""
+        """Mark the end of the input; raises :exc:`ObjectPackError` if the pack is incomplete."""
         if not self.done:
             self._failed = True
             raise ObjectPackError("the object pack ends early")
@@ -263,7 +262,7 @@ class PackParser:
 
 
 class PackBuilder:
-    """Collects objects and gives the header and the stream of their pack."""
+    """Collects objects, and serializes them as a pack."""
 
     def __init__(self) -> None:
         self._items: dict[ContentHash, tuple[PackItem, bytes | Callable[[], BinaryIO]]] = {}
@@ -273,7 +272,7 @@ class PackBuilder:
         return len(self._items)
 
     def fits(self, size: int) -> bool:
-        """Whether an object of *size* bytes may join: always the first, however large it is."""
+        """Whether an object of *size* bytes may be added; the first always may, however large it is."""
         return not self._items or (len(self) < MAX_PACK_OBJECTS and self.size + size <= MAX_PACK_SIZE)
 
     def add(self, name: ContentHash, data: bytes) -> bool:
@@ -297,7 +296,7 @@ class PackBuilder:
     def stream(self) -> Iterator[bytes]:
         """The header, then the objects' bytes, in pieces.
 
-        Raises :exc:`ObjectPackError` when a source does not give as many bytes as were announced.
+        Raises :exc:`ObjectPackError` if a source does not yield exactly as many bytes as announced.
         """
         yield self.header()
         for item, source in self._items.values():
@@ -317,7 +316,7 @@ class PackBuilder:
 
 
 def header_digest(header: bytes) -> ContentHash:
-    """What a sender announces of its header: the SHA-1, whatever the repository's algorithm."""
+    """The ``payload_digest`` of a header: its SHA-1, whatever the repository's algorithm."""
     return ContentHash.of(header)
 
 

@@ -1,15 +1,15 @@
 """Which rows of two versions of an SQLite file can differ, found by comparing pages.
 
-A publisher copies a catalog's file and changes it in place, so all but a few of its pages stay as they were. Comparing
-the pages of a file of 30 MB takes some milliseconds; comparing its rows takes a hundred times as long.
+A publisher copies a catalog's file and changes it in place, so all but a few of its pages stay the same. Comparing the
+pages of a file of 30 MB takes a few milliseconds; comparing its rows takes a hundred times as long.
 
-A table's rows lie in the leaves of its b-tree. A leaf that is byte by byte the same page in both files holds the same
-rows, so only the others need to be looked at: their row ids are what :func:`changed_rows` returns, and SQL says what
-became of them. Long rows go on in overflow pages, which no b-tree names; when a page differs that no b-tree and no
-free list accounts for, or when the files are not laid out as expected, or when too much differs to be worth it, the
-answer is None and all rows must be compared.
+A table's rows are in the leaves of its b-tree. A leaf page that is identical in both files holds the same rows, so only
+the other leaves matter: :func:`changed_rows` returns their row ids, and SQL then compares those. Long rows continue in
+overflow pages, which this module does not follow. The result is None, and all rows must be compared, if a page differs
+that is in no b-tree and not on the free list, if a file is not laid out as expected, or if too many pages differ for
+this to be worthwhile.
 
-The files are not trusted: everything is checked against their bounds, and a page is visited once.
+The files are not trusted: everything is checked against their bounds, and no page is visited twice.
 
 Source: SQLite's "database file format", sections 1.3 to 1.6.
 """
@@ -28,9 +28,9 @@ _INDEX_LEAF: Final = 0x0A
 _TABLE_LEAF: Final = 0x0D
 _FILE_HEADER: Final = 100
 _BLOCK: Final = 64
-"""Pages compared at once, before looking at them one by one."""
+"""Pages compared at once before comparing them one by one."""
 WORTHWHILE: Final = 0.3
-"""Share of differing pages from which comparing all rows is as good."""
+"""With a larger fraction of differing pages, comparing all rows is as fast."""
 
 
 class _Malformed(Exception):
@@ -39,7 +39,7 @@ class _Malformed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ChangedRows:
-    """Row ids in the new and in the old file whose rows may differ from the other's."""
+    """Row ids, in the new and in the old file, of rows that may differ."""
 
     new: list[int]
     old: list[int]
@@ -54,9 +54,9 @@ def root_pages(connection: sqlite3.Connection) -> dict[str, int]:
 def changed_rows(
     old: bytes, new: bytes, old_roots: Mapping[str, int], new_roots: Mapping[str, int], tables: tuple[str, ...]
 ) -> dict[str, ChangedRows] | None:
-    """What may differ in each of *tables*, or None if all rows must be compared.
+    """The rows that may differ in each of *tables*, or None if all rows must be compared.
 
-    *old* and *new* are the files' bytes, the roots those of their schemas (see :func:`root_pages`).
+    *old* and *new* are the files' bytes, *old_roots* and *new_roots* their root pages (see :func:`root_pages`).
     """
     try:
         old_file, new_file = _File(old), _File(new)
@@ -100,10 +100,10 @@ def _compare(
 
 
 def _differing_pages(old: _File, new: _File) -> set[int]:
-    """Numbers of pages that are not the same in both files; pages that one of them lacks included."""
+    """Numbers of pages that differ between the files, including pages that only one of them has."""
     size, common = old.page_size, min(old.pages, new.pages)
     differing = set(range(common + 1, max(old.pages, new.pages) + 1))
-    a, b = old.data, new.data  # as bytes: comparing memoryviews goes byte by byte
+    a, b = old.data, new.data  # bytes, compared by memcmp; memoryviews are compared item by item
     for block in range(0, common, _BLOCK):
         end = min(block + _BLOCK, common)
         if a[block * size : end * size] != b[block * size : end * size]:
@@ -122,12 +122,12 @@ class _File:
         size: int = struct.unpack_from(">H", data, 16)[0]
         self.page_size = 65536 if size == 1 else size
         auto_vacuum: int = struct.unpack_from(">I", data, 52)[0]
-        # Reserved bytes at the end of pages, or pages that map others: neither is found in catalogs.
+        # Neither reserved bytes at the end of pages nor pointer-map pages occur in catalogs.
         if self.page_size < 512 or len(data) % self.page_size or data[20] or auto_vacuum:
             raise _Malformed
         self.data = data
         self.pages = len(data) // self.page_size
-        # The first byte of each page's header, for all pages at once, as a level of a tree has thousands.
+        # The first byte of every page's header, in one go, as one level of a tree may have thousands of pages.
         self._kinds = b"\0" + data[_FILE_HEADER : _FILE_HEADER + 1] + data[self.page_size :: self.page_size]
 
     def _offset(self, page: int) -> int:

@@ -1,6 +1,6 @@
-"""The reflog: every root catalog, certificate, tag database and meta info object that a repository ever named.
+"""The reflog: every root catalog, certificate, tag database and meta info object that a manifest ever referred to.
 
-It is stored as a plain file ``.cvmfsreflog``; the manifest has the hash of that file. A collector starts from it.
+It is stored uncompressed as ``.cvmfsreflog``; the manifest has the hash of that file. Garbage collection starts there.
 
 Source: schema 1.0 of deployed reflogs.
 """

@@ -4,11 +4,11 @@
 
     letter = text "--" LF hash LF signature
     text   = 1*(line LF)
-    hash   = 40HEXDIG [ "-" algorithm ]     ; of text, with its last LF and without the "--"
-    signature = *OCTET                      ; of hash as it is written here, to the end
+    hash   = 40HEXDIG [ "-" algorithm ]     ; of text, including its last LF, without the "--"
+    signature = *OCTET                      ; of the hash's text as written here, up to the end of the file
 
-The text ends at the first line ``--``. The hash may be by any algorithm; a repository uses its own for manifests
-and whitelists alike. Who signs, and how, see :mod:`cvmfs_objstore.formats.keychain`, whose names are here too.
+The text ends at the first line ``--``. The hash may be of any algorithm; a repository uses its own for manifests and
+whitelists alike. The keys and signature schemes are in :mod:`cvmfs_objstore.formats.keychain`.
 
 Source: ``.cvmfspublished`` and ``.cvmfswhitelist``.
 """
@@ -20,30 +20,27 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from cvmfs_objstore.errors import FormatError, InvalidHash, SignatureError
-from cvmfs_objstore.formats.keychain import Certificate, MasterKey, PublicKey, RepositoryKey
 from cvmfs_objstore.hashes import Algorithm, ContentHash
-
-__all__ = ["Certificate", "Letter", "MasterKey", "PublicKey", "RepositoryKey", "Signer", "Verifier"]
 
 _MARK: Final = b"\n--\n"
 _MAX_HASH_LINE: Final = 60
 
 
 class Signer(Protocol):
-    """A private key: :class:`MasterKey` or :class:`RepositoryKey`."""
+    """A private key: ``keychain.MasterKey`` or ``keychain.RepositoryKey``."""
 
     def sign(self, text: bytes) -> bytes: ...
 
 
 class Verifier(Protocol):
-    """The public half of one: :class:`PublicKey` or :class:`Certificate`."""
+    """The public half of a key pair: ``keychain.PublicKey`` or ``keychain.Certificate``."""
 
     def verify(self, text: bytes, signature: bytes) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A signed text. Parsing one verifies nothing."""
+    """A signed text. Parsing it verifies nothing."""
 
     text: bytes
     hash: ContentHash
@@ -77,12 +74,12 @@ class Letter:
         return cls(text, digest, key.sign(digest.bare.encode("ascii")))
 
     def check_hash(self) -> None:
-        """Raises :exc:`SignatureError` if the hash is not that of the text."""
+        """Raises :exc:`SignatureError` if the hash does not match the text."""
         if ContentHash.of(self.text, self.hash.algorithm) != self.hash:
             raise SignatureError("the text does not have the hash that is signed")
 
     def verify(self, keys: Iterable[Verifier]) -> None:
-        """Raises :exc:`SignatureError` unless the hash is the text's, and signed by one of *keys*."""
+        """Raises :exc:`SignatureError` unless the hash matches the text and was signed by one of *keys*."""
         self.check_hash()
         text = self._signed_text
         if not any(key.verify(text, self.signature) for key in keys):

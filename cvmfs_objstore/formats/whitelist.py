@@ -1,16 +1,16 @@
-"""The whitelist, ``.cvmfswhitelist``: the certificates whose manifests count, signed by the master key.
+"""The whitelist, ``.cvmfswhitelist``: the certificates that may sign manifests, itself signed by the master key.
 
 ::
 
     20261120084148                      issued, UTC
-    E20261220084148                     expires, UTC; counts to the hour
+    E20261220084148                     expires, UTC; rounded down to the hour
     Nsoftware.example.org
     AB:CD:...:EF # who this is          fingerprints of certificates, each with an optional comment
-    --                                  ... then hash and signature, see letters
+    --                                  ... then hash and signature, see ``signature``
 
-Two flags may follow the name: ``Vpkcs7`` (a PKCS #7 signature in a file of its own counts) and ``Wcachain``
-(certificates must be issued by a trusted authority). They and all else that is unknown survive a rewrite, but
-whitelists that demand either do not verify here.
+Two flags may follow the name: ``Vpkcs7`` (the whitelist has a PKCS #7 signature in a separate file) and ``Wcachain``
+(certificates must be issued by a trusted authority). Flags and unknown lines survive a rewrite, but whitelists with
+either of these flags fail verification here.
 
 Source: ``cvmfs_server resign`` and what clients accept.
 """
@@ -29,7 +29,7 @@ from cvmfs_objstore.formats.signature import Letter, Signer, Verifier
 from cvmfs_objstore.hashes import Algorithm
 
 VALIDITY: Final = timedelta(days=30)
-"""For how long ``cvmfs_server`` signs a whitelist."""
+"""The validity that ``cvmfs_server`` gives a whitelist."""
 
 _UNSUPPORTED: Final = frozenset({"Vpkcs7", "Wcachain"})
 _TIME_FORMAT: Final = "%Y%m%d%H%M%S"
@@ -100,25 +100,25 @@ class Whitelist:
         return Whitelist(now, now + validity, self.fqrn, self.fingerprints, self.unknown)
 
     def signed(self, key: Signer, algorithm: Algorithm | None = None) -> bytes:
-        """The signed form. The hash is by *algorithm*, or that of the first fingerprint, as the reference does."""
+        """The signed form. *algorithm* defaults to that of the first fingerprint, as in the reference."""
         if algorithm is None:
             first = parse_fingerprint(self.fingerprints[0]) if self.fingerprints else None
             algorithm = first.algorithm if first is not None else Algorithm.SHA1
         return Letter.seal(self.serialize(), algorithm, key).serialize()
 
     def is_expired(self, now: datetime) -> bool:
-        """Whether the time is over. Minutes and seconds of the expiry do not count: clients look at the hour."""
+        """Whether it has expired. Minutes and seconds of the expiry are ignored, as clients do."""
         return now.astimezone(UTC) >= self.expires.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
     def contains(self, fingerprint: str) -> bool:
-        """Whether *fingerprint* (``AB:CD:...``) is listed; raises :exc:`WhitelistError` if it is none."""
+        """Whether *fingerprint* (``AB:CD:...``) is listed; raises :exc:`WhitelistError` if it is malformed."""
         wanted = parse_fingerprint(fingerprint)
         if wanted is None:
             raise WhitelistError(f"not a fingerprint: {fingerprint[:80]!r}")
         return any(parse_fingerprint(line) == wanted for line in self.fingerprints)
 
     def lists(self, certificate: Certificate) -> bool:
-        """Whether *certificate* is listed, by a fingerprint of whatever algorithm."""
+        """Whether *certificate* is listed, by a fingerprint of any algorithm."""
         return any(self.contains(certificate.fingerprint_by(algorithm)) for algorithm in Algorithm)
 
 
@@ -139,9 +139,9 @@ class SignedWhitelist:
         return cls(Whitelist.parse(letter.text), letter)
 
     def verify(self, public_keys: Iterable[Verifier], now: datetime) -> Whitelist:
-        """The whitelist, if one of the master keys signed it and its time is not over.
+        """The whitelist, if one of the master keys signed it and it has not expired.
 
-        Raises :exc:`SignatureError`, and for the time :exc:`WhitelistExpired`.
+        Raises :exc:`SignatureError`, or :exc:`WhitelistExpired`.
         """
         if demands := _UNSUPPORTED.intersection(self.whitelist.unknown):
             raise SignatureError(f"the whitelist demands what is not supported: {', '.join(sorted(demands))}")

@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from cvmfs_objstore.formats.signature import Certificate, MasterKey, RepositoryKey
+from cvmfs_objstore.formats.keychain import Certificate, MasterKey, RepositoryKey
 
 NOW: Final = datetime(2026, 11, 20, 9, 30, 0, tzinfo=UTC)
 

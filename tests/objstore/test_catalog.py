@@ -413,6 +413,38 @@ def test_previous_revision(tag: str) -> None:
         assert catalog.previous_revision is None
 
 
+# -- entries with extended attributes
+
+
+def test_paths_of_entries_with_xattrs() -> None:
+    with new("/top") as catalog:
+        for path in ("/top/d", "/top/d/e"):
+            catalog.put(path, directory(path))
+        for path in ("/top/a", "/top/d/e/b", "/top/d/e/c"):
+            catalog.put(path, file(path))
+        catalog.put("/top/plain", file("/top/plain")._replace(xattr=None))
+        catalog.put("/top/d", directory("/top/d")._replace(xattr=b"\x01\x00"))
+        found = dict(catalog.with_xattrs())
+        assert set(found) == {"/top/a", "/top/d", "/top/d/e/b", "/top/d/e/c"}
+        assert found["/top/d/e/b"] == catalog.get("/top/d/e/b")
+
+
+def test_a_root_with_xattrs() -> None:
+    with Catalog.create("", directory("")._replace(xattr=b"\x01\x00")) as catalog:
+        assert [path for path, _ in catalog.with_xattrs()] == [""]
+
+
+def test_xattrs_of_rows_without_a_way_to_the_root() -> None:
+    with new() as catalog:
+        catalog.put("/lost/below", file("/lost/below"))
+        catalog.put("/x", directory("/x"))
+        catalog.put("/x/f", file("/x/f"))
+        # a directory that is its own parent
+        catalog.connection.execute("UPDATE catalog SET parent_1 = md5path_1, parent_2 = md5path_2 WHERE name = 'x'")
+        catalog.put("/there", file("/there"))
+        assert [path for path, _ in catalog.with_xattrs()] == ["/there"]
+
+
 # -- hard links
 
 

@@ -15,8 +15,8 @@ from cvmfs_objstore.errors import (
     WhitelistExpired,
 )
 from cvmfs_objstore.formats.chain import verify_chain
+from cvmfs_objstore.formats.keychain import Certificate, MasterKey, PublicKey, RepositoryKey
 from cvmfs_objstore.formats.manifest import Manifest
-from cvmfs_objstore.formats.signature import Certificate, MasterKey, PublicKey, RepositoryKey
 from cvmfs_objstore.formats.whitelist import Whitelist
 from cvmfs_objstore.hashes import ContentHash, Suffix
 from tests.objstore import reference

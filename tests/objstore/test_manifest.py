@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmfs_objstore.errors import ManifestError, SignatureError
+from cvmfs_objstore.formats.keychain import Certificate, RepositoryKey
 from cvmfs_objstore.formats.manifest import Manifest, SignedManifest
-from cvmfs_objstore.formats.signature import Certificate, Letter, RepositoryKey
+from cvmfs_objstore.formats.signature import Letter
 from cvmfs_objstore.hashes import Algorithm, ContentHash, Suffix
 from tests.objstore import reference
 
@@ -96,7 +97,7 @@ def test_signing(
     root = ContentHash(bytes(range(20)), algorithm, Suffix.CATALOG)
     manifest = replace(FULL, root_hash=root)
     data = manifest.signed(repository_key)
-    signed = Manifest.parse_signed(data)
+    signed = SignedManifest.parse(data)
     assert signed == SignedManifest.parse(data)
     assert signed.manifest == manifest
     assert signed.letter.hash.algorithm is algorithm

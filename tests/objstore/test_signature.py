@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cvmfs_objstore.errors import FormatError, SignatureError
-from cvmfs_objstore.formats.signature import Certificate, Letter, MasterKey, PublicKey, RepositoryKey
+from cvmfs_objstore.formats.keychain import Certificate, MasterKey, PublicKey, RepositoryKey
+from cvmfs_objstore.formats.signature import Letter
 from cvmfs_objstore.hashes import Algorithm, ContentHash
 from tests.objstore import reference
 
