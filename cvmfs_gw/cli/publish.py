@@ -96,8 +96,9 @@ def _add_contents(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("contents", "the defaults are those of deployed publishers")
     group.add_argument("--compression", default="default", choices=("default", "zlib", "none"))
     group.add_argument("--fast", action="store_true", help="zlib several times faster; other object names than others")
-    group.add_argument("--chunks", metavar="MIN,AVG,MAX", type=_chunks, help="bytes of chunks, or none (%(default)s)",
-                       default=DEFAULT_SIZES)  # fmt: skip
+    default = DEFAULT_SIZES
+    group.add_argument("--chunks", metavar="MIN,AVG,MAX", type=_chunks, default=default, help="bytes of chunks, or none"
+                       f" (default: {default.smallest},{default.average},{default.largest})")  # fmt: skip
     group.add_argument("--uid-map", type=_map, default=SAME, metavar="FILE", help="lines of FROM TO; * is the rest")
     group.add_argument("--gid-map", type=_map, default=SAME, metavar="FILE")
     group.add_argument("--owner", type=_owner, metavar="UID:GID", help="owner of everything, whatever the source says")
