@@ -37,9 +37,9 @@ _UNITS: Final = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 def add_parser(commands: Subparsers) -> None:
     """Declare the commands."""
     for name, run, help_text in (
-        ("leases", _leases, "who holds which path"),
-        ("repos", _repos, "the repositories"),
-        ("status", _status, "what is going on"),
+        ("leases", _leases, "list open leases: who holds which path"),
+        ("repos", _repos, "list the gateway's repositories"),
+        ("status", _status, "show what the gateway is doing"),
     ):
         parser = commands.add_parser(name, help=help_text, description=help_text)
         parser.add_argument("--json", action="store_true", help="as the gateway tells it")
@@ -50,11 +50,14 @@ def add_parser(commands: Subparsers) -> None:
     _add_url(parser)
     _add_key(parser)
     parser.set_defaults(run=_cancel)
-    for name, help_text in (("enable", "grant leases on a repository"), ("disable", "grant no leases any more")):
+    for name, help_text in (
+        ("enable", "grant leases on a repository again"),
+        ("disable", "grant no more leases on a repository"),
+    ):
         parser = commands.add_parser(name, help=help_text, description=help_text)
         parser.add_argument("fqrn", metavar="FQRN")
         if name == "disable":
-            parser.add_argument("--wait", action="store_true", help="for a commit that is running")
+            parser.add_argument("--wait", action="store_true", help="until a running commit has ended")
         _add_url(parser)
         _add_key(parser)
         parser.set_defaults(run=_enable, enable=name == "enable", **({} if name == "disable" else {"wait": False}))

@@ -51,7 +51,7 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument("--json", action="store_true", help="report as JSON")
     parser.set_defaults(run=_export)
-    parser = commands.add_parser("import", help="take over a Stratum 0 that was made elsewhere", description=__doc__)
+    parser = commands.add_parser("import", help="adopt a Stratum 0 that was made elsewhere", description=__doc__)
     parser.add_argument("fqrn", metavar="FQRN")
     parser.add_argument("--from", dest="storage", required=True, metavar="STORAGE", help="the folder with data/ in it")
     parser.add_argument("-k", "--keys", required=True, metavar="DIR", help="where FQRN.{pub,crt,key,...} are")

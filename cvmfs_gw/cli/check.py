@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
 def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
-    parser = commands.add_parser("check", help="look for everything that can be wrong", description=__doc__)
+    parser = commands.add_parser("check", help="check a repository, and repair it", description=__doc__)
     parser.add_argument("fqrn", help="the repository")
     parser.add_argument("-i", "--integrity", action="store_true", help="read, hash and inflate every object, too")
-    parser.add_argument("--repair", action="store_true", help="mend counters, link counts, reflog, tags, folders")
+    parser.add_argument("--repair", action="store_true", help="repair counters, link counts, reflog, tags, folders")
     parser.add_argument("--json", action="store_true", help="report as JSON")
     parser.add_argument("-t", "--tag", default="", metavar="NAME", help="look at the tree of a tag, not at the head's")
     parser.add_argument("-a", "--all-tags", action="store_true", help="look at the trees of all tags, too")
     parser.add_argument("-s", "--subtree", default="", metavar="PATH", help="at and below this nested catalog only")
-    parser.add_argument("--no-objects", action="store_true", help="do not ask whether the objects are there")
+    parser.add_argument("--no-objects", action="store_true", help="do not look whether the objects exist")
     parser.add_argument("-v", "--verbose", action="store_true", help="say which catalog is looked at")
     parser.set_defaults(run=run)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
-    parser = commands.add_parser("diff", help="what changed between two revisions", description=__doc__)
+    parser = commands.add_parser("diff", help="show what changed between two revisions", description=__doc__)
     parser.add_argument("repository", metavar="REPOSITORY[@OLD]", help=REPOSITORY_HELP)
     parser.add_argument("old", nargs="?", default="", help=f"default: {TRUNK_PREVIOUS}; or another REPOSITORY[@NEW]")
     parser.add_argument("new", nargs="?", default="", help="default: the head")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
-    parser = commands.add_parser("doctor", help="what is wrong, and how to mend it", description=__doc__)
+    parser = commands.add_parser("doctor", help="diagnose configuration, machine and repositories", description=__doc__)
     parser.add_argument("fqrns", nargs="*", metavar="FQRN", help="default: all that the gateway serves")
     parser.add_argument(
         "-p",
@@ -37,7 +37,7 @@ def add_parser(commands: Subparsers) -> None:
         metavar="URL",
         help="look through this one (default: what clients are told)",
     )
-    parser.add_argument("--no-web", action="store_true", help="ask nothing of the repositories' URLs")
+    parser.add_argument("--no-web", action="store_true", help="do not ask the repositories' URLs")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(run=run)
 

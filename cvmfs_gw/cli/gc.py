@@ -39,7 +39,7 @@ def add_parser(commands: Subparsers) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("fqrn", nargs="?", default="", help="the repository")
     which.add_argument(
-        "-a", "--all", action="store_true", help="all of this machine that may be collected, one after the other"
+        "-a", "--all", action="store_true", help="every repository of this machine that may be collected, in turn"
     )
     keep = parser.add_mutually_exclusive_group()
     keep.add_argument("-r", "--revisions", type=int, metavar="N", help="keep the last N revisions before the head")
@@ -47,11 +47,11 @@ def add_parser(commands: Subparsers) -> None:
         "-t", "--since", type=time_argument, metavar="TIME", help='keep revisions since, as in "3 days ago"'
     )
     parser.add_argument("-d", "--dry-run", action="store_true", help="remove nothing")
-    parser.add_argument("-l", "--list", action="store_true", help="say what goes")
+    parser.add_argument("-l", "--list", action="store_true", help="print what is removed")
     parser.add_argument(
-        "-L", "--log", metavar="FILE", help="append what goes to this file (also: CVMFS_GC_DELETION_LOG)"
+        "-L", "--log", metavar="FILE", help="append what is removed to this file (also: CVMFS_GC_DELETION_LOG)"
     )
-    parser.add_argument("-f", "--force", action="store_true", help="taken and ignored: nothing is asked")
+    parser.add_argument("-f", "--force", action="store_true", help="accepted and ignored: there are no questions")
     parser.add_argument("--json", action="store_true", help="report as JSON")
     parser.set_defaults(run=run)
 

@@ -36,9 +36,9 @@ Question = Callable[[Census, argparse.Namespace], int]
 
 def add_parser(commands: Subparsers) -> None:
     """Declare the commands."""
-    actions = commands.add_parser("inspect", help="look inside", description=__doc__).add_subparsers(
-        title="actions", metavar="ACTION", required=True
-    )
+    actions = commands.add_parser(
+        "inspect", help="explore what a repository holds", description=__doc__
+    ).add_subparsers(title="actions", metavar="ACTION", required=True)
 
     def action(name: str, run: Question, help_text: str, *, path: bool = False) -> argparse.ArgumentParser:
         parser = actions.add_parser(name, help=help_text, description=help_text)
@@ -51,11 +51,11 @@ def add_parser(commands: Subparsers) -> None:
         return parser
 
     parser = action("tree", _tree, "everything at and below a path", path=True)
-    parser.add_argument("-d", "--depth", type=int, metavar="N", help="down to so many levels")
+    parser.add_argument("-d", "--depth", type=int, metavar="N", help="levels to descend")
     parser = action("du", _du, "directories by size, with all that is in them", path=True)
-    parser.add_argument("-d", "--depth", type=int, default=1, metavar="N", help="down to so many levels (default: 1)")
+    parser.add_argument("-d", "--depth", type=int, default=1, metavar="N", help="levels to descend (default: 1)")
     parser = action("largest", _largest, "the largest files", path=True)
-    parser.add_argument("-n", "--number", type=int, default=20, metavar="N", help="so many (default: 20)")
+    parser.add_argument("-n", "--number", type=int, default=20, metavar="N", help="how many (default: 20)")
     parser = action("catalogs", _catalogs, "catalogs by entries, and where a large one might be split")
     parser.add_argument("-n", "--number", type=int, metavar="N", help="the largest N")
     parser = action("object", _object, "what an object belongs to")

@@ -26,7 +26,7 @@ def add_parser(commands: Subparsers) -> None:
         metavar="URL",
         help="where publishers and clients read it (default: http://localhost:8080/cvmfs/FQRN)",
     )
-    parser.add_argument("-o", "--owner", default="", metavar="USER", help="whose the root directory is (default: you)")
+    parser.add_argument("-o", "--owner", default="", metavar="USER", help="owner of the root directory (default: you)")
     parser.add_argument("-a", "--hash-algorithm", default="sha1", choices=[a.config_name for a in Algorithm])
     parser.add_argument("-Z", "--compression", default="default", choices=("default", "zlib", "none"))
     parser.add_argument("-v", "--volatile", action="store_true", help="clients keep its files with low priority")
@@ -37,9 +37,9 @@ def add_parser(commands: Subparsers) -> None:
         "-k", "--keys", default="", metavar="DIR", help="import FQRN.{masterkey,pub,key,crt,gw} from here"
     )
     parser.add_argument(
-        "--ttl", type=int, default=DEFAULT_TTL, metavar="SECONDS", help="how often clients look for news"
+        "--ttl", type=int, default=DEFAULT_TTL, metavar="SECONDS", help="how often clients look for a new revision"
     )
-    parser.add_argument("--no-replicas", action="store_true", help="Stratum 1 servers shall not copy it")
+    parser.add_argument("--no-replicas", action="store_true", help="do not allow Stratum 1 servers to copy it")
     parser.set_defaults(run=run)
 
 

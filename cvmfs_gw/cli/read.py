@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 def add_parser(commands: Subparsers) -> None:
     """Declare the commands."""
-    parser = commands.add_parser("ls", help="list what is in a repository", description=__doc__)
+    parser = commands.add_parser("ls", help="list a directory of a repository", description=__doc__)
     add_arguments(parser)
     parser.add_argument("path", nargs="?", default="/")
     parser.add_argument("-l", "--long", action="store_true", help="mode, owner, size, time")
-    parser.add_argument("-R", "--recursive", action="store_true", help="with all that is below")
-    parser.add_argument("-d", "--directory", action="store_true", help="a directory itself, not what is in it")
+    parser.add_argument("-R", "--recursive", action="store_true", help="with everything below")
+    parser.add_argument("-d", "--directory", action="store_true", help="a directory itself, not its content")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.set_defaults(run=_ls)
 
@@ -56,7 +56,7 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--json", action="store_true", help="report as JSON")
     parser.set_defaults(run=_get)
 
-    parser = commands.add_parser("history", help="the tagged revisions, or those that changed a path")
+    parser = commands.add_parser("history", help="list the tagged revisions, or those that changed a path")
     add_arguments(parser)
     parser.add_argument("path", nargs="?", help="only revisions in which this path is not what it was before")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")

@@ -53,7 +53,7 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser("rollback", help="go back to a tag, or undo the last publish", description=__doc__)
     parser.add_argument("fqrn")
     parser.add_argument("-t", "--tag", default="", metavar="NAME", help="default: undo the last publish")
-    parser.add_argument("-f", "--force", action="store_true", help="taken and ignored: nothing is asked")
+    parser.add_argument("-f", "--force", action="store_true", help="accepted and ignored: there are no questions")
     parser.set_defaults(run=_rollback)
 
 

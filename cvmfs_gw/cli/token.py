@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 def add_parser(commands: Subparsers) -> None:
     """Declare the command."""
-    parser = commands.add_parser("token", help="who may upload over HTTP", description=__doc__)
+    parser = commands.add_parser("token", help="manage who may upload over HTTP", description=__doc__)
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     create = actions.add_parser("create", help="make a token and print it")
-    create.add_argument("target", metavar="FQRN[/PATH]", help="what it opens")
+    create.add_argument("target", metavar="FQRN[/PATH]", help="where it may upload")
     create.add_argument("--id", default="", help="its name in logs (default: made up)")
     create.add_argument("--read-only", action="store_true", help="for listing and downloading")
     create.set_defaults(run=run_create)
-    show = actions.add_parser("list", help="the tokens that there are")
+    show = actions.add_parser("list", help="list the tokens")
     show.set_defaults(run=run_list)
-    revoke = actions.add_parser("revoke", help="let a token count no longer")
+    revoke = actions.add_parser("revoke", help="revoke a token")
     revoke.add_argument("id")
     revoke.set_defaults(run=run_revoke)
 
