@@ -16,6 +16,11 @@ class FindingKind(Enum):
     # -- the gateway's configuration
     SETTINGS = ("the gateway's settings cannot be used: it does not start", "correct user.json")
     ACCESS = ("keys and repositories cannot be read: the gateway does not start", "correct repo.json")
+    UNKNOWN_MEMBER = (
+        "a configuration file says something that nobody reads",
+        "correct its name, or take it out",
+        Severity.WARNING,
+    )
     NO_REPOSITORIES = ("the gateway serves no repository", "name it in repo.json", Severity.WARNING)
     NO_ADMIN_KEY = (
         "no key is an administrator's: leases cannot be cancelled by path, nor garbage collected over the API",

@@ -7,7 +7,7 @@ import os
 import resource
 import socket
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import Final
 
@@ -17,6 +17,7 @@ from cvmfs_gw.doctor.findings import Finding, FindingKind
 from cvmfs_gw.gateway.access import Access
 from cvmfs_gw.gateway.config import Config
 from cvmfs_gw.gateway.errors import ConfigError
+from cvmfs_gw.gateway.members import UnknownMember
 from cvmfs_gw.paths import SystemPaths
 
 FEW_FILES: Final = 4096
@@ -29,17 +30,23 @@ def examine_gateway(paths: SystemPaths) -> tuple[list[Finding], list[str]]:
         config = Config.load(paths)
     except ConfigError as error:
         return [Finding.of(FindingKind.SETTINGS, paths.user_config, error)], []
-    found = [*_port(config), *_work_dir(config), *_limits()]
+    found = [*_unknown(config.unknown), *_port(config), *_work_dir(config), *_limits()]
     try:
         access = Access.load(config.access_config_file, paths)
     except ConfigError as error:
         return [*found, Finding.of(FindingKind.ACCESS, config.access_config_file, error)], []
+    found += _unknown(access.config.unknown)
     fqrns = list(access.config.repositories)
     if not fqrns:
         found.append(Finding.of(FindingKind.NO_REPOSITORIES, config.access_config_file))
     if not any(key.admin for key in access.config.keys.values()):
         found.append(Finding.of(FindingKind.NO_ADMIN_KEY, config.access_config_file))
     return found, fqrns
+
+
+def _unknown(members: Iterable[UnknownMember]) -> Iterator[Finding]:
+    for member in members:
+        yield Finding.of(FindingKind.UNKNOWN_MEMBER, member.place, member.question)
 
 
 def _port(config: Config) -> Iterator[Finding]:

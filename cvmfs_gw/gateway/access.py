@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
@@ -45,6 +45,7 @@ from cvmfs_gw.gateway.errors import (
     RepositoryNotAllowed,
 )
 from cvmfs_gw.gateway.leasepath import LeasePath
+from cvmfs_gw.gateway.members import UnknownMember, entries, unknown_members
 from cvmfs_gw.paths import SystemPaths
 
 KeyPaths = Mapping[str, str]
@@ -53,6 +54,8 @@ KeyReader = Callable[[str], tuple[str, ...]]
 """File name -> key id and secret, and the secret before if the key is being rotated."""
 
 _DEFAULT_KEY: Final = "default"
+_KEY_MEMBERS: Final = ("type", "id", "secret", "previous_secret", "file_name", "admin")
+_KEY_MEMBERS_1: Final = (*_KEY_MEMBERS, "repo_subpath")
 
 
 def read_key_file(path: str) -> tuple[str, ...]:
@@ -78,6 +81,8 @@ class AccessConfig:
     keys: Mapping[str, Key] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     """The key files that were read."""
+    unknown: tuple[UnknownMember, ...] = ()
+    """What ``repo.json`` says and nobody reads."""
 
     @classmethod
     def load(cls, path: str, paths: SystemPaths) -> AccessConfig:
@@ -94,9 +99,11 @@ class AccessConfig:
             return read_key_file(name)
 
         try:
-            return replace(cls.parse(data, paths, read_key), files=tuple(files))
+            config = cls.parse(data, paths, read_key)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
+        unknown = tuple(replace(member, place=f"{path}: {member.place}") for member in config.unknown)
+        return replace(config, files=tuple(files), unknown=unknown)
 
     @classmethod
     def parse(cls, data: bytes, paths: SystemPaths, read_key: KeyReader) -> AccessConfig:
@@ -107,9 +114,9 @@ class AccessConfig:
             raise ConfigError(f"not JSON: {error}") from error
         if not isinstance(document, dict):
             raise ConfigError("not a JSON object")
-        version = document.get("version", 1)
+        first = _is_version_1(document)
         keys, subpaths = _parse_keys(document.get("keys"), read_key)
-        if version == 1 or not isinstance(version, int):
+        if first:
             repositories = _parse_repositories_v1(document.get("repos"), subpaths)
         else:
             repositories = _parse_repositories_v2(document.get("repos"))
@@ -124,6 +131,7 @@ class AccessConfig:
         return cls(
             MappingProxyType({name: MappingProxyType(grants) for name, grants in repositories.items()}),
             MappingProxyType(keys),
+            unknown=tuple(_unknown(document, _KEY_MEMBERS_1 if first else _KEY_MEMBERS)),
         )
 
     def check(self, key_id: str, path: LeasePath) -> None:
@@ -223,6 +231,21 @@ def _look(name: str) -> tuple[int, ...] | None:
 
 
 # --- the file's parts -----------------------------------------------------------------------------------------
+
+
+def _is_version_1(document: Mapping[str, Any]) -> bool:
+    version = document.get("version", 1)
+    return version == 1 or not isinstance(version, int)
+
+
+def _unknown(document: Mapping[str, Any], key_members: tuple[str, ...]) -> Iterator[UnknownMember]:
+    yield from unknown_members(document, ("version", "repos", "keys"))
+    for spec, where in entries(document.get("keys"), "keys"):
+        yield from unknown_members(spec, key_members, where)
+    for spec, where in entries(document.get("repos"), "repos"):
+        yield from unknown_members(spec, ("domain", "keys"), where)
+        for grant, inside in entries(spec.get("keys") if isinstance(spec, dict) else None, f"{where}keys"):
+            yield from unknown_members(grant, ("id", "path"), inside)
 
 
 def _parse_keys(specs: Any, read_key: KeyReader) -> tuple[dict[str, Key], dict[str, str]]:

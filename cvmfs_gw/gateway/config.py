@@ -18,16 +18,23 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 from cvmfs_gw.gateway.errors import ConfigError
+from cvmfs_gw.gateway.members import UnknownMember, unknown_members
 from cvmfs_gw.paths import SystemPaths
 
 MAX_PORT: Final = 65535
 LOG_FORMATS: Final = ("text", "json")
 LOG_LEVELS: Final = ("debug", "info", "warn", "error", "fatal", "panic")
+_LEGACY: Final = (
+    ("receiver_config", "size", "num_receivers"),
+    ("receiver_worker_config", "executable_path", "receiver_path"),
+)
+"""Section and old name of a setting, and its new name."""
+_IGNORED: Final = ("pprof_port", "pprof_port_range_max")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,8 @@ class Config:
     """Refuse commits that refer to objects which are not in the storage."""
     fsync: bool = True
     """Wait for the disk before a commit is acknowledged."""
+    unknown: tuple[UnknownMember, ...] = ()
+    """What ``user.json`` says and nobody reads."""
 
     @property
     def max_lease_ms(self) -> int:
@@ -69,7 +78,9 @@ class Config:
         A *user_config_file* that is not there counts as empty.
         """
         given = {name: value for name, value in (flags or {}).items() if value is not None}
-        return cls.merge(_read(user_config_file or paths.user_config), given, paths)
+        path = user_config_file or paths.user_config
+        file = _read(path)
+        return replace(cls.merge(file, given, paths), unknown=tuple(_unknown(file, f"{path}: ")))
 
     @classmethod
     def merge(cls, file: Mapping[str, Any], flags: Mapping[str, Any], paths: SystemPaths) -> Config:
@@ -164,13 +175,19 @@ def _read(path: str) -> Mapping[str, Any]:
     return document
 
 
+def _unknown(file: Mapping[str, Any], where: str) -> Iterator[UnknownMember]:
+    settings = {field.name for field in fields(Config)} - {"unknown"}
+    yield from unknown_members(
+        file, {*settings, "fe_tcp_port", *_IGNORED, *(section for section, _, _ in _LEGACY)}, where
+    )
+    for section, old, _ in _LEGACY:
+        yield from unknown_members(file.get(section), (old,), f"{where}{section}.")
+
+
 def _legacy(file: Mapping[str, Any]) -> dict[str, Any]:
     """The file's settings with the old names of two of them translated."""
     settings = dict(file)
-    for section, old, new in (
-        ("receiver_config", "size", "num_receivers"),
-        ("receiver_worker_config", "executable_path", "receiver_path"),
-    ):
+    for section, old, new in _LEGACY:
         value = settings.get(section)
         if isinstance(value, dict) and old in value:
             settings[new] = value[old]

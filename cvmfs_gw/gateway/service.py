@@ -38,6 +38,7 @@ from cvmfs_gw.gateway.garbage import Garbage
 from cvmfs_gw.gateway.grants import Grants
 from cvmfs_gw.gateway.heads import Head
 from cvmfs_gw.gateway.leases import GRACE_MS, LeaseBook, LeaseView
+from cvmfs_gw.gateway.members import UnknownMember
 from cvmfs_gw.gateway.metrics import Metrics
 from cvmfs_gw.gateway.payloads import Payloads
 from cvmfs_gw.gateway.protocol import MAX_PAYLOAD
@@ -58,6 +59,11 @@ OUTCOMES_KEPT_MS: Final = 30 * 86_400_000
 def wall_clock_ms() -> int:
     """Milliseconds since the epoch."""
     return time.time_ns() // 1_000_000
+
+
+def _warn(*unknown: UnknownMember) -> None:
+    for member in unknown:
+        log.warning("%s", member)
 
 
 class GatewayService:
@@ -149,6 +155,7 @@ class GatewayService:
         Raises :exc:`~cvmfs_gw.gateway.errors.ConfigError`.
         """
         access = Access.load(config.access_config_file, paths)
+        _warn(*config.unknown, *access.config.unknown)
         leases = LeaseBook.open(
             config.lease_database,
             now=clock(),
@@ -192,6 +199,7 @@ class GatewayService:
     async def reload(self) -> None:
         """Read ``repo.json`` and the key files again; raises :exc:`ConfigError` and changes nothing if it cannot."""
         await asyncio.to_thread(self.access.reload)
+        _warn(*self.access.config.unknown)
         await self.repositories.configured()
 
     async def housekeep(self) -> None:

@@ -57,6 +57,11 @@ def _no_admin(p: Patient) -> None:
     Path(p.paths.access_config).write_text(json.dumps({"version": 2, "repos": [FQRN], "keys": []}))
 
 
+def _misspelt_admin(p: Patient) -> None:
+    path = Path(p.paths.access_config)
+    path.write_text(path.read_text().replace('"admin"', '"administrator"'))
+
+
 def _leases(p: Patient) -> None:
     os.makedirs(p.paths.work_dir, exist_ok=True)
     Path(p.paths.work_dir, "gw.db").write_bytes(b"no database" * 100)
@@ -108,6 +113,8 @@ def _other_key(p: Patient) -> None:
     [
         (_settings, FindingKind.SETTINGS.code),
         (_access, FindingKind.ACCESS.code),
+        (lambda p: p.settings(max_lease_tme=3600), FindingKind.UNKNOWN_MEMBER.code),
+        (_misspelt_admin, FindingKind.UNKNOWN_MEMBER.code),
         (_no_repositories, FindingKind.NO_REPOSITORIES.code),
         (_no_admin, FindingKind.NO_ADMIN_KEY.code),
         (_leases, FindingKind.LEASES.code),

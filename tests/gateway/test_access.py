@@ -167,6 +167,27 @@ def test_errors_say_where_and_never_a_secret(paths: SystemPaths) -> None:
     assert "hush" not in str(caught.value)
 
 
+def test_what_nobody_reads_is_told(paths: SystemPaths) -> None:
+    """Never what it says: it may be a secret."""
+    key = {"type": "plain_text", "id": "k", "secret": "hush", "previus_secret": "hush", "repo_subpath": "/a"}
+    grants = [{"id": "k", "path": "/"}, {"id": "l", "path": "/", "admin": True}]
+    repos = ["y.org", {"domain": "x.org", "keys": grants, "a\nb": 1}]
+    write(paths.key_file("y.org", "gw"), "plain_text y hush")
+    write(paths.access_config, {"version": 2, "repos": repos, "keys": [key], "repositories": [], "# note": ""})
+    unknown = Access.load(paths.access_config, paths).config.unknown
+    assert [(member.place.removeprefix(f"{paths.access_config}: "), member.meant) for member in unknown] == [
+        ("repositories", ""),
+        ("keys[0].previus_secret", "previous_secret"),
+        ("keys[0].repo_subpath", ""),
+        ("repos[1].a\\nb", ""),
+        ("repos[1].keys[1].admin", ""),
+    ]
+    assert "hush" not in str(unknown)
+    first = {"repos": [{"domain": "x.org", "keys": ["k"]}], "keys": [{**key, "secret": "hush"}]}
+    write(paths.access_config, first)
+    assert [member.meant for member in Access.load(paths.access_config, paths).config.unknown] == ["previous_secret"]
+
+
 def test_authorize(paths: SystemPaths) -> None:
     access = Access.load(paths.access_config, paths)
     assert access.authorize(sign(KEY, b"m"), b"m") == KEY

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -66,6 +67,31 @@ def test_flags(paths: SystemPaths) -> None:
     assert (config.port, config.max_lease_time, config.log_level) == (2, 10, "debug")
     assert (config.work_dir, config.mock_receiver) == ("/w", True)
     assert parse_flags(["--mock_receiver=false"], paths).mock_receiver is False
+
+
+def test_what_nobody_reads_is_told(paths: SystemPaths) -> None:
+    write(
+        paths.user_config,
+        {
+            "max_lease_tme": 1,
+            "Port": 80,
+            "novelty": {},
+            "_comment": "ours",
+            "pprof_port": 6060,
+            "fe_tcp_port": 4929,
+            "receiver_config": {"size": 1, "sise": 2},
+        },
+    )
+    where = paths.user_config
+    assert [str(member) for member in Config.load(paths).unknown] == [
+        f"{where}: max_lease_tme: not known here, so without effect; max_lease_time?",
+        f"{where}: Port: not known here, so without effect; port?",
+        f"{where}: novelty: not known here, so without effect",
+        f"{where}: receiver_config.sise: not known here, so without effect; size?",
+    ]
+    # all that there is, is known
+    write(paths.user_config, {**asdict(Config("/repo.json", "/work")), "tls_key": "", "unknown": ""})
+    assert [member.place for member in Config.load(paths).unknown] == [f"{where}: unknown"]
 
 
 def test_another_file(paths: SystemPaths) -> None:

@@ -166,3 +166,17 @@ async def test_what_is_acknowledged_is_durable(
     await service.leases.cancel(token, KEY)
     assert flushes == 4
     await service.close()
+
+
+async def test_what_nobody_reads_in_the_settings_is_logged(
+    paths: SystemPaths, engine: FakeEngine, stores: dict[str, ObjectStore], caplog: pytest.LogCaptureFixture
+) -> None:
+    write(paths.user_config, {"prot": 4929})
+    write(paths.access_config, {"version": 2, "repositories": []})
+    service = GatewayService.open(Config.load(paths), paths, engine=engine, stores=stores.__getitem__)
+    assert f"{paths.user_config}: prot: not known" in caplog.text
+    assert f"{paths.access_config}: repositories: not known" in caplog.text
+    write(paths.access_config, {"version": 2, "key": []})
+    await service.reload()
+    assert f"{paths.access_config}: key: not known here, so without effect; keys?" in caplog.text
+    await service.close()
