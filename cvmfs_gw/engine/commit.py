@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from functools import lru_cache
 from typing import Final
 
 from cvmfs_gw.engine.apart import ProcessEnded, call_apart
@@ -35,6 +36,8 @@ _log = logging.getLogger(__name__)
 _MAX_LOGGED_COLLISIONS: Final = 20
 _PREPARED: Final = 8
 """How many catalogs of a pack are read ahead: the last ones, and of these the last first, as the root is at the end."""
+_CHECKED: Final = 1000
+"""How many lease paths that were found to be well are remembered."""
 APART: Final = 16 << 20
 """From how many stored bytes of catalogs a commit is made in a process of its own: some 300,000 entries, which take
 seconds. A process costs a tenth of one, and no catalog of that size would be kept for the next commit anyway."""
@@ -60,6 +63,8 @@ class Engine:
         self._cache = CatalogCache()
         self._repositories: dict[str, Repository] = {}
         self._lock = threading.Lock()
+        # Whoever polls a busy path asks the same again and again; what is refused is not remembered.
+        self._check_lease = lru_cache(_CHECKED)(self._look_at_ancestors)
 
     def repository(self, fqrn: str) -> Repository:
         """The repository of that name, opened at its first use; raises :exc:`ConfigurationError`."""
@@ -86,12 +91,17 @@ class Engine:
             return  # right below the root, or the root itself
         try:
             repository = self.repository(fqrn)
-            with closing(CatalogTree(repository.catalogs, repository.head().root_hash)) as tree:
-                check_ancestors(tree, lease_path, may_be_made=True)
+            self._check_lease(repository, repository.head().root_hash, lease_path)
         except PathViolation:
             raise
         except (EngineError, ObjectStoreError, OSError) as error:
             _log.warning("%s: cannot look at %s: %s", fqrn, lease_path, error)  # a commit will say what is wrong
+
+    def _look_at_ancestors(self, repository: Repository, root: ContentHash, lease_path: str) -> None:
+        if repository.objects.size(root) >= self._apart:
+            return  # who asks for a lease is not to wait until that is read; a commit will say what is wrong
+        with closing(CatalogTree(repository.catalogs, root)) as tree:
+            check_ancestors(tree, lease_path, may_be_made=True)
 
     def commit(self, request: CommitRequest) -> CommitOutcome:
         """See :meth:`cvmfs_gw.engine.commit_api.CommitEngine.commit`."""

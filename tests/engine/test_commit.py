@@ -243,6 +243,38 @@ def test_a_long_commit_is_killed(world: World, monkeypatch: pytest.MonkeyPatch) 
     assert engine.commit(request).final_revision == 3
 
 
+def test_a_lease_where_nothing_can_be_published(world: World) -> None:
+    for path in ("", "/a", "/a/x/new", "/none/of/these", "/n/new/new"):
+        world.engine.check_lease(FQRN, path)
+    for _ in range(2):
+        for path in ("/b/f/x", "/n/f/x/y"):
+            with pytest.raises(PathViolation, match=f"nothing can be published at {path}"):
+                world.engine.check_lease(FQRN, path)
+    # it is the present tree that counts
+    world.commit(world.publish(world.base, [Remove("/b/f"), put("/a/x/new", FILE)]))
+    world.engine.check_lease(FQRN, "/b/f/x")
+    with pytest.raises(PathViolation):
+        world.engine.check_lease(FQRN, "/a/x/new/y")
+
+
+def test_nobody_waits_for_large_catalogs_to_get_a_lease(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease that is polled costs one look, and one that large catalogs would have to be read for costs none."""
+    read: list[ContentHash] = []
+    plain = CatalogStore.plain
+
+    def noted(store: CatalogStore, ref: ContentHash) -> bytes:
+        read.append(ref)
+        return plain(store, ref)
+
+    monkeypatch.setattr(CatalogStore, "plain", noted)
+    world.engine.check_lease(FQRN, "/a/x/new")
+    assert read
+    read.clear()
+    world.engine.check_lease(FQRN, "/a/x/new")
+    long_commits(world).check_lease(FQRN, "/b/f/x")
+    assert not read
+
+
 def test_long_catalogs_are_not_read_ahead(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are not kept anyway."""
     read: list[ContentHash] = []
