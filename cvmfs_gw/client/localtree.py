@@ -1,12 +1,16 @@
 """Files of a local tree that appear under their names when they are complete, wherever the names come from.
 
-What is new is made under a name that nobody can guess and renamed then, and while it is written it is known by its
-descriptor. So no entry of a repository, whatever it is called and whatever it links to, gets between the two.
+A file has no name until then, so that nothing is left of one whose writer was killed. Where the file system has no
+such files, and for links and special files, there is a name that nobody can guess, and while a file is written it is
+known by its descriptor. So no entry of a repository, whatever it is called and whatever it links to, gets between.
+
+Source: open(2), ``O_TMPFILE``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
@@ -20,6 +24,8 @@ from cvmfs_objstore.formats.entry import Entry, Kind, unpack_xattrs
 PREFIX: Final = ".cvmfs-get-"
 """How the names of files that are not complete begin."""
 _PERMISSIONS: Final = 0o777
+_UNNAMED: Final = hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd")
+_NO_SUCH_FILES: Final = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
 
 
 class NewFile:
@@ -28,7 +34,7 @@ class NewFile:
     def __init__(self, local: str, size: int) -> None:
         """Raises ``OSError``."""
         self._local = local
-        self._fd, self._name = tempfile.mkstemp(prefix=PREFIX, dir=os.path.dirname(local) or ".")
+        self._fd, self._name = _new(os.path.dirname(local) or ".")
         os.truncate(self._fd, size)
 
     def at(self, offset: int) -> Writer:
@@ -38,14 +44,31 @@ class NewFile:
     def finish(self, entry: Entry, *, owners: bool) -> list[str]:
         """Show it as *entry* says, complete; see :func:`dress`."""
         lost = dress(self._fd, entry, owners=owners)
-        os.replace(self._name, self._local)
+        if self._name:
+            os.replace(self._name, self._local)
+        else:
+            with replacing(self._local) as name:
+                # with a descriptor this is linkat, which follows the link to the open file
+                os.link(f"/proc/self/fd/{self._fd}", name, src_dir_fd=self._fd, follow_symlinks=True)
         os.close(self._fd)
         return lost
 
     def discard(self) -> None:
         """Leave nothing of it."""
         os.close(self._fd)
-        os.unlink(self._name)
+        if self._name:
+            os.unlink(self._name)
+
+
+def _new(folder: str) -> tuple[int, str]:
+    """A new file in *folder*, and its name, if it has one."""
+    if _UNNAMED:
+        try:
+            return os.open(folder, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600), ""
+        except OSError as error:
+            if error.errno not in _NO_SUCH_FILES:
+                raise
+    return tempfile.mkstemp(prefix=PREFIX, dir=folder)
 
 
 class Writer:
