@@ -1,4 +1,4 @@
-"""Signatures: of publishers where they have to sign, and of what goes to a webhook.
+"""Signatures of publishers, where these are required, and of webhook requests.
 
 A publisher signs as with the gateway: ``Authorization: <key id> <base64 of the hex text of HMAC-SHA1 over the body>``.
 
@@ -16,23 +16,23 @@ from cvmfs_notify.errors import PublisherRefused
 
 
 def sign(key_id: str, secret: bytes, body: bytes) -> str:
-    """The value of the header."""
+    """The value of the ``Authorization`` header."""
     return f"{key_id} {_digest(secret, body)}"
 
 
 def check_publisher(header: str | None, body: bytes, keys: Mapping[str, bytes]) -> None:
-    """Raises :exc:`PublisherRefused` unless one of *keys* (id -> secret) signed *body*; no keys: everybody may."""
+    """Raises :exc:`PublisherRefused` unless *body* is signed by one of *keys* (id -> secret), if there are any."""
     if not keys:
         return
     key_id, _, given = (header or "").partition(" ")
-    # computed for a key that does not exist, too, so that time does not tell which ones do
+    # computed for unknown keys, too, so that the timing does not reveal which ids exist
     wanted = _digest(keys.get(key_id, b""), body)
     if not hmac.compare_digest(wanted.encode(), given.strip().encode("utf-8", "replace")) or key_id not in keys:
         raise PublisherRefused
 
 
 def webhook_signature(secret: bytes, body: bytes) -> str:
-    """``sha256=<hex>``, as most CI systems know it."""
+    """``sha256=<hex>``, the form that most CI systems expect."""
     return "sha256=" + hmac.new(secret, body, hashlib.sha256).hexdigest()
 
 

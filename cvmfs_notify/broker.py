@@ -5,11 +5,11 @@
     publish(event) ── newer? ──▶ newest[fqrn] = event ──▶ slot of each subscriber = event ──▶ wake, if it was empty
     take()         ── what is in the slots, in the order of publication, each at most once
 
-A subscriber gets of each repository an ever newer revision, the last one always; those that a newer one overtook while
-the subscriber was busy it does not get. Nobody waits for anybody: a slot is overwritten, never filled up.
+A subscriber receives ever newer revisions of each repository, and always the last one; it skips revisions that were
+superseded while it was busy. Nobody waits for anybody: slots are overwritten and never become full.
 
-Each event has a number, which grows with every event of any repository; together with the broker's *epoch* it is the
-id by which a subscriber that comes back says what it has had.
+Events are numbered across all repositories. The number together with the broker's *epoch* is the event id that a
+returning subscriber presents to receive only what is newer.
 
 Divergence: the reference queues up to 1,000 messages for each subscriber and then blocks everybody; it compares
 messages as text, so a late publisher takes every subscriber back to an older revision.
@@ -24,12 +24,12 @@ from typing import Final
 from cvmfs_notify.errors import OlderRevision, TooManyRepositories
 
 MAX_REPOSITORIES: Final = 10_000
-"""How many repositories a broker remembers: anybody may publish to one that nobody serves."""
+"""How many repositories a broker remembers. Limited, as anybody may publish messages of made-up repositories."""
 
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What is published: *message* is the activity message as it goes out; *published* is in Unix seconds."""
+    """A published revision: *message* is the activity message as it is sent; *published* is in Unix seconds."""
 
     fqrn: str
     revision: int
@@ -39,7 +39,7 @@ class Publication:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A publication that is the newest of its repository, and its number."""
+    """A numbered publication that is the newest of its repository."""
 
     number: int
     publication: Publication
@@ -54,7 +54,7 @@ class Event:
 
 
 class Subscription:
-    """One subscriber's slots. *topics* None is every repository."""
+    """One subscriber's slots. *topics* None means every repository."""
 
     __slots__ = ("_slots", "_wake", "topics")
 
@@ -68,15 +68,15 @@ class Subscription:
         return bool(self._slots)
 
     def take(self) -> Event | None:
-        """The event with the lowest number of all slots, whose slot is empty then; None if all are."""
+        """Remove and return the event with the lowest number; None if all slots are empty."""
         if not self._slots:
             return None
         return self._slots.pop(next(iter(self._slots)))
 
     def _put(self, event: Event) -> None:
         was_empty = not self._slots
-        # A slot that is overwritten goes to the end of the queue: events leave in the order of their numbers, so that
-        # who comes back with the last number it had has missed nothing before that.
+        # An overwritten slot moves to the end: events are taken in the order of their numbers, so a subscriber that
+        # returns with the last number it received has missed nothing before that.
         self._slots.pop(event.fqrn, None)
         self._slots[event.fqrn] = event
         if was_empty:
@@ -86,7 +86,7 @@ class Subscription:
 class Broker:
     """All repositories and all subscribers of one server.
 
-    *newest* are the events that an earlier process knew, *epoch* the name of the sequence that numbers them.
+    *newest* are the events known to an earlier process, *epoch* identifies the sequence of their numbers.
     """
 
     def __init__(self, newest: Iterable[Event] = (), epoch: str = "", limit: int = MAX_REPOSITORIES) -> None:
@@ -106,11 +106,11 @@ class Broker:
         return self._number
 
     def publish(self, publication: Publication) -> Event | None:
-        """Take in what is published; returns the event, or None if the same revision was published before.
+        """Put *publication* into the subscribers' slots; returns the event, or None if the revision was known already.
 
         Raises :exc:`OlderRevision` and :exc:`TooManyRepositories`.
 
-        Source: ``notify -p`` may follow the notification that the gateway made by itself; it must not fail.
+        Source: ``notify -p`` may repeat what the gateway has already announced itself; that must not fail.
         """
         fqrn = publication.fqrn
         known = self._newest.get(fqrn)
@@ -130,15 +130,15 @@ class Broker:
         return event
 
     def forget(self, fqrn: str) -> None:
-        """Let the repository start again from any revision, as after it was made anew."""
+        """Forget the repository, so that it may start again from any revision: it was recreated."""
         self._newest.pop(fqrn, None)
 
     def subscribe(
         self, topics: frozenset[str] | None, wake: Callable[[], None], after: int | None = None
     ) -> Subscription:
-        """Add a subscriber; its slots hold the newest of each repository, or only what came *after* that number.
+        """Add a subscriber. Its slots hold the newest event of each repository, or only events *after* that number.
 
-        *wake* is called, from within :meth:`publish`, whenever the first slot is filled; not from within this.
+        *wake* is called by :meth:`publish` whenever it fills the first slot, but never by this method.
         """
         subscription = Subscription(topics, wake)
         if topics is None:
@@ -149,13 +149,13 @@ class Broker:
             for fqrn in topics:
                 self._by_topic.setdefault(fqrn, {})[subscription] = None
         known.sort(key=lambda event: event.number)
-        # a number that was never given is of another sequence, and says nothing
+        # a number not yet assigned is from another sequence: ignore it
         seen = after if after is not None and after <= self._number else 0
         subscription._slots.update({event.fqrn: event for event in known if event.number > seen})
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """Remove a subscriber and empty its slots; doing so twice does no harm."""
+        """Remove a subscriber and empty its slots. Idempotent."""
         subscription._slots.clear()
         if subscription.topics is None:
             self._to_all.pop(subscription, None)

@@ -1,4 +1,4 @@
-"""``cvmfs-notify``: the stand-alone server, and the two ends of it for people.
+"""``cvmfs-notify``: the stand-alone server, and commands to subscribe and to publish.
 
 Exit codes: 0 done, 1 an error, 2 wrong usage, 3 a server cannot be reached, 4 a signature is wrong, 130 Ctrl-C.
 """
@@ -45,20 +45,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     command = commands.add_parser("serve", help="run the notification server, alone or as a relay")
     command.add_argument("--config", default=DEFAULT_PATH, metavar="FILE", help="default: %(default)s")
-    command.add_argument("--host", help="where to listen (default: localhost, or what the file says)")
-    command.add_argument("--port", type=int, help="default: 4930, or what the file says")
-    command.add_argument("--state", metavar="FILE", help=f"what outlives a restart (default: {DEFAULT_STATE})")
+    command.add_argument("--host", help="where to listen (default: as configured, or localhost)")
+    command.add_argument("--port", type=int, help="default: as configured, or 4930")
+    command.add_argument("--state", metavar="FILE", help=f"file of the newest messages (default: {DEFAULT_STATE})")
     command.add_argument("--relay", action="append", metavar="URL", help="subscribe to this server; may be repeated")
-    command.add_argument("--in-process", action="store_true", help="no parent process that keeps the sockets open")
+    command.add_argument("--in-process", action="store_true", help="no supervisor process that keeps the sockets open")
     command.set_defaults(run=_serve)
 
     command = commands.add_parser("watch", help="print revisions as they are published")
     command.add_argument("url", metavar="URL", help="of the server, as in http://localhost:4929/api/v1")
     command.add_argument("repository", nargs="?", default=EVERYTHING, help="default: all")
-    command.add_argument("--once", action="store_true", help="end after the first one")
+    command.add_argument("--once", action="store_true", help="exit after the first one")
     command.set_defaults(run=_watch)
 
-    command = commands.add_parser("publish", help="tell a server what the manifest of a repository says")
+    command = commands.add_parser("publish", help="publish the manifest of a repository to a server")
     command.add_argument("url", metavar="URL", help="of the server, as in http://localhost:4929/api/v1")
     command.add_argument("repository_url", metavar="REPOSITORY_URL", help="as in http://localhost/cvmfs/FQRN")
     command.add_argument("--key", metavar="FILE", help="sign with this gateway key: plain_text ID SECRET")
@@ -138,7 +138,7 @@ def _open_store(path: str | None) -> EventStore:
     except OSError as error:
         if path is not None:
             raise NotifyConfigError(str(error)) from error
-        log.warning("nothing outlives a restart: %s", error)
+        log.warning("messages are not kept across restarts: %s", error)
         return EventStore(None)
 
 
@@ -190,12 +190,12 @@ def _read_key(path: str) -> tuple[str, bytes]:
     with open(path, encoding="utf-8", errors="replace") as file:
         words = file.readline().split()
     if len(words) != 3 or words[0] != "plain_text":
-        raise NotifyConfigError(f"{path} is no gateway key file")
+        raise NotifyConfigError(f"{path} is not a gateway key file")
     return words[1], words[2].encode()
 
 
 def api_url(url: str) -> str:
-    """*url* with the root of the API, which people leave out."""
+    """*url* with the API's root path appended if it is missing."""
     url = url.rstrip("/")
     return url if url.endswith(API_ROOT) else url + API_ROOT
 

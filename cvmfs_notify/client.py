@@ -1,7 +1,7 @@
-"""The other side: subscribe to a server, as a standard client does, and publish to one.
+"""The client side: subscribing to a server, as a standard client, and publishing to one.
 
-Works with the reference's gateway, too, as each subscription is also in the body of the request; that one knows no
-``*``, sends no pings, and does not tell by an id what came before.
+Works with the reference's gateway, too, as the subscription is also in the body of the request. The reference has
+neither ``*`` nor pings nor event ids.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from cvmfs_notify.sse import Reader
 log = logging.getLogger(__name__)
 
 USER_AGENT: Final = "cvmfs-notify"
-"""Not ``cvmfs/``: that is how clients are known that cannot read a standard stream."""
+"""Must not begin with ``cvmfs/``, by which servers recognize clients that cannot read a standard stream."""
 FIRST_DELAY_S: Final = 0.2
 LAST_DELAY_S: Final = 30.0
-"""How long to wait before subscribing again: doubled each time from the first to the last, until an event comes."""
+"""Seconds to wait before subscribing again: doubled each time, from the first to the last, until an event arrives."""
 SILENT_S: Final = 60.0
-"""After so many silent seconds, a server that promised signs of life counts as gone."""
+"""A server that sends pings counts as gone after this many seconds of silence."""
 
 
 class Subscriber:
-    """A subscription to *repository*, or to ``*``, that comes back whenever it breaks. *url* ends in ``/api/v1``."""
+    """A subscription to *repository*, or to ``*``, that reconnects whenever it breaks. *url* ends with ``/api/v1``."""
 
     def __init__(
         self, session: aiohttp.ClientSession, url: str, repository: str, on_state: Callable[[str], None] = log.info
@@ -43,7 +43,7 @@ class Subscriber:
         self._delay = FIRST_DELAY_S
 
     async def messages(self) -> AsyncGenerator[bytes, None]:
-        """Activity messages as they come, for ever."""
+        """Activity messages as they arrive, forever."""
         while True:
             try:
                 async for message in self._connection():
@@ -73,7 +73,7 @@ class Subscriber:
                 raise ValueError(f"HTTP {response.status}, {response.content_type}")
             self._on_state(f"{self._url}: subscribed")
             while True:
-                async with asyncio.timeout(SILENT_S if reader.gives_signs else None):
+                async with asyncio.timeout(SILENT_S if reader.sends_pings else None):
                     data = await response.content.readany()
                 if not data:
                     return

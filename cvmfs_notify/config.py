@@ -1,4 +1,4 @@
-"""``/etc/cvmfs/notify/config.json``: settings of the stand-alone server, and of what the gateway does besides.
+"""``/etc/cvmfs/notify/config.json``: settings of the stand-alone server; the gateway reads some of them, too.
 
 ::
 
@@ -12,11 +12,12 @@
       "webhooks": [{"url": "https://ci/hook", "secret": "...", "repositories": ["<fqrn>"]}]
     }
 
-All may be left out. ``repositories`` say whose signatures can be checked; ``relay`` whom to subscribe to, by default to
-every repository, which the reference's gateway does not offer. The gateway reads ``publish_keys`` and ``webhooks``.
+Everything is optional. ``repositories`` are those whose signatures can be checked; ``relay`` lists servers to subscribe
+to, by default to all their repositories, which the reference's gateway does not support. The gateway reads
+``publish_keys`` and ``webhooks``.
 
-Source: ``port`` and ``log_level`` are those of the older stand-alone server; its ``amqp`` is passed over, as there is
-no message broker behind this one.
+Source: ``port`` and ``log_level`` are those of the older stand-alone server; its ``amqp`` is ignored, as there is no
+message broker behind this one.
 """
 
 from __future__ import annotations
@@ -35,21 +36,21 @@ PORT: Final = 4930
 
 
 class RepositorySource(msgspec.Struct, frozen=True):
-    """Where a repository's whitelist and certificates are, and the file with its public master keys."""
+    """The URL of a repository, for its whitelist and certificate, and the file with its public master keys."""
 
     url: str
     public_key: str
 
 
 class RelaySource(msgspec.Struct, frozen=True):
-    """A server to subscribe to; *url* ends in ``/api/v1``."""
+    """A server to subscribe to; *url* ends with ``/api/v1``."""
 
     url: str
     repositories: list[str] = msgspec.field(default_factory=lambda: [EVERYTHING])
 
 
 class WebhookTarget(msgspec.Struct, frozen=True):
-    """Whom to tell. Without a *secret*, what is sent is not signed."""
+    """The target of a webhook. Without a *secret*, requests are not signed."""
 
     url: str
     secret: str = ""
@@ -74,7 +75,7 @@ class NotifyConfig(msgspec.Struct, frozen=True):
 
     @classmethod
     def load(cls, path: str) -> NotifyConfig:
-        """Read the file; one that is not there counts as empty. Raises :exc:`NotifyConfigError`."""
+        """Read the file; a missing one counts as empty. Raises :exc:`NotifyConfigError`."""
         try:
             with open(path, "rb") as file:
                 data = file.read()

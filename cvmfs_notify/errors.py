@@ -1,24 +1,24 @@
-"""Errors of the notification system, and what a publisher or subscriber gets to read of them.
+"""Errors of the notification system, and how they are reported to publishers and subscribers.
 
 ::
 
     NotifyError                        HTTP   reason
-    ├── InvalidMessage                 400    invalid_message       no activity message, or over a limit
-    ├── InvalidSubscription            400    invalid_subscription  no subscription, or over a limit
+    ├── InvalidMessage                 400    invalid_message       not an activity message, or over a limit
+    ├── InvalidSubscription            400    invalid_subscription  not a subscription, or over a limit
     ├── MessageRefused
     │   ├── WrongRepository            200    wrong_repository      the manifest is of another repository
-    │   ├── UntrustedManifest          200    untrusted_manifest    ... is not signed by whom it should be
-    │   ├── OlderRevision              200    older_revision        ... is older than the newest that is known
+    │   ├── UntrustedManifest          200    untrusted_manifest    ... is not signed by a trusted certificate
+    │   ├── OlderRevision              200    older_revision        ... is older than the newest known one
     │   └── TooManyRepositories        200    too_many_repositories
     ├── PublisherRefused               200    invalid_hmac          the publisher's signature is missing or wrong
-    ├── SubscriberRefused              503    too_many_subscribers  or the server is about to stop
+    ├── SubscriberRefused              503    too_many_subscribers  also when the server is about to stop
     ├── ServerUnreachable              never on the wire; exit code 3
     └── NotifyConfigError              never on the wire; the process ends with exit code 1
 
-Source: a message that makes no sense is answered with HTTP 400, everything else that a publisher hears with 200; the
-older stand-alone server called it ``invalid_message``.
-Divergence: the reference looks at nothing but the JSON and passes everything on. A deployed client that is sent a
-manifest which does not verify gives up for good after ten of them, so that one bad message would lose every client.
+Source: a malformed message is answered with HTTP 400, as ``invalid_message`` by the older stand-alone server; every
+other refusal of a publisher with 200.
+Divergence: the reference checks only the JSON and passes everything on. A deployed client gives up for good after it
+has received an invalid manifest ten times, so one bad message would lose every client.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from __future__ import annotations
 from typing import ClassVar, Final
 
 _MAX_DETAIL: Final = 300
-"""Longest ``detail`` in a reply, in characters."""
+"""The maximum length of ``detail`` in a reply, in characters."""
 
 
 class NotifyError(Exception):
-    """Base of everything that this package raises on purpose."""
+    """Base of all exceptions that this package raises on purpose."""
 
     http_status: ClassVar[int] = 200
     reason: ClassVar[str] = "error"
@@ -73,45 +73,45 @@ class WrongRepository(MessageRefused):
 
 
 class UntrustedManifest(MessageRefused):
-    """The chain from the public key to the manifest does not hold."""
+    """The chain of trust from the public master key to the manifest is broken."""
 
     reason = "untrusted_manifest"
     exit_code = 4
 
 
 class OlderRevision(MessageRefused):
-    """A newer revision is known already."""
+    """A newer revision is already known."""
 
     reason = "older_revision"
 
 
 class TooManyRepositories(MessageRefused):
-    """The limit of repositories is reached, and this one is new."""
+    """This repository is new and the limit on their number is reached."""
 
     reason = "too_many_repositories"
 
 
 class PublisherRefused(NotifyError):
-    """Publishers have to sign here, and this one did not, or wrongly."""
+    """This server requires publishers to sign, and the signature is missing or wrong."""
 
     reason = "invalid_hmac"
 
 
 class SubscriberRefused(NotifyError):
-    """No more subscribers, or none any more."""
+    """There are too many subscribers, or the server is stopping."""
 
     http_status = 503
     reason = "too_many_subscribers"
 
 
 class ServerUnreachable(NotifyError):
-    """A notification server or a repository cannot be read from."""
+    """A notification server or a repository cannot be reached."""
 
     reason = "unreachable"
     exit_code = 3
 
 
 class NotifyConfigError(NotifyError):
-    """A configuration that cannot be used."""
+    """The configuration is unreadable or invalid."""
 
     reason = "configuration"

@@ -2,11 +2,11 @@
 
 ::
 
-    publish ──▶ parse ──▶ check (thread) ──▶ broker ──▶ slots ──▶ streams, a few milliseconds' worth at a time
+    publish ──▶ parse ──▶ check (thread) ──▶ broker ──▶ slots ──▶ streams, in time slices of a few milliseconds
                                                └──────▶ store (thread), then the publisher is answered
 
-The publisher's answer does not wait for subscribers, and sending to thousands of them leaves the event loop free
-in between, for leases and payloads as well.
+The answer to the publisher does not wait for subscribers, and sending to thousands of subscribers yields to the event
+loop regularly, so that it does not delay leases and payloads.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from cvmfs_notify.trust import NothingKnown, TrustSource, check
 log = logging.getLogger(__name__)
 
 SLICE_S: Final = 0.003
-"""For how long sending may keep the event loop to itself, in seconds."""
+"""For how long sending may block the event loop, in seconds."""
 MANY: Final = 200
 HEAD_START_S: Final = 0.005
-"""For how long sending to *MANY* subscribers waits for the publisher's answer to go out first, in seconds."""
+"""Sending to more than *MANY* subscribers starts after this many seconds, so that the publisher is answered first."""
 MAX_SUBSCRIBERS: Final = 100_000
 _FRAMES_KEPT: Final = 64
 
@@ -44,7 +44,7 @@ def now_utc() -> datetime:
 
 
 class NotificationHub:
-    """Notifications of one server. All methods belong to one event loop; closes *store* with itself."""
+    """Notifications of one server. Call all methods in one event loop. Owns *store* and closes it."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class NotificationHub:
 
     @property
     def subscribers(self) -> int:
-        """How many streams and listeners there are."""
+        """The number of open streams and listeners."""
         return len(self._streams) + len(self._listeners)
 
     @property
@@ -84,16 +84,16 @@ class NotificationHub:
     # --- publishing ----------------------------------------------------------------------------------------------
 
     async def publish(self, data: bytes) -> Event | None:
-        """Take in an activity message; None if that revision was published before.
+        """Publish an activity message; returns None if its revision was published before.
 
         Raises :exc:`InvalidMessage` and :exc:`MessageRefused`.
         """
         return await self._publish(Activity.parse(data))
 
     async def announce(self, fqrn: str, manifest: bytes) -> Event | None:
-        """Tell of a repository of this very server whose signed manifest is *manifest* now; raises as publish does.
+        """Publish the signed *manifest* of a repository of this server; raises as :meth:`publish` does.
 
-        Of a repository that was made anew the revision may be an older one; then its time is later.
+        An older revision is accepted if its time of publication is later: the repository was recreated.
         """
         return await self._publish(Activity(fqrn, manifest, format_timestamp(self._clock())), own=True)
 
@@ -106,7 +106,7 @@ class NotificationHub:
             known = self.broker.newest(publication.fqrn)
             if not own or known is None or publication.published <= known.publication.published:
                 raise
-            log.warning("%s begins again at revision %d", publication.fqrn, publication.revision)
+            log.warning("%s starts again at revision %d", publication.fqrn, publication.revision)
             self.broker.forget(publication.fqrn)
             event = self.broker.publish(publication)
         if event is not None:
@@ -118,7 +118,7 @@ class NotificationHub:
         try:
             self._store.save([event])
         except Exception:
-            # subscribers have it; only who comes after a restart will wait for the next one
+            # current subscribers have it; those that subscribe after a restart will have to wait for the next one
             log.exception("cannot record revision %d of %s", event.revision, event.fqrn)
 
     # --- subscribing ---------------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ class NotificationHub:
         chunked: bool = True,
         last_event_id: str | None = None,
     ) -> EventStream:
-        """Answer a subscription on *transport*, which is the stream's from now on; raises :exc:`SubscriberRefused`."""
+        """Answer a subscription on *transport*, which the stream now owns; raises :exc:`SubscriberRefused`."""
         self.admit()
         after = None if dialect is Dialect.STRICT else parse_event_id(last_event_id, self.broker.epoch)
         opened: EventStream
@@ -160,7 +160,7 @@ class NotificationHub:
     async def listen(
         self, topics: frozenset[str] | None, *, last_event_id: str | None = None
     ) -> AsyncIterator[AsyncIterator[Event]]:
-        """Events as they come, newest wins, to the end of the hub; raises :exc:`SubscriberRefused`.
+        """Events as they are published, newest wins, until the hub stops; raises :exc:`SubscriberRefused`.
 
         ::
 
@@ -187,7 +187,7 @@ class NotificationHub:
                 await woken.wait()
 
     def admit(self) -> None:
-        """Raises :exc:`SubscriberRefused` if there can be no more."""
+        """Raises :exc:`SubscriberRefused` if no more subscribers are accepted."""
         if self._stopping:
             raise SubscriberRefused("the server stops")
         if self.subscribers >= self._max_subscribers:
@@ -196,7 +196,7 @@ class NotificationHub:
     # --- stopping ------------------------------------------------------------------------------------------------
 
     def cut(self) -> None:
-        """Break every stream, admit no more, and let the listeners come to their end; publishing goes on."""
+        """Break every stream, admit no new ones, and let the listeners finish. Publishing is still possible."""
         self._stopping = True
         for stream in list(self._streams):
             stream.cut()
@@ -204,7 +204,7 @@ class NotificationHub:
             woken.set()
 
     async def close(self) -> None:
-        """Cut what is open, and close the store when it has everything."""
+        """Break all streams, finish writing to the store, and close it."""
         self.cut()
         await asyncio.to_thread(self._close)
 
@@ -246,7 +246,7 @@ class NotificationHub:
         self._pumping = False
 
     def _encode(self, event: Event, dialect: Dialect, chunked: bool) -> bytes:
-        """The event on the wire; made once, however many read it."""
+        """The event's bytes on the wire, cached, as many subscribers receive the same."""
         key = (event.number, dialect, chunked)
         data = self._frames.get(key)
         if data is None:

@@ -1,7 +1,7 @@
-"""Settings of a subscriber's socket: find out who is gone, and keep little for who does not read.
+"""Socket options for subscribers: detect peers that are gone, and buffer little for those that do not read.
 
-Deployed clients cannot be pinged, as they take any byte that is no event for an error. What is left is TCP's own
-keep-alive: the peer's kernel answers it, and one that does not is gone after a minute.
+Deployed clients cannot be pinged, as they take any byte that is not an event for an error. What remains is TCP
+keep-alive, which the peer's kernel answers: a peer that does not answer is disconnected after a minute.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ INTERVAL_S: Final = 10
 PROBES: Final = 3
 """After how many unanswered probes the connection breaks."""
 SEND_BUFFER: Final = 32 << 10
-"""What the kernel keeps for a subscriber that does not read, in bytes: some dozen events. More would only grow old."""
+"""The send buffer, in bytes: enough for some dozen events. More would only become stale."""
 
 _ABORTIVE: Final = struct.pack("ii", 1, 0)
 
 
 def watch(transport: asyncio.Transport) -> None:
-    """Apply the settings; a transport that is no TCP socket stays as it is."""
+    """Apply the options; does nothing if the transport is not a TCP socket."""
     connection = _socket(transport)
     if connection is None:
         return
@@ -35,7 +35,7 @@ def watch(transport: asyncio.Transport) -> None:
         ("TCP_KEEPIDLE", IDLE_S),
         ("TCP_KEEPINTVL", INTERVAL_S),
         ("TCP_KEEPCNT", PROBES),
-        # keep-alive rests while data is on its way, so that has a limit of its own
+        # keep-alive is suspended while data is unacknowledged, so that has a time-out of its own
         ("TCP_USER_TIMEOUT", (IDLE_S + PROBES * INTERVAL_S) * 1000),
     ):
         option = getattr(socket, name, None)
@@ -44,9 +44,9 @@ def watch(transport: asyncio.Transport) -> None:
 
 
 def cut(transport: asyncio.Transport) -> None:
-    """Break the connection with a reset: never anything that looks like an end.
+    """Abort the connection with a reset, never with a clean end.
 
-    Source: a deployed client whose stream ends properly never subscribes again; one whose stream breaks does.
+    Source: a deployed client does not subscribe again after a clean end of the stream, but does after a reset.
     """
     connection = _socket(transport)
     if connection is not None and not transport.is_closing():

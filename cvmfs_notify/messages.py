@@ -1,15 +1,15 @@
-"""Activity messages and subscriptions: JSON, as it is on the wire.
+"""Activity messages and subscriptions: the JSON on the wire.
 
 ::
 
     {"version":1,"timestamp":"...","type":"activity","repository":"<fqrn>","manifest":"<base64 of .cvmfspublished>"}
     {"version":1,"repository":"<fqrn>"}
 
-A message is written anew before it is passed on, without white space: as long as it fits into one TCP segment, a
-deployed client cannot be given half of it. That client takes what one socket read brings up to the first NUL, and
-what an earlier, longer read has left behind in its buffer with it.
+A message is serialized again, without white space, before it is passed on: as long as it fits into one TCP segment, a
+deployed client cannot receive half of it. That client treats its receive buffer as a C string, so after a short read it
+would also see the rest of an earlier, longer one.
 
-Source: the messages of ``cvmfs_swissknife notify``; fields that are unknown are passed over.
+Source: the messages of ``cvmfs_swissknife notify``. Unknown fields are ignored.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ import msgspec
 from cvmfs_notify.errors import InvalidMessage, InvalidSubscription
 
 MAX_MESSAGE: Final = 64 << 10
-"""Longest message that is read, in bytes."""
+"""The longest message accepted, in bytes."""
 MAX_MANIFEST: Final = 10 << 10
-"""Largest signed manifest, in bytes: in base64 and with what stands around it, it stays below the 16 KiB that a
-deployed client's HTTP library hands on at once. A usual one has 700."""
+"""The largest signed manifest accepted, in bytes; a typical one has 700. As base64 within a message, this stays below
+the 16 KiB that a deployed client's HTTP library delivers at once."""
 MAX_NAME: Final = 255
-"""Longest name of a repository, in characters."""
+"""The longest name of a repository, in characters."""
 MAX_TIMESTAMP: Final = 64
 MAX_TOPICS: Final = 1000
 """How many repositories one subscription may name."""
 EVERYTHING: Final = "*"
-"""What a subscriber names to hear of every repository."""
+"""The name by which a subscriber asks for every repository."""
 
-# fqrn = label *("." label); no slash and no leading dot or hyphen, so a name is also safe as that of a file
+# fqrn = label *("." label); no slash and no leading dot or hyphen, so a name is also safe as a file name
 _FQRN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 
 
@@ -59,7 +59,7 @@ class _SubscriptionJson(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """Something was published: *manifest* is the whole signed ``.cvmfspublished`` of *repository*."""
+    """A new revision of *repository*: *manifest* is the whole signed ``.cvmfspublished``."""
 
     repository: str
     manifest: bytes
@@ -83,12 +83,12 @@ class Activity:
             raise InvalidMessage("no manifest")
         if len(manifest) > MAX_MANIFEST:
             raise InvalidMessage(f"a manifest of over {MAX_MANIFEST} bytes")
-        # the reference takes any JSON here, its clients a text only
+        # the reference accepts any JSON here, its clients only a string
         timestamp = message.timestamp if isinstance(message.timestamp, str) else ""
         return cls(message.repository, manifest, timestamp[:MAX_TIMESTAMP])
 
     def serialize(self) -> bytes:
-        """One line of ASCII."""
+        """The message as one line of ASCII."""
         fields = {
             "version": 1,
             "timestamp": self.timestamp,
@@ -110,12 +110,12 @@ def parse_subscription(data: bytes) -> str:
 
 
 def format_subscription(repository: str) -> bytes:
-    """What a subscriber sends."""
+    """The body of a subscription request."""
     return json.dumps({"version": 1, "repository": repository}, separators=(",", ":")).encode("ascii")
 
 
 def topics(names: Iterable[str]) -> frozenset[str] | None:
-    """The repositories that are named, None if that is all of them; raises :exc:`InvalidSubscription`."""
+    """The set of *names*, or None for all repositories; raises :exc:`InvalidSubscription`."""
     wanted = frozenset(names)
     if EVERYTHING in wanted:
         return None
@@ -129,15 +129,15 @@ def topics(names: Iterable[str]) -> frozenset[str] | None:
 
 
 def is_fqrn(name: str) -> bool:
-    """Whether *name* could be that of a repository."""
+    """Whether *name* is a valid repository name."""
     return len(name) <= MAX_NAME and _FQRN.fullmatch(name) is not None
 
 
 def format_timestamp(now: datetime) -> str:
-    """*now* as in the messages of the reference's publisher: ``2026-11-20T09:30:00.000Z``."""
+    """*now* in the form of the reference's messages: ``2026-11-20T09:30:00.000Z``."""
     return now.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def printable(text: str) -> str:
-    """*text* such that every encoder takes it."""
+    """*text* with lone surrogates replaced, so that it can be encoded."""
     return text.encode("utf-8", "replace").decode()

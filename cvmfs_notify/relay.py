@@ -1,8 +1,8 @@
-"""The relay: what other servers say is said again to the subscribers of this one.
+"""The relay: forwards the messages of other servers to the subscribers of this one.
 
-A gateway has one subscriber for each relay, however many listen there; relays can stand behind relays. Each message
-goes through the hub's checks as if it had been published here, so a relay that knows the repositories' keys need not
-trust the server that it listens to, and revisions that come on two ways are passed on once.
+A relay is a single subscriber for the gateway, however many subscribers it has itself; relays can be chained. Every
+message passes the hub's checks as if it had been published here, so a relay that has the repositories' public keys need
+not trust its sources, and a revision that arrives from two of them is forwarded once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 async def relay(hub: NotificationHub, sources: Iterable[RelaySource]) -> None:
-    """Pass on what *sources* say, until cancelled."""
+    """Forward the messages of *sources*, until cancelled."""
     async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as tasks:
         for source in sources:
             for repository in source.repositories:
@@ -34,6 +34,6 @@ async def _pass_on(hub: NotificationHub, subscriber: Subscriber, url: str) -> No
         try:
             await hub.publish(message)
         except OlderRevision:
-            pass  # another source was faster
+            pass  # another source was first
         except NotifyError as error:
-            log.warning("%s: a message is not passed on: %s", url, error)
+            log.warning("%s: a message is not forwarded: %s", url, error)

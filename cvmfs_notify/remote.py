@@ -1,4 +1,4 @@
-"""Trust in repositories that lie elsewhere: whitelist and certificate are fetched over HTTP."""
+"""Trust anchors of repositories on other machines: whitelist and certificate are fetched over HTTP."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cvmfs_objstore.hashes import ContentHash
 log = logging.getLogger(__name__)
 
 WHITELIST_KEPT_S: Final = 300.0
-"""For how long a whitelist is not fetched again, in seconds."""
+"""For how long a whitelist is cached, in seconds."""
 TIMEOUT_S: Final = 10.0
 _MAX_FILE: Final = 1 << 20
 
@@ -26,7 +26,7 @@ Fetch = Callable[[str], bytes]
 
 
 class RemoteAnchors:
-    """The anchors of the repositories in a configuration. A whitelist that cannot be fetched stays the one it was."""
+    """The trust anchors of the configured repositories. If a whitelist cannot be fetched, the cached one is kept."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class RemoteAnchors:
         except OSError as error:
             if known is None:
                 raise
-            log.warning("the whitelist of %s stays the one it was: %s", fqrn, error)
+            log.warning("cannot fetch the whitelist of %s, the cached one is kept: %s", fqrn, error)
             data = known[1]
         self._whitelists[fqrn] = (self._clock(), data)
         return data
@@ -68,7 +68,7 @@ class RemoteAnchors:
         if known is None:
             stored = self._fetch(f"{url.rstrip('/')}/{name.path}")
             if ContentHash.of(stored, name.algorithm, name.suffix) != name:
-                raise SignatureError(f"{name} is not what it is called")
+                raise SignatureError(f"{name} does not match its hash")
             try:
                 known = zlib.decompressobj().decompress(stored, _MAX_FILE)
             except zlib.error as error:
@@ -80,7 +80,7 @@ class RemoteAnchors:
 
 
 def fetch_url(url: str) -> bytes:
-    """The file at *url*, 1 MiB of it at most; raises ``OSError``."""
+    """The file at *url*, at most 1 MiB; raises ``OSError``."""
     if not url.startswith(("http://", "https://")):
         raise OSError(f"not a web address: {url}")
     request = urllib.request.Request(url, headers={"Cache-Control": "no-cache"})

@@ -2,17 +2,17 @@
 
 ::
 
-    GET  /api/v1                            who is there
+    GET  /api/v1                            a greeting
     POST /api/v1/notifications/publish      activity message
     GET  /api/v1/notifications/subscribe    event stream
-    POST /api/v1/publish                    activity message  }  as the older
-    WS   /api/v1/subscribe                  messages          }  stand-alone server had it
+    POST /api/v1/publish                    activity message  }  as in the older
+    WS   /api/v1/subscribe                  messages          }  stand-alone server
 
-Standard clients are served by sse-starlette. Deployed clients need their connection broken when the server stops, which
-no response can do, so they get a :class:`~cvmfs_notify.stream.EventStream` on the transport itself; uvicorn hands it
-on by :class:`TransportProtocol`.
+Standard clients are served by sse-starlette. Deployed clients need their connection aborted when the server stops,
+which an ASGI response cannot do, so they get a :class:`~cvmfs_notify.stream.EventStream` on the transport itself, which
+:class:`TransportProtocol` gets from uvicorn.
 
-Divergence: on ``/api/v1/publish`` the older server answered 400 for whatever it refused; so does this.
+Source: on ``/api/v1/publish``, the older server answered 400 to everything that it refused; so does this one.
 """
 
 from __future__ import annotations
@@ -49,20 +49,20 @@ WELCOME: Final = "This is a notification server for CernVM-FS repositories."
 
 
 class TransportProtocol(H11Protocol):
-    """Lets an application have the connection that a request came on, as ``request.state.connection``."""
+    """Gives the application the connection of a request, as ``request.state.connection``."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.app_state = {**self.app_state, "connection": self}
         super().connection_made(transport)
 
     def hand_over(self) -> asyncio.Transport:
-        """The transport. For uvicorn the connection is lost, without being closed; it answers nothing any more."""
+        """Detach the transport from uvicorn, which treats the connection as lost but does not close it."""
         transport = self.transport
         self.connection_lost(ConnectionResetError("handed over"))
         return transport
 
 
-class _Nothing(Response):
+class _HandedOver(Response):
     """The response on a connection that was handed over."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,7 +70,7 @@ class _Nothing(Response):
 
 
 class NotificationApp:
-    """The routes. *keys* (id -> secret) are those of publishers; without any, everybody may publish."""
+    """The routes. *keys* (id -> secret) are those of publishers; if there are none, everybody may publish."""
 
     def __init__(
         self, hub: NotificationHub, keys: Mapping[str, bytes] | None = None, *, ping_s: float = PING_S
@@ -149,7 +149,7 @@ class NotificationApp:
             level = logging.INFO if known else logging.ERROR
             log.log(level, "a subscriber is refused: %s", error, exc_info=not known)
             keepalive.cut(transport or connection.hand_over())
-        return _Nothing()
+        return _HandedOver()
 
     async def _events(
         self, wanted: frozenset[str] | None, last_event_id: str | None, dialect: Dialect
@@ -165,7 +165,7 @@ class NotificationApp:
 
 
 class _GetOnly:
-    """An endpoint that HEAD does not reach: the answer to it has no end."""
+    """An endpoint that refuses HEAD: Starlette would answer it with the endless stream of GET."""
 
     def __init__(self, handler: Callable[[Request], Any]) -> None:
         self._handler = handler
@@ -179,7 +179,7 @@ class _GetOnly:
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which cuts the streams before it waits for connections to end, and leaves signals to its caller."""
+    """uvicorn, which on shutdown first cuts the streams, then waits for connections; signals are left to the caller."""
 
     def __init__(self, app: ASGIApp, hub: NotificationHub, log_level: str = "info") -> None:
         super().__init__(
@@ -209,7 +209,7 @@ class Server(uvicorn.Server):
 
 
 async def _wanted(request: Request) -> frozenset[str] | None:
-    """The repositories that the URL or the body names, None for all; raises :exc:`InvalidSubscription`."""
+    """The repositories named in the URL or the body, None for all; raises :exc:`InvalidSubscription`."""
     named = request.query_params.getlist("repository")
     if not named:
         named = [parse_subscription(await _body(request, InvalidSubscription))]

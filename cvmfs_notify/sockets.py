@@ -1,10 +1,10 @@
 """Listening sockets: opened here, or inherited from a parent or from systemd.
 
-A deployed subscriber whose connection is refused a few times gives up for good, so the sockets must outlive the
-process that accepts from them: while one does, a connection waits in the backlog instead.
+A deployed subscriber whose connection is refused a few times gives up for good, so listening sockets must outlive the
+process that accepts from them: as long as they are open, connections wait in the backlog.
 
 Source: systemd's protocol for socket activation, sd_listen_fds(3): ``LISTEN_PID``, ``LISTEN_FDS``, ``LISTEN_FDNAMES``.
-A parent of ours says ``CVMFS_SOCKETS=name=fd,...``, as it does not know the worker's process id beforehand.
+Our own supervisor sets ``CVMFS_SOCKETS=name=fd,...`` instead, as it does not know the worker's process id in advance.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from contextlib import ExitStack
 from typing import Final
 
 BACKLOG: Final = 4096
-"""Connections that wait to be accepted; the kernel has a limit of its own."""
+"""The maximum number of connections waiting to be accepted; the kernel may have a lower limit."""
 INHERITED: Final = "CVMFS_SOCKETS"
 _FIRST_FD: Final = 3
 _MANY_FILES: Final = 1 << 20
 
 Sockets = dict[str, list[socket.socket]]
-"""Listening sockets by what they are for."""
+"""Listening sockets by their purpose."""
 
 
 def listen(host: str | None, port: int) -> list[socket.socket]:
-    """Listen on every address of *host*, None is all interfaces; raises ``OSError``.
+    """Listen on every address of *host* (None: all interfaces); raises ``OSError``.
 
-    A port 0 is any free one, the same for all addresses.
+    Port 0 chooses a free one, the same for all addresses.
     """
     flags = socket.AI_PASSIVE
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
@@ -41,7 +41,7 @@ def listen(host: str | None, port: int) -> list[socket.socket]:
             try:
                 listener = _listen(family, (address[0], port, *address[2:]))
             except OSError as error:
-                # a machine whose IPv6 is off still has names that resolve to it
+                # with IPv6 disabled, names may still resolve to IPv6 addresses
                 if error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL) and len(addresses) > 1:
                     continue
                 raise OSError(error.errno, f"cannot listen on {address[0]}:{port}: {error.strerror}") from error
@@ -70,10 +70,10 @@ def _listen(family: int, address: tuple[object, ...]) -> socket.socket:
 
 
 def activated(environment: MutableMapping[str, str], ports: Mapping[str, int]) -> Sockets:
-    """What systemd has passed to this process, none if nothing; takes the variables out of *environment*.
+    """The sockets passed by systemd; removes the variables from *environment*.
 
-    A socket is for what it is named for, else for whom its port is in *ports* (name -> port), else for the first of
-    these.
+    A socket's purpose is its name if *ports* (purpose -> port) has it, else the purpose with its port, else the first
+    one in *ports*.
     """
     pid, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
     names = environment.pop("LISTEN_FDNAMES", "").split(":")
@@ -91,7 +91,7 @@ def activated(environment: MutableMapping[str, str], ports: Mapping[str, int]) -
 
 
 def inherited(environment: MutableMapping[str, str]) -> Sockets:
-    """What the parent has passed on, see :func:`hand_down`; takes the variable out of *environment*."""
+    """The sockets passed by the supervisor, see :func:`hand_down`; removes the variable from *environment*."""
     result: Sockets = {}
     for item in environment.pop(INHERITED, "").split(","):
         name, _, fd = item.rpartition("=")
@@ -101,7 +101,7 @@ def inherited(environment: MutableMapping[str, str]) -> Sockets:
 
 
 def hand_down(sockets: Mapping[str, Iterable[socket.socket]]) -> tuple[dict[str, str], tuple[int, ...]]:
-    """The variables and the file descriptors that a worker needs to have *sockets*."""
+    """The environment variables and file descriptors that pass *sockets* to a worker."""
     pairs = [(name, listener.fileno()) for name, listeners in sockets.items() for listener in listeners]
     return {INHERITED: ",".join(f"{name}={fd}" for name, fd in pairs)}, tuple(fd for _, fd in pairs)
 
@@ -113,7 +113,7 @@ def close_all(sockets: Mapping[str, Iterable[socket.socket]]) -> None:
 
 
 def raise_file_limit() -> int:
-    """Let this process open as many files as it may; returns how many that are."""
+    """Raise this process's limit of open files to the hard limit; returns the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:

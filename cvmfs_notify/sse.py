@@ -1,17 +1,17 @@
-"""Event streams: framing, the two dialects, and how a standard client reads one.
+"""Server-sent events: framing, the two dialects, and a parser for standard clients.
 
 ::
 
     strict     data: {...}LF LF                  one event in one HTTP chunk, and nothing else, ever
     standard   data: {...}LF id: E-NLF LF        and ": ping" from time to time
 
-A deployed CernVM-FS client is no parser of event streams. It takes what one read of its HTTP library gives it, which
-is one chunk, or a piece of one; the first line of that must be the event: comments, blank lines and other fields there
-end its subscription. Two chunks that it reads at once spoil each other, so there is a gap between them. Others get what
-the standard has: ids to come back with, and signs of life.
+A deployed CernVM-FS client does not really parse event streams. It looks at what one callback of its HTTP library
+delivers, which is one chunk or a part of it, and expects the event in the first line: a comment, blank line or another
+field there ends its subscription. Two chunks that it reads at once corrupt each other, so there is a gap between them.
+All other clients get what the standard provides: ids for resuming, and pings.
 
 Source: the HTML standard, section 9.2 (server-sent events); ``cvmfs_swissknife notify -s`` and mounted clients of 2.12.
-Divergence: the reference has one dialect, without ids and pings, and so cannot tell who is still there.
+Divergence: the reference has only one dialect, without ids and pings, and so cannot tell which clients are still there.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from cvmfs_notify.broker import Event
 
 PING: Final = b": ping\n\n"
 RETRY_MS: Final = 1000
-"""After how long standard clients come back, in milliseconds."""
+"""How long standard clients wait before they reconnect, in milliseconds."""
 GREETING: Final = b"retry: %d\n\n" % RETRY_MS
-"""What standard clients get at once, so that they see the stream open."""
+"""Sent to standard clients at once, so that they see that the stream is open."""
 MAX_LINE: Final = 128 << 10
-"""Longest line that a reader takes, in bytes."""
+"""The longest line that :class:`Reader` accepts, in bytes."""
 
 _ID: Final = re.compile(r"([0-9a-f]{0,32})-([0-9]{1,18})", re.ASCII)
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 
 
 class Dialect(Enum):
-    """How a subscriber reads."""
+    """What kind of stream a subscriber understands."""
 
     STRICT = "strict"
     STANDARD = "standard"
 
     @classmethod
     def of(cls, user_agent: str | None) -> Dialect:
-        """The dialect of who calls itself *user_agent*."""
+        """The dialect for clients with this ``User-Agent``."""
         return cls.STRICT if (user_agent or "").startswith("cvmfs/") else cls.STANDARD
 
 
 def frame(event: Event, dialect: Dialect, epoch: str) -> bytes:
-    """The event as *dialect* has it."""
+    """The event in *dialect*."""
     if dialect is Dialect.STRICT:
         return b"data: %b\n\n" % event.publication.message
     return b"data: %b\nid: %b\n\n" % (event.publication.message, event_id(epoch, event.number).encode("ascii"))
@@ -72,21 +72,21 @@ def parse_event_id(text: str | None, epoch: str) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """An event as a client sees it. ``id`` is the last one that the stream has named."""
+    """An event as a client sees it. ``id`` is the last id in the stream so far."""
 
     data: bytes
     id: str = ""
 
 
 class Reader:
-    """Takes a stream apart, by the standard. Feed it what comes; it keeps the id to come back with.
+    """An incremental parser of event streams, by the standard. ``last_id`` is the id to resume from.
 
-    ``gives_signs`` tells whether the server sends more than events, as one does that pings.
+    ``sends_pings`` is true once the server has sent a comment or ``retry``, as a server does that sends pings.
     """
 
     def __init__(self) -> None:
         self.last_id = ""
-        self.gives_signs = False
+        self.sends_pings = False
         self._rest = b""
         self._data: list[bytes] = []
         self._id = ""
@@ -97,7 +97,7 @@ class Reader:
         start = 0
         for match in _LINE_END.finditer(self._rest):
             if match.end() == len(self._rest) and match[0] == b"\r":
-                break  # the other half of a line end may follow
+                break  # LF may follow
             line, start = self._rest[start : match.start()], match.end()
             event = self._line(line)
             if event is not None:
@@ -113,7 +113,7 @@ class Reader:
             return Received(b"\n".join(data), self.last_id) if data else None
         field, _, value = line.partition(b":")
         if field in (b"", b"retry"):
-            self.gives_signs = True
+            self.sends_pings = True
         value = value.removeprefix(b" ")
         if field == b"data":
             self._data.append(value)

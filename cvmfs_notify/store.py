@@ -1,10 +1,10 @@
-"""What outlives a restart: the newest message of each repository, in one small SQLite file.
+"""What is kept across restarts: the newest message of each repository, in one small SQLite file.
 
-Written after each publication, each in a transaction of its own. A power cut may take the last ones, as the disk is
-not waited for; a gateway publishes what it finds on its disk when it starts, so nothing is missing there.
+Written after each publication, in its own transaction, but not synced: a power cut may lose the last ones. A gateway is
+not affected, as it publishes the current manifests of its repositories when it starts.
 
-A file that cannot be read is put aside, and the server starts with an empty one: subscribers hear of the next
-revisions, which is what they are here for.
+A file that cannot be read is renamed, and the server starts with an empty one: subscribers miss nothing but the initial
+message about the current revision.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class EventStore:
         return [Event(number, Publication(*rest)) for number, *rest in rows]
 
     def save(self, events: Iterable[Event]) -> None:
-        """Keep *events*, each instead of what was known of its repository, unless that is newer."""
+        """Store *events*, each replacing the one of its repository unless that is newer."""
         rows = [
             (e.fqrn, e.number, e.publication.revision, e.publication.published, e.publication.message) for e in events
         ]
@@ -80,7 +80,7 @@ def _open(path: str | None) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):
             raise OSError(f"cannot open {path}: {error}") from error
-        log.error("%s is put aside, as it cannot be read: %s", path, error)
+        log.error("%s cannot be read and is put aside: %s", path, error)
         os.replace(path, path + ".broken")
         for suffix in ("-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):

@@ -1,16 +1,16 @@
-"""One open event stream, which has its connection to itself.
+"""One open event stream, which owns its connection.
 
-The HTTP server has read the request; then the stream becomes the protocol of the transport. So it hears at once when
-the peer has gone and when the kernel takes no more, writes each event in one piece, and can break the connection
-instead of ending it. A stream is a few kilobytes and no task.
+The HTTP server reads the request; then the stream becomes the protocol of the transport. So it learns at once when the
+peer disconnects or the send buffer is full, writes each event in one piece, and can abort the connection instead of
+closing it. A stream takes a few kilobytes and no task.
 
 ::
 
-    paced, until gap_s after an event (strict)   nothing is sent meanwhile,
-    full, while the kernel takes no more         the slot of the subscription keeps the newest
+    paced: for gap_s after an event (strict)     nothing is sent meanwhile;
+    full: the kernel's send buffer is full       the subscription's slot keeps the newest event
     closed
 
-A subscriber for which something waits, and which takes nothing for :data:`STUCK_S`, is cut.
+A stream that stays full for :data:`STUCK_S` is cut.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from cvmfs_notify.broker import Event, Subscription
 from cvmfs_notify.sse import GREETING, PING, Dialect, chunk
 
 GAP_S: Final = 0.5
-"""Seconds between two events for a deployed client. It must have read the first before the second comes; it reads
-nothing while it switches to a new revision."""
+"""Seconds between two events for a deployed client. It must have read the first before the second arrives, and it does
+not read while it switches to a new revision."""
 PING_S: Final = 15.0
-"""Seconds between two signs of life for a standard client."""
+"""Seconds between two pings for a standard client."""
 STUCK_S: Final = 60.0
-"""Seconds that a subscriber may take nothing of what waits for it."""
+"""Seconds for which a subscriber may read nothing while data is waiting for it."""
 _MAX_CHATTER: Final = 4096
-"""Bytes that a subscriber may send after its request; they are not looked at."""
+"""Bytes that a subscriber may send after its request; they are ignored."""
 
 _HEAD: Final = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
@@ -42,7 +42,7 @@ _HEAD: Final = (
 class EventStream(asyncio.Protocol):
     """A subscriber's connection.
 
-    *encode* makes bytes of an event, *closed* is called once when the connection is gone.
+    *encode* serializes an event; *closed* is called once, when the connection is lost.
     """
 
     __slots__ = (
@@ -90,8 +90,8 @@ class EventStream(asyncio.Protocol):
     def start(self) -> None:
         """Take the transport over and answer the request."""
         keepalive.watch(self._transport)
-        # What the kernel does not take counts as full: what waits, waits in the slot. (A limit of 0 would be reached
-        # with nothing to write where the transport encrypts.)
+        # Any byte in user space counts as full, so that events wait in the slot, where newer ones replace them. (With
+        # TLS, a limit of 0 would be reached with nothing to write.)
         self._transport.set_write_buffer_limits(high=1, low=0)
         self._transport.set_protocol(self)
         self._transport.resume_reading()
@@ -107,7 +107,7 @@ class EventStream(asyncio.Protocol):
         self.flush()
 
     def flush(self) -> None:
-        """Send what is in the slots, as far as may be now."""
+        """Send what is in the slots, unless the stream is paced or full."""
         while not self._full and self._timer is None and not self._transport.is_closing():
             event = self.subscription.take()
             if event is None:
@@ -116,10 +116,10 @@ class EventStream(asyncio.Protocol):
             self._pace()
 
     def cut(self) -> None:
-        """Break the connection."""
+        """Abort the connection."""
         keepalive.cut(self._transport)
 
-    # --- what the transport says ---------------------------------------------------------------------------------
+    # --- asyncio.Protocol ----------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         self._chatter += len(data)

@@ -1,22 +1,22 @@
-"""The parent: holds the listening sockets, and sees to it that there is a worker that accepts from them.
+"""The supervisor: a parent process that holds the listening sockets and keeps a worker running that accepts from them.
 
 ::
 
-    signal to the parent    what it does
-    TERM, INT               tells the worker to stop, waits for it, ends with exit code 0
-    HUP                     passes it on: the worker reads its configuration again, and nobody is disconnected
-    USR2                    replaces the worker: the old one comes to its end, the new one runs the program as it is now
-    CHLD                    reaps; a worker that died is started again, at once at first, then less and less so
+    signal       effect
+    TERM, INT    stop the worker, wait for it, exit with code 0
+    HUP          passed on: the worker reloads its configuration; nobody is disconnected
+    USR2         replace the worker: the old one finishes, the new one runs the program as now installed
+    CHLD         reap; a worker that died is restarted, immediately at first, then with growing delays
 
-It does nothing else, so there is next to nothing that could make it fail, and no reason to restart it. While no worker
-accepts, connections wait in the backlog: none is refused. The old worker has ended before the new one starts, as both
-would write the same files.
+It does nothing else, so there is little that could make it fail, and no reason to restart it. While no worker accepts,
+connections wait in the backlog: none is refused. The old worker exits before the new one starts, as both would write
+the same files.
 
-The worker is the same program in a process of its own. They share a socket pair: the worker says by it that it is
-ready, and each hears of the other's end. A worker that ends before any was ready ends the parent, too, with its exit
-code: then it is the configuration.
+The worker is the same program in a child process. The two share a socket pair, on which the worker reports that it is
+ready, and by which each notices the other's end. If a worker exits before any worker was ever ready, the supervisor
+exits with its exit code: probably the configuration is wrong.
 
-As process 1 of a container, the parent also reaps the orphans of others.
+As process 1 of a container, the supervisor also reaps orphans.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from cvmfs_notify.sockets import Sockets, close_all, hand_down
 log = logging.getLogger(__name__)
 
 CONTROL: Final = "CVMFS_SUPERVISOR"
-"""Names the file descriptor of the worker's end of the socket pair."""
+"""The environment variable with the file descriptor of the worker's end of the socket pair."""
 FIRST_DELAY_S: Final = 0.05
 LAST_DELAY_S: Final = 5.0
-"""How long the parent waits before it starts a worker again: doubled each time, from the first to the last."""
+"""Seconds before a worker is restarted: doubled each time, from the first to the last."""
 HEALTHY_S: Final = 10.0
-"""A worker that was ready for so long is started again at once."""
+"""A worker that was ready for this many seconds is restarted at once."""
 STOP_S: Final = 90.0
-"""How long a worker may take to come to its end before it is killed, in seconds."""
+"""Seconds that a worker may take to stop before it is killed."""
 
 _READY: Final = b"R"
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
@@ -58,22 +58,22 @@ def this_program() -> list[str]:
 
 
 def is_worker(environment: Mapping[str, str]) -> bool:
-    """Whether a parent of ours has started this process."""
+    """Whether this process was started by a supervisor."""
     return CONTROL in environment
 
 
 class Parent:
-    """The worker's view of its parent."""
+    """The worker's end of the connection to its supervisor."""
 
     def __init__(self, environment: MutableMapping[str, str]) -> None:
         fd = int(environment.pop(CONTROL))
         os.set_inheritable(fd, False)
         self.socket = socket.socket(fileno=fd)
-        """Becomes readable when the parent has gone."""
+        """Becomes readable when the supervisor has exited."""
         self.socket.setblocking(False)
 
     def ready(self) -> None:
-        """Say that this worker accepts connections."""
+        """Report that this worker accepts connections."""
         with contextlib.suppress(OSError):
             self.socket.send(_READY)
 
@@ -82,7 +82,7 @@ class Parent:
 
 
 class Supervisor:
-    """Runs *command* as worker with *sockets*, which it closes in the end. Takes over this process's signals."""
+    """Runs *command* as the worker with *sockets*, which it closes in the end. Takes over this process's signals."""
 
     def __init__(self, command: Sequence[str], sockets: Sockets, environment: Mapping[str, str]) -> None:
         self._command = list(command)
@@ -110,7 +110,7 @@ class Supervisor:
         wakeup = signal.set_wakeup_fd(writer.fileno())
         try:
             self._selector.register(reader, selectors.EVENT_READ)
-            self._reap()  # whoever died before there was somebody to hear of it
+            self._reap()  # children that died before the handler was installed
             self._start_at = time.monotonic()
             while self._worker is not None or self._start_at is not None:
                 self._start_when_due()
@@ -135,11 +135,11 @@ class Supervisor:
             if key.fileobj is signals:
                 for number in signals.recv(64):
                     self._signalled(number)
-            elif key.fileobj is self._control:  # unless the worker has just been found dead
+            elif key.fileobj is self._control:  # it may have been closed just now, as the worker has exited
                 self._worker_speaks()
         if self._kill_at is not None and time.monotonic() >= self._kill_at:
             self._kill_at = None
-            log.error("the worker does not come to its end and is killed")
+            log.error("the worker does not stop and is killed")
             self._send(signal.SIGKILL)
 
     def _signalled(self, number: int) -> None:
@@ -149,7 +149,7 @@ class Supervisor:
             self._tell_manager("STOPPING=1")
             self._stop_worker()
         elif number == signal.SIGUSR2:
-            if self._ready_since is not None:  # one that is starting is new enough
+            if self._ready_since is not None:  # a worker that is just starting is new enough
                 log.info("replacing the worker")
                 self._delay = 0.0
                 self._stop_worker()
@@ -157,7 +157,7 @@ class Supervisor:
             if self._ready_since is not None:
                 self._send(signal.SIGHUP)
             else:
-                self._reload_when_ready = True  # it may have read its files already, and has no handler yet
+                self._reload_when_ready = True  # it may have read its files already but has no handler yet
         elif number == signal.SIGCHLD:
             self._reap()
 
@@ -167,7 +167,7 @@ class Supervisor:
             self._send(signal.SIGTERM)
 
     def _send(self, number: signal.Signals) -> None:
-        # the worker is reaped nowhere but here, so its id is its own
+        # only this thread reaps the worker, so its process id cannot have been reused
         if self._worker is not None:
             os.kill(self._worker.pid, number)
 
@@ -202,7 +202,7 @@ class Supervisor:
         except (BlockingIOError, ConnectionResetError):
             said = b""
         if not said:
-            self._drop_control()  # its end is told by SIGCHLD
+            self._drop_control()  # SIGCHLD reports its exit
         elif self._ready_since is None:
             self._ready_since = time.monotonic()
             self._ever_ready = True
@@ -224,7 +224,7 @@ class Supervisor:
                 self._worker_ended(self._worker.returncode)
 
     def _worker_ended(self, code: int) -> None:
-        # it may have been ready, and ended, between two looks at the socket
+        # it may have become ready and exited before its message was read
         if self._control is not None and self._ready_since is None:
             self._worker_speaks()
         ready_s = time.monotonic() - self._ready_since if self._ready_since is not None else 0.0
@@ -241,7 +241,7 @@ class Supervisor:
         if replaced and code == 0:
             self._start_at = time.monotonic()
             return
-        log.error("the worker has ended with %s and is started again", code)
+        log.error("the worker exited with %s and is restarted", code)
         if ready_s >= HEALTHY_S:
             self._delay = 0.0
         self._again()
@@ -270,4 +270,4 @@ class Supervisor:
 
 
 def _note(number: int, frame: FrameType | None) -> None:
-    """Signals are read from the wake-up socket."""
+    """A handler that does nothing: signals are read from the wake-up socket."""

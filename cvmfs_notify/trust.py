@@ -1,10 +1,10 @@
-"""Whose messages count: a manifest that parses, names its repository, and is signed by whom it should be.
+"""Checks messages before they are passed on: the manifest must parse, name its repository, and be properly signed.
 
-A deployed client that is sent a manifest which does not verify reports an error and subscribes again, is sent the same
-once more, and after ten rounds gives up for good. So whatever can be checked is checked before it is passed on, those
-messages included that the gateway sends by itself: nobody is lost because a whitelist has run out.
+A deployed client that receives a manifest it cannot verify reports an error, subscribes again, receives the same
+manifest, and after ten rounds gives up for good. So every message is checked as far as possible, including those of the
+gateway itself: no client must be lost because a whitelist has expired.
 
-What cannot be checked, as public key or whitelist of the repository are not known here, is passed on as it is.
+Where the public key or whitelist of a repository is not known here, its messages are passed on unchecked.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from cvmfs_objstore.hashes import ContentHash
 
 @dataclass(frozen=True, slots=True)
 class Anchors:
-    """What is known of a repository: the public master keys (PEM), the signed whitelist, and how to get at a
-    certificate (PEM); *certificate* raises :exc:`~cvmfs_objstore.errors.ObjectStoreError` and ``OSError``."""
+    """The trust anchors of a repository: the public master keys (PEM), the signed whitelist, and a function that gets
+    a certificate (PEM) and raises :exc:`~cvmfs_objstore.errors.ObjectStoreError` and ``OSError``."""
 
     public_keys: bytes
     whitelist: bytes
@@ -35,21 +35,21 @@ class Anchors:
 
 
 class TrustSource(Protocol):
-    """Knows the anchors of repositories. Called in threads."""
+    """Provides the trust anchors of repositories. Called in threads."""
 
     def anchors(self, fqrn: str) -> Anchors | None:
-        """None where they are not known; raises ``ObjectStoreError`` and ``OSError`` where they should be."""
+        """The anchors of *fqrn*, None if unknown; raises ``ObjectStoreError`` and ``OSError`` if unreadable."""
 
 
 class NothingKnown:
-    """A source that knows no repository, so that everything is passed on."""
+    """A source that knows no repository, so that every message is passed on."""
 
     def anchors(self, fqrn: str) -> Anchors | None:
         return None
 
 
 def check(activity: Activity, source: TrustSource, now: datetime) -> Publication:
-    """What *activity* publishes. Reads files where *source* does.
+    """The publication in *activity*, checked. Blocks if *source* does.
 
     Raises :exc:`InvalidMessage`, :exc:`WrongRepository` and :exc:`UntrustedManifest`.
     """
@@ -69,14 +69,14 @@ def _parse(activity: Activity) -> Manifest:
     except ManifestError as error:
         raise InvalidMessage(str(error)) from None
     try:
-        # costs next to nothing and finds what was cut or altered on the way, also where no key is known
+        # cheap, and finds truncation and corruption even where no key is known
         signed.letter.check_hash()
     except ObjectStoreError as error:
         raise UntrustedManifest(str(error)) from None
     if signed.manifest.fqrn != activity.repository:
         raise WrongRepository(f"the manifest is of {signed.manifest.fqrn[:80]!r}")
     if signed.manifest.revision >= 1 << 63:
-        raise InvalidMessage("a revision that is out of range")
+        raise InvalidMessage("the revision is out of range")
     return signed.manifest
 
 

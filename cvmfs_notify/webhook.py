@@ -1,17 +1,17 @@
-"""Webhooks: tell a CI system of each revision by an HTTP request.
+"""Webhooks: an HTTP request to a CI system for each new revision.
 
 ::
 
     POST <url>
     Content-Type: application/json
     X-CVMFS-Event: publish
-    X-CVMFS-Delivery: <id of the event, the same when it is sent again>
+    X-CVMFS-Delivery: <id of the event, the same in every attempt>
     X-CVMFS-Signature-256: sha256=<hex HMAC-SHA256 of the body with the secret>
 
     {"repository":"<fqrn>","revision":7,"root_hash":"...","published":1795171628,"manifest":"<base64>"}
 
-A reply of 2xx is success. Anything else, or none within :data:`TIMEOUT_S`, is tried again, at growing intervals, as
-long as no newer revision of that repository is known and :data:`ATTEMPTS` are not used up.
+A 2xx response is success. After any other, or none within :data:`TIMEOUT_S`, the request is repeated at growing
+intervals, at most :data:`ATTEMPTS` times, and only until a newer revision of the repository is known.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ LAST_DELAY_S: Final = 300.0
 
 
 class Webhook:
-    """Tells one target. *first_delay_s* is how long to wait before the second attempt; each wait is twice the last."""
+    """Sends requests to one target. *first_delay_s* is the delay before the second attempt; it doubles each time."""
 
     def __init__(
         self,
@@ -58,9 +58,9 @@ class Webhook:
         self._first_delay_s = first_delay_s
 
     async def run(self) -> None:
-        """Tell of everything that is new from now on, to the end of the hub.
+        """Send every event that is new from now on, until the hub stops.
 
-        What an earlier process has told of is not told again.
+        Events of an earlier process are not sent again.
         """
         last = event_id(self._hub.broker.epoch, self._hub.broker.last_number)
         async with self._hub.listen(topics(self._target.repositories), last_event_id=last) as events:
@@ -68,7 +68,7 @@ class Webhook:
                 await self.deliver(event)
 
     async def deliver(self, event: Event) -> bool:
-        """Tell of one event; returns whether the target has heard."""
+        """Send one event; returns whether the target accepted it."""
         body = payload(event)
         headers = {
             "Content-Type": "application/json",
@@ -83,7 +83,7 @@ class Webhook:
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, LAST_DELAY_S)
             if self._hub.stopping or self._hub.broker.newest(event.fqrn) is not event:
-                return False  # the newer one is told next
+                return False  # the newer one is sent next
             try:
                 timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
                 async with self._session.post(
@@ -113,7 +113,7 @@ def payload(event: Event) -> bytes:
 
 
 async def run_all(hub: NotificationHub, targets: Iterable[WebhookTarget]) -> None:
-    """Tell every target, until cancelled or to the end of the hub."""
+    """Serve every target, until cancelled or the hub stops."""
     async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as tasks:
         for target in targets:
             tasks.create_task(Webhook(hub, session, target).run())

@@ -2,11 +2,11 @@
 
 ::
 
-    client   binary frame {"version":1,"repository":"<fqrn>"}       any number of them, a subscription each
+    client   binary frame {"version":1,"repository":"<fqrn>"}       subscribes; may be repeated for other repositories
     server   binary frame: an activity message
-             binary frame {"status":"error","reason":"..."}          the connection stays
+             binary frame {"status":"error","reason":"..."}          the connection stays open
 
-A client that offers sub-protocols must offer ``json``, which is echoed; else it gets a 400.
+A client that offers sub-protocols must offer ``json``, which is then selected; otherwise it gets a 400.
 
 Source: the older server and its test client.
 Divergence: a new subscriber gets the last message at once, as with event streams; text frames, which crashed the older
@@ -33,11 +33,11 @@ log = logging.getLogger(__name__)
 
 PROTOCOL: Final = "json"
 CLOSE_RESTART: Final = 1012
-"""The code for a server that is about to be started again, see RFC 6455 and its registry."""
+"""The close code "Service Restart", see the registry of RFC 6455."""
 
 
 async def serve_websocket(websocket: WebSocket, hub: NotificationHub) -> None:
-    """Answer one WebSocket to its end."""
+    """Serve one WebSocket until it is closed."""
     offered = websocket.scope.get("subprotocols") or []
     if offered and PROTOCOL not in offered:
         await websocket.send_denial_response(Response(status_code=400))
