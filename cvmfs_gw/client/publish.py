@@ -18,7 +18,7 @@ from __future__ import annotations
 import stat
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from typing import Final
@@ -137,8 +137,9 @@ class _Work:
             self._storage = stack.enter_context(closing(RemoteStorage(request.destination.stratum0, spool)))
             self._catalogs = CatalogStore(ObjectStore(self._storage))
             self.head = self._read_head()
-            self._base = self._first = self._open(self.head.root_hash)
             self._stack = stack.pop_all()
+        self._first: Future[CatalogTree] | None = None
+        self._newer: CatalogTree | None = None
         self._planned = Plan()
         self._counts = PublishCounts()
         self.root: ContentHash | None = None
@@ -147,9 +148,20 @@ class _Work:
         """All new catalogs, nested ones before those that they are nested in."""
 
     def close(self) -> None:
-        self._base.close()
-        self._first.close()
+        self._storage.close()
+        if self._newer is not None:
+            self._newer.close()
+        if self._first is not None and self._first.exception() is None:
+            self._first.result().close()
         self._stack.close()
+
+    @property
+    def _base(self) -> CatalogTree:
+        """The tree of the head that was last looked at."""
+        if self._newer is not None:
+            return self._newer
+        assert self._first is not None
+        return self._first.result()
 
     def _read_head(self) -> Manifest:
         to = self._request.destination
@@ -165,7 +177,9 @@ class _Work:
         return self._planned.scope
 
     def gather(self, sink: Sink) -> None:
-        """Read all sources, once."""
+        """Read all sources, once; their first directories are listed while the head's catalogs come."""
+        thread = self._stack.enter_context(ThreadPoolExecutor(1, "catalogs"))
+        self._first = thread.submit(self._open, self.head.root_hash)
         options = self._request.options
         how = ContentOptions(self.head.root_hash.algorithm, options.compression, options.chunks, options.fast)
         with _preparing(), Contents(sink, how, threads=options.threads) as contents:
@@ -176,11 +190,12 @@ class _Work:
         options = self._request.options
         if step.source is None:
             return Delete(step.target)
+        assert self._first is not None
         gathered = gather(
             step.source,
             contents,
             replace(options.gather, spill_folder=options.work_folder),
-            existing=ExistingBelow(self._base, step.target, options.uids, options.gids),
+            existing=ExistingBelow(self._first, step.target, options.uids, options.gids),
             progress=lambda path, size: self._progress.stored(step.target + path, size),
         )
         self._gathered.append(gathered)
@@ -192,9 +207,9 @@ class _Work:
         if head.root_hash == self.head.root_hash:
             return False
         tree = self._open(head.root_hash)
-        if self._base is not self._first:  # what was gathered is known by what it was compared with
-            self._base.close()
-        self.head, self._base = head, tree
+        if self._newer is not None:  # but the first stays: what was gathered is known by what it was compared with
+            self._newer.close()
+        self.head, self._newer = head, tree
         return True
 
     def prepare(self) -> None:

@@ -43,9 +43,11 @@ class RemoteStorage:
         self._url = url.rstrip("/")
         self._there = local
         self._pool = connections(url, read_s=_READ_S, tries=_TRIES)
+        self.closed = False
 
     def close(self) -> None:
-        """Drop all connections."""
+        """Drop all connections; what other threads are reading ends."""
+        self.closed = True
         self._pool.clear()
 
     @property
@@ -166,6 +168,8 @@ class _Body(io.RawIOBase):
         if not wanted:
             return 0
         for pause in (*(_PAUSE_S * 2**n for n in range(_TRIES - 1)), None):
+            if self._storage.closed:
+                raise GatewayUnreachable(f"{self._path} is no longer read")
             try:
                 self._reply = self._reply or self._again()
                 data = self._reply.read(wanted, decode_content=False)

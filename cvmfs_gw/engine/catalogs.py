@@ -118,8 +118,13 @@ class CatalogStore:
 
     def load(self, ref: ContentHash) -> Catalog:
         """Open a catalog; raises like :meth:`plain`."""
+        return self.open(ref, self.plain(ref))
+
+    @staticmethod
+    def open(ref: ContentHash, data: bytes) -> Catalog:
+        """Open the catalog *ref*, whose plain bytes are *data*; raises :exc:`MergeError`."""
         try:
-            return Catalog.load(self.plain(ref))
+            return Catalog.load(data)
         except DatabaseError as error:
             raise MergeError(f"catalog {ref}: {error}") from error
 

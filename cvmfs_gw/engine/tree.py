@@ -45,13 +45,16 @@ class CatalogTree:
 
     def __init__(self, catalogs: CatalogStore, root: ContentHash) -> None:
         self._catalogs = catalogs
-        plain_size = len(catalogs.plain(root))
-        self.root = self._open("", NestedRef(root, plain_size), None)
+        data = catalogs.plain(root)
+        self.root = self._node("", catalogs.open(root, data), NestedRef(root, len(data)), None)
         self._by_directory: dict[str, Node] = {}
         self._links = Links()
 
     def _open(self, mountpoint: str, ref: NestedRef, parent: Node | None) -> Node:
-        catalog = self._catalogs.load(ref.hash)
+        return self._node(mountpoint, self._catalogs.load(ref.hash), ref, parent)
+
+    @staticmethod
+    def _node(mountpoint: str, catalog: Catalog, ref: NestedRef, parent: Node | None) -> Node:
         if catalog.mountpoint != mountpoint:
             found = catalog.mountpoint
             catalog.close()

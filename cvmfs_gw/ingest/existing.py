@@ -8,6 +8,7 @@ content may be taken for the same, and all the rest of the entry is the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final
 
@@ -53,14 +54,26 @@ _STATUS: Final = (
 class ExistingBelow:
     """What is below *target* in *tree*: the :class:`cvmfs_gw.ingest.gather.Existing` of a source that goes there.
 
-    *uids* and *gids* are those of the plan that is to be made.
+    *tree* may be one that is being opened in another thread; whoever asks waits for it. *uids* and *gids* are those of
+    the plan that is to be made.
     """
 
-    def __init__(self, tree: CatalogTree, target: str, uids: IdMap = SAME, gids: IdMap = SAME) -> None:
-        self.tree, self.target = tree, target
+    def __init__(
+        self, tree: CatalogTree | Future[CatalogTree], target: str, uids: IdMap = SAME, gids: IdMap = SAME
+    ) -> None:
+        self._tree, self.target = tree, target
         self.uids, self.gids = uids, gids
         self._listings: dict[str, dict[str, Entry]] = {}
         self._owners: dict[tuple[int, int], tuple[int, int] | None] = {}
+
+    @property
+    def tree(self) -> CatalogTree:
+        """The tree, as soon as it is open. Raises what opening it raised."""
+        return self._tree.result() if isinstance(self._tree, Future) else self._tree
+
+    def ready(self) -> bool:
+        """Whether the tree is open, or will never be."""
+        return not isinstance(self._tree, Future) or self._tree.done()
 
     def get(self, path: str) -> Entry | None:
         """The entry at *path* within the target."""

@@ -41,6 +41,9 @@ class GatherOptions:
 class Existing(Protocol):
     """What is now where a source is to go, by the source's paths."""
 
+    def ready(self) -> bool:
+        """Whether the following can be answered at once."""
+
     def get(self, path: str) -> Entry | None:
         """The entry at *path*."""
 
@@ -81,7 +84,7 @@ def gather(
     """
     reader = _Reader(source.trust_times, contents, options or GatherOptions(), existing, progress)
     if existing is not None and isinstance(source, DirectorySource):
-        for found in source.changed(existing.listing, reader.largest):
+        for found in source.changed(existing.listing, reader.largest, existing.ready):
             if isinstance(found, Unchanged):
                 reader.keep(found, existing.kept(found.path))
             else:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 
-from cvmfs_gw.engine.catalogs import CatalogCache
+from cvmfs_gw.engine.catalogs import CatalogCache, CatalogStore
+from cvmfs_gw.engine.tree import CatalogTree
+from cvmfs_objstore.formats.entry import Kind
 from cvmfs_objstore.hashes import ContentHash, Suffix
+from cvmfs_objstore.memory import MemoryStorage
+from cvmfs_objstore.objects import ObjectStore
 from cvmfs_objstore.piecewise import Deflated
+from tests.engine.trees import Item, plant
 
 STORE = 1
 
@@ -51,3 +57,24 @@ def test_a_catalog_whose_stored_form_is_too_much_is_kept_plain() -> None:
     cache.put(STORE, ref(0), deflated)
     assert cache.get(STORE, ref(0)) == deflated.plain
     assert cache.take_deflated(STORE, ref(0)) is None
+
+
+class Counting(CatalogStore):
+    """Notes which catalogs it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(ObjectStore(MemoryStorage()), CatalogCache(0))
+        self.asked: list[ContentHash] = []
+
+    def plain(self, ref: ContentHash) -> bytes:
+        self.asked.append(ref)
+        return super().plain(ref)
+
+
+def test_a_root_catalog_that_is_too_large_to_be_kept_is_read_once() -> None:
+    store = Counting()
+    root = plant(store, {"": Item(Kind.DIRECTORY, 1), "/file": Item(Kind.FILE, 1)})
+    store.asked.clear()
+    with closing(CatalogTree(store, root)) as tree:
+        assert tree.get("/file") is not None
+    assert store.asked == [root]

@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import cvmfs_gw.ingest.directory
 from cvmfs_gw.engine.catalogs import CatalogStore
 from cvmfs_gw.engine.changes import CATALOG_MARKER
 from cvmfs_gw.engine.transaction import Transaction
@@ -62,7 +64,13 @@ class World:
     def open(self) -> CatalogTree:
         return CatalogTree(self.store, self.root)
 
-    def gathered(self, tree: CatalogTree, *, one_by_one: bool = False, limits: GatherOptions | None = None) -> Gathered:
+    def gathered(
+        self,
+        tree: CatalogTree | Future[CatalogTree],
+        *,
+        one_by_one: bool = False,
+        limits: GatherOptions | None = None,
+    ) -> Gathered:
         source: Source = DirectorySource(str(self.folder))
         if one_by_one:
             source = OneByOne(DirectorySource(str(self.folder)))
@@ -104,6 +112,21 @@ class World:
         return by_rows
 
 
+class Opening(Future[CatalogTree]):
+    """A tree that is open when it has been asked for that often."""
+
+    def __init__(self, tree: CatalogTree, questions: int) -> None:
+        super().__init__()
+        self._tree, self._left = tree, questions
+
+    def done(self) -> bool:
+        self._left -= 1
+        return self._left < 0
+
+    def result(self, timeout: float | None = None) -> CatalogTree:
+        return self._tree
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     top = tmp_path / "folder"
@@ -136,6 +159,25 @@ def test_nothing_has_changed(folder: Path) -> None:
         assert plan(tree, [Replace(found, TARGET)], world.options).changes == []
         assert _node(found, "a").rest is not None
     world.compare()
+
+
+@pytest.mark.parametrize("questions", [0, 1, 3, 1000])
+@pytest.mark.parametrize("most", [5, 1000])
+def test_listed_while_the_tree_is_opened(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, questions: int, most: int
+) -> None:
+    """So many entries at most; what is found is the same."""
+    monkeypatch.setattr(cvmfs_gw.ingest.directory, "_AHEAD", most)
+    world = World(folder)
+    world.publish()
+    (folder / "a/one").write_text("another")
+    with closing(world.open()) as tree:
+        expected = world.gathered(tree)
+        opening = Opening(tree, questions)
+        found = world.gathered(opening)
+        changes = [plan(tree, [Replace(one, TARGET)], world.options).changes for one in (expected, found)]
+    assert (found.entries, found.files, found.unchanged) == (expected.entries, 1, expected.unchanged)
+    assert [*map(repr, changes[0])] == [*map(repr, changes[1])]
 
 
 def _node(found: Gathered, path: str) -> Any:
