@@ -26,7 +26,9 @@ def add_parser(commands: Subparsers) -> None:
         metavar="URL",
         help="where publishers and clients read it (default: http://localhost:8080/cvmfs/FQRN)",
     )
-    parser.add_argument("-o", "--owner", default="", metavar="USER", help="owner of the root directory (default: you)")
+    parser.add_argument(
+        "-o", "--owner", default="", metavar="USER", help="owner of the repository, its storage and keys (default: you)"
+    )
     parser.add_argument("-a", "--hash-algorithm", default="sha1", choices=[a.config_name for a in Algorithm])
     parser.add_argument("-Z", "--compression", default="default", choices=("default", "zlib", "none"))
     parser.add_argument("-v", "--volatile", action="store_true", help="clients keep its files with low priority")

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cvmfs_gw.engine.errors import ConfigurationError
+from cvmfs_gw.engine.locking import editing
 from cvmfs_gw.engine.names import check_fqrn
 from cvmfs_gw.gateway.leasepath import LeasePath
 from cvmfs_gw.paths import SystemPaths
@@ -40,16 +41,19 @@ def run_create(arguments: argparse.Namespace, paths: SystemPaths) -> int:
     """Add a token."""
     fqrn, _, path = arguments.target.partition("/")
     scope = LeasePath.parse(f"{check_fqrn(fqrn)}/{path.strip('/')}")
-    settings = UploadSettings.load(paths.upload_config)
     token_id = arguments.id or f"t{secrets.token_hex(4)}"
-    if token_id in settings.tokens:
-        raise ConfigurationError(f"there is a token {token_id!r} already")
     try:
         text, token = new_token(token_id, scope, read_only=arguments.read_only)
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
-    repositories = {fqrn: RepositorySettings(), **settings.repositories}
-    replace(settings, repositories=repositories, tokens={**settings.tokens, token_id: token}).save(paths.upload_config)
+    with editing(paths.upload_config):
+        settings = UploadSettings.load(paths.upload_config)
+        if token_id in settings.tokens:
+            raise ConfigurationError(f"there is a token {token_id!r} already")
+        repositories = {fqrn: RepositorySettings(), **settings.repositories}
+        tokens = {**settings.tokens, token_id: token}
+        changed = replace(settings, repositories=repositories, tokens=tokens)
+        changed.save(paths.upload_config, like=paths.access_config)
     print(text)
     return 0
 
@@ -63,9 +67,10 @@ def run_list(arguments: argparse.Namespace, paths: SystemPaths) -> int:
 
 def run_revoke(arguments: argparse.Namespace, paths: SystemPaths) -> int:
     """Remove a token."""
-    settings = UploadSettings.load(paths.upload_config)
-    if arguments.id not in settings.tokens:
-        raise ConfigurationError(f"there is no token {arguments.id!r}")
-    tokens = {name: token for name, token in settings.tokens.items() if name != arguments.id}
-    replace(settings, tokens=tokens).save(paths.upload_config)
+    with editing(paths.upload_config):
+        settings = UploadSettings.load(paths.upload_config)
+        if arguments.id not in settings.tokens:
+            raise ConfigurationError(f"there is no token {arguments.id!r}")
+        tokens = {name: token for name, token in settings.tokens.items() if name != arguments.id}
+        replace(settings, tokens=tokens).save(paths.upload_config)
     return 0

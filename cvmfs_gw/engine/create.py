@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import Final
 
 from cvmfs_gw.engine.errors import ConfigurationError
+from cvmfs_gw.engine.locking import editing
 from cvmfs_gw.engine.names import check_fqrn
 from cvmfs_gw.engine.publish import DEFAULT_TTL, GENERIC_PREFIX, Publication, TagChanges
 from cvmfs_gw.engine.repository import Repository, replace_file
@@ -121,9 +122,29 @@ def create_repository(
         repository.storage.write(".cvmfs_master_replica", _REPLICA_NOTE)
     replace_file(os.path.join(spool, "client.local"), b"")
     _publish_empty(repository, options, uid, gid, now)
+    if options.owner:
+        _hand_over(fqrn, paths, location, uid, gid)
     _list_repository(fqrn, paths)
     _grant_access(fqrn, paths)
     return repository
+
+
+def _hand_over(fqrn: str, paths: SystemPaths, location: str, uid: int, gid: int) -> None:
+    """Give storage, spool folder and keys to the owner, who will serve them, if this process may give files away.
+
+    Source: ``cvmfs_server mkfs -o``.
+    """
+    if os.geteuid() != 0:
+        return
+    spool = paths.repository_spool(fqrn)
+    for folder in (location, spool):
+        os.chown(folder, uid, gid)
+        for parent, folders, files in os.walk(folder):
+            for name in (*folders, *files):
+                os.chown(os.path.join(parent, name), uid, gid, follow_symlinks=False)
+    for kind in _KEY_MODES:
+        if os.path.exists(paths.key_file(fqrn, kind)):
+            os.chown(paths.key_file(fqrn, kind), uid, gid)
 
 
 def begin_anew(
@@ -351,11 +372,12 @@ def _list_repository(fqrn: str, paths: SystemPaths) -> None:
     folder = os.path.join(paths.storage, "info", "v1")
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, "repositories.json")
-    content = {"schema": 1, "repositories": [], "replicas": []} | _read_json(path)
-    listed = content["repositories"]
-    if isinstance(listed, list) and not any(isinstance(item, dict) and item.get("name") == fqrn for item in listed):
-        listed.append({"name": fqrn, "url": f"/cvmfs/{fqrn}"})
-    replace_file(path, json.dumps(content, indent=2).encode() + b"\n")
+    with editing(path):
+        content = {"schema": 1, "repositories": [], "replicas": []} | _read_json(path)
+        listed = content["repositories"]
+        if isinstance(listed, list) and not any(isinstance(item, dict) and item.get("name") == fqrn for item in listed):
+            listed.append({"name": fqrn, "url": f"/cvmfs/{fqrn}"})
+        replace_file(path, json.dumps(content, indent=2).encode() + b"\n")
     meta = os.path.join(folder, "meta.json")
     if not os.path.exists(meta):
         content = {"administrator": "", "email": "", "organisation": "", "custom": {}}
@@ -376,13 +398,14 @@ def _names(repos: object, fqrn: str) -> bool:
 def _grant_access(fqrn: str, paths: SystemPaths) -> None:
     """Enter the repository in the gateway's ``repo.json`` with its own key file."""
     path = paths.access_config
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    content = _read_json(path) or {"version": 2, "repos": []}
-    if content.get("version") != 2:
-        raise ConfigurationError(f"{path} is of an old version: enter {fqrn} there by hand")
-    repos = content.setdefault("repos", [])
-    if not isinstance(repos, list):
-        raise ConfigurationError(f"{path}: repos is no list")
-    if not _names(repos, fqrn):
-        repos.append(fqrn)
-        replace_file(path, json.dumps(content, indent=2).encode() + b"\n", 0o640)
+    with editing(path):
+        content = _read_json(path) or {"version": 2, "repos": []}
+        if content.get("version") != 2:
+            raise ConfigurationError(f"{path} is of an old version: enter {fqrn} there by hand")
+        repos = content.setdefault("repos", [])
+        if not isinstance(repos, list):
+            raise ConfigurationError(f"{path}: repos is no list")
+        if not _names(repos, fqrn):
+            repos.append(fqrn)
+            # a new one is for whom the repository's key is
+            replace_file(path, json.dumps(content, indent=2).encode() + b"\n", 0o640, paths.key_file(fqrn, "gw"))

@@ -58,6 +58,19 @@ def exclusive(paths: SystemPaths, fqrn: str) -> Iterator[int]:
 
 
 @contextmanager
+def editing(path: str) -> Iterator[None]:
+    """Be the only one of us who reads the settings file at *path* and writes it anew. Raises ``OSError``."""
+    folder = os.path.dirname(path)
+    os.makedirs(folder, exist_ok=True)
+    descriptor = _open(folder)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def collecting(paths: SystemPaths, fqrn: str) -> Iterator[bool]:
     """Be the only collector of the repository; yields False, and nothing is locked, if there is another."""
     folder = pins_folder(paths, fqrn)

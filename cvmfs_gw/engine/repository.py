@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 import tempfile
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Final
 
 from cvmfs_gw.engine.catalogs import CatalogCache, CatalogStore
@@ -208,15 +209,31 @@ class Repository:
     def forget_client_root(self) -> None:
         """Empty ``client.local``, which may pin the repository's own mount to an older root."""
         path = self._spool("client.local")
-        if os.path.exists(path):
-            os.truncate(path, 0)
+        try:
+            if os.path.exists(path):
+                os.truncate(path, 0)
+        except OSError as error:  # it is published, and the mount finds that out by itself a little later
+            _log.warning("%s: cannot empty %s: %s", self.fqrn, path, error.strerror)
 
 
-def replace_file(path: str, data: bytes, mode: int = 0o644) -> None:
-    """Create or replace a small file outside of the storage, atomically and durably."""
+def replace_file(path: str, data: bytes, mode: int = 0o644, like: str = "") -> None:
+    """Create or replace a small file outside of the storage, atomically and durably.
+
+    A file that is there keeps its permissions and, if this process may give files away, its owner: an administrator's
+    command must not take from a server of another user what that one has to read. A new one gets the *mode*; who may
+    read the file *like*, if that is there, may read this one, too.
+    """
     descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".new-")
     try:
         with open(descriptor, "wb") as file:
+            former, model = _status(path), _status(like)
+            if (owner := former or model) is not None:
+                with suppress(PermissionError):
+                    os.fchown(descriptor, owner.st_uid, owner.st_gid)
+            if former is not None:
+                mode = stat.S_IMODE(former.st_mode)
+            elif model is not None:
+                mode |= stat.S_IMODE(model.st_mode)
             os.fchmod(descriptor, mode)
             file.write(data)
             file.flush()
@@ -225,3 +242,10 @@ def replace_file(path: str, data: bytes, mode: int = 0o644) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def _status(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except FileNotFoundError:
+        return None

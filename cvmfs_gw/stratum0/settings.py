@@ -126,11 +126,14 @@ class UploadSettings:
             raise ConfigError(f"{path}: two tokens have the same id")
         return cls(content.repositories, tokens, content.public_url.rstrip("/"), content.gateway_url.rstrip("/"))
 
-    def save(self, path: str) -> None:
-        """Write the file, for its owner's eyes only. Raises ``OSError``."""
+    def save(self, path: str, like: str = "") -> None:
+        """Write the file. Raises ``OSError``.
+
+        A new one is for whoever may read the file *like* or, without that, for its owner alone.
+        """
         content = _File(1, dict(self.repositories), [*self.tokens.values()], self.public_url, self.gateway_url)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        replace_file(path, msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n", 0o600)
+        replace_file(path, msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n", 0o600, like)
 
     def token(self, text: str) -> TokenSettings | None:
         """The token with this text, or None. Takes as long for an unknown one as for a wrong one."""

@@ -6,14 +6,22 @@ import json
 import os
 import pwd
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from cvmfs_gw.engine.create import RepositoryOptions, create_repository, write_whitelist
+from cvmfs_gw.engine.create import (
+    RepositoryOptions,
+    _grant_access,
+    _list_repository,
+    create_repository,
+    is_served,
+    write_whitelist,
+)
 from cvmfs_gw.engine.errors import ConfigurationError, SigningError
-from cvmfs_gw.engine.repository import MANIFEST_PATH
+from cvmfs_gw.engine.repository import MANIFEST_PATH, replace_file
 from cvmfs_gw.gateway.access import AccessConfig
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_objstore.compression import deflate
@@ -312,3 +320,64 @@ def test_a_user_that_nobody_has_listed(tmp_path: Path, keys: str, monkeypatch: p
 
     monkeypatch.setattr(pwd, "getpwuid", unlisted)
     assert new_repository(str(tmp_path), keys).configuration().get("CVMFS_USER") == str(os.getuid())
+
+
+def test_the_owner_gets_what_a_server_needs(tmp_path: Path, keys: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, tuple[int, int]] = {}
+
+    def chown(path: str, uid: int, gid: int, **options: object) -> None:
+        given[os.path.relpath(path, tmp_path)] = uid, gid
+
+    user = pwd.getpwnam("nobody")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "chown", chown)
+        patch.setattr(os, "geteuid", lambda: 1000)
+        new_repository(str(tmp_path / "mine"), keys, owner="nobody")
+        assert not given
+        patch.setattr(os, "geteuid", lambda: 0)
+        new_repository(str(tmp_path / "roots"), keys, owner="nobody")
+    assert set(given.values()) == {(user.pw_uid, user.pw_gid)}
+    made = [
+        os.path.relpath(os.path.join(place, name), tmp_path)
+        for place, folders, names in os.walk(tmp_path / "roots")
+        for name in folders + names
+    ]
+    wanted = {path for path in made if f"/{FQRN}" in path and "/repositories.d/" not in path}
+    assert given.keys() == wanted
+    assert any(path.endswith("data/txn") for path in wanted)
+
+
+def test_a_file_that_is_replaced_stays_whose_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    owners: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "fchown", lambda descriptor, uid, gid: owners.append((uid, gid)))
+    path, like = tmp_path / "file", tmp_path / "like"
+
+    def mode() -> int:
+        return stat.S_IMODE(path.stat().st_mode)
+
+    replace_file(str(path), b"1", 0o600)
+    assert (mode(), owners) == (0o600, [])
+    path.chmod(0o640)
+    replace_file(str(path), b"2", 0o600)
+    assert (path.read_bytes(), mode(), owners) == (b"2", 0o640, [(path.stat().st_uid, path.stat().st_gid)])
+    path.unlink()
+    like.write_bytes(b"")
+    like.chmod(0o444)
+    replace_file(str(path), b"3", 0o600, str(like))
+    assert (mode(), len(owners)) == (0o644, 2)
+
+
+def test_repositories_that_are_made_at_once(tmp_path: Path, keys: str) -> None:
+    """Each of them is in the files that all share."""
+    paths = SystemPaths(str(tmp_path))
+    names = [f"r{number}.example.org" for number in range(8)]
+
+    def make(fqrn: str) -> None:
+        _list_repository(fqrn, paths)
+        _grant_access(fqrn, paths)
+
+    with ThreadPoolExecutor(len(names)) as threads:
+        list(threads.map(make, names))
+    assert all(is_served(fqrn, paths) for fqrn in names)
+    listed = json.loads((tmp_path / "srv/cvmfs/info/v1/repositories.json").read_text())["repositories"]
+    assert sorted(item["name"] for item in listed) == names

@@ -348,3 +348,11 @@ def test_no_settings(repository: Repository) -> None:
         Repository(FQRN, repository.paths, {})
     with pytest.raises(ConfigurationError):
         repository.configuration()
+
+
+def test_what_cannot_be_emptied_does_not_fail_what_is_published(repository: Repository) -> None:
+    """The mark for a mount on this machine may be another user's."""
+    path = os.path.join(repository.paths.repository_spool(FQRN), "client.local")
+    os.unlink(path)
+    os.mkdir(path)
+    assert publish(repository, TagChanges("v1")).revision == repository.head().revision

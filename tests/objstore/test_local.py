@@ -253,3 +253,17 @@ def test_missing_by_looking_into_folders(
     monkeypatch.setattr(LocalStorage, "exists", counted)
     storage.missing(paths[:900])
     assert (len(asked) > 500) is (for_one == 1)
+
+
+def test_copy_of_a_file_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux lets nobody make a second name for a file that is not theirs (``fs.protected_hardlinks``)."""
+
+    def protected(*arguments: object, **options: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    storage = LocalStorage.create(str(tmp_path / "s"))
+    storage.write(".cvmfsreflog", b"one")
+    monkeypatch.setattr(os, "link", protected)
+    storage.copy(".cvmfsreflog", ".cvmfsreflog.previous")
+    assert storage.read(".cvmfsreflog.previous") == b"one"
+    assert os.listdir(tmp_path / "s/data/txn") == []

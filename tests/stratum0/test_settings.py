@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +114,21 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main([*root, "token", "revoke", "ci"]) == 1
     assert text.split("_", 2)[2] not in Path(path).read_text()
     assert os.path.exists(path)
+
+
+def test_tokens_that_are_made_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def make(number: int) -> int:
+        return main(["--root", str(tmp_path), "token", "create", FQRN, "--id", f"t{number}"])
+
+    with ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(make, range(8))) == {0}
+    assert len(UploadSettings.load(SystemPaths(str(tmp_path)).upload_config).tokens) == 8
+
+
+def test_the_server_reads_what_an_administrator_makes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever reads the gateway's keys reads the tokens, too."""
+    paths = SystemPaths(str(tmp_path))
+    os.makedirs(os.path.dirname(paths.access_config))
+    Path(paths.access_config).touch(0o640)
+    assert main(["--root", str(tmp_path), "token", "create", FQRN]) == 0
+    assert stat.S_IMODE(os.stat(paths.upload_config).st_mode) == 0o640
