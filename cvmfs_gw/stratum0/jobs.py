@@ -10,7 +10,7 @@ is answered as if it were the first. Its time is over at the later of both ends.
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -43,7 +43,7 @@ MAX_EXPIRED: Final = 20_000
 class Plan:
     """What a job comes to: changes, and for its reply if something is there now that was not, and until when."""
 
-    changes: list[Change]
+    changes: Collection[Change]
     created: bool = False
     expires: int | None = None
     entries: int = 0

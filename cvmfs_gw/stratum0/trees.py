@@ -15,7 +15,8 @@ from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_gw.ingest.gather import Gathered
 from cvmfs_gw.ingest.overlay import Add
 from cvmfs_gw.ingest.ownership import IdMap
-from cvmfs_gw.ingest.plan import PlanOptions, plan
+from cvmfs_gw.ingest.plan import AT_HAND, PlanOptions, plan
+from cvmfs_gw.ingest.spill import LongList
 from cvmfs_gw.stratum0.content import translated
 from cvmfs_gw.stratum0.errors import Exists, PathConflict
 from cvmfs_gw.stratum0.expiry import expires, later, with_expiry
@@ -44,8 +45,11 @@ class PutTree:
         )
         with translated():
             planned = plan(tree, [Add(self.gathered, self.path)], options).changes
-        changes = list(self._allowed(planned, tree, rules))
-        created = any(isinstance(change, Put) and change.base is None for change in changes)
+        changes: LongList[Change] = LongList(AT_HAND)
+        created = False
+        for change in self._allowed(planned, tree, rules):
+            changes.append(change)
+            created |= isinstance(change, Put) and change.base is None
         return Plan(changes, created=created, expires=self.end, entries=len(changes))
 
     def _allowed(self, planned: Iterable[Change], tree: CatalogTree, rules: Rules) -> Iterator[Change]:
