@@ -37,8 +37,9 @@ from cvmfs_gw.api.context import SERVICE
 from cvmfs_gw.api.describe import Paths
 from cvmfs_gw.api.logs import mask_url
 from cvmfs_gw.api.messages import reply
-from cvmfs_gw.api.observe import RUNNING, Running, observe
+from cvmfs_gw.api.observe import observe
 from cvmfs_gw.api.runner import Runner
+from cvmfs_gw.api.running import RUNNING, Running
 from cvmfs_gw.api.uploads import UPLOADS
 from cvmfs_gw.engine.errors import EngineError
 from cvmfs_gw.gateway.errors import GatewayError, describe

@@ -25,6 +25,7 @@ import aiohttp
 from aiohttp import web
 
 from cvmfs_gw.api.runner import Connection
+from cvmfs_gw.api.running import PATIENCE_S, RUNNING
 from cvmfs_gw.gateway.blocks import BLOCK, Blocks
 from cvmfs_gw.gateway.errors import BadPack, InvalidBody
 from cvmfs_gw.gateway.uploads import UNFINISHED
@@ -57,9 +58,13 @@ class Body:
         self._direct: _Direct | None = None
 
     async def exactly(self, size: int) -> bytes:
-        """The next *size* bytes; raises :exc:`InvalidBody` if there are fewer."""
+        """The next *size* bytes, which say who sends; raises :exc:`InvalidBody` if there are fewer."""
         try:
-            data = await self._patiently(self._content.readexactly(size))
+            async with self._request.app[RUNNING].waiting(min(PATIENCE_S, IDLE_S)):
+                data = await self._content.readexactly(size)
+        except TimeoutError:
+            self._stuck = True
+            raise BadPack("the publisher stopped sending") from None
         except asyncio.IncompleteReadError:
             raise InvalidBody("shorter than message-size") from None
         self._read += len(data)
@@ -83,6 +88,12 @@ class Body:
                 if not chunk:
                     return
                 limit -= len(chunk)
+
+    async def drain_unsigned(self, limit: int) -> None:
+        """The same for a body of somebody unknown, and not for long."""
+        with contextlib.suppress(TimeoutError):
+            async with self._request.app[RUNNING].waiting(min(PATIENCE_S, IDLE_S)):
+                await self.drain(limit)
 
     def close(self) -> None:
         """Give the blocks back. Nobody may use a piece of the body any more."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from aiohttp import web
 
+from cvmfs_gw.api.running import PATIENCE_S, RUNNING
 from cvmfs_gw.gateway.errors import BodyTooLarge, InvalidBody
 from cvmfs_gw.gateway.protocol import MAX_JSON_BODY
 from cvmfs_gw.gateway.service import GatewayService
@@ -15,7 +15,7 @@ from cvmfs_gw.gateway.service import GatewayService
 SERVICE: web.AppKey[GatewayService] = web.AppKey("service", GatewayService)
 
 
-BODY_S: Final = 60.0
+BODY_S: Final = PATIENCE_S
 """How long a JSON body may take to arrive, in seconds."""
 
 
@@ -41,7 +41,7 @@ async def json_body(request: web.Request) -> bytes:
     if request.content.is_eof() and len(body) <= MAX_JSON_BODY:
         return bytes(body)  # most come together with their head
     try:
-        async with asyncio.timeout(BODY_S):
+        async with request.app[RUNNING].waiting(BODY_S):
             async for chunk in request.content.iter_any():
                 body += chunk
                 if len(body) > MAX_JSON_BODY:

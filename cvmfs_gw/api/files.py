@@ -81,7 +81,7 @@ async def put(request: web.Request) -> web.Response:
         done = await uploads(request).put(place, body.chunks(), wanted)
     except Exception:
         # whoever is still sending would not see the reply
-        await body.drain(MAX_DRAIN_UNSIGNED if vouched else _MAX_DRAIN)
+        await (body.drain(MAX_DRAIN_UNSIGNED) if vouched else body.drain_unsigned(_MAX_DRAIN))
         raise
     plan = done.plan
     return answer(done, place.path, created=plan.created, expires=plan.expires, entries=plan.entries)

@@ -12,7 +12,7 @@ from aiohttp import web
 from cvmfs_gw.api.context import service
 from cvmfs_gw.api.describe import Paths
 from cvmfs_gw.api.messages import reply
-from cvmfs_gw.api.observe import RUNNING
+from cvmfs_gw.api.running import RUNNING
 from cvmfs_gw.api.uploads import UPLOADS
 from cvmfs_gw.gateway.metrics import Sample, render
 from cvmfs_gw.gateway.service import GatewayService
@@ -85,7 +85,7 @@ async def healthz(request: web.Request) -> web.Response:
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """Whether leases can be granted: the lease database answers. A repository that is broken does not count."""
+    """Whether leases can be granted: the lease database can be written. A repository that is broken does not count."""
     try:
         async with asyncio.timeout(READY_S):
             await service(request).probe()

@@ -15,6 +15,7 @@ from aiohttp import web
 from cvmfs_gw.api.context import SERVICE
 from cvmfs_gw.api.logs import REQUEST_ID, REQUEST_ID_KEY, request_id
 from cvmfs_gw.api.messages import reply
+from cvmfs_gw.api.running import RUNNING
 
 MAX_RUNNING: Final = 2048
 """Requests that are answered at the same time; more get HTTP 503. Notification streams do not count."""
@@ -22,16 +23,6 @@ MAX_RUNNING: Final = 2048
 SUBSCRIBE: Final = "/notifications/subscribe"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class Running:
-    """How many requests are being answered."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-
-RUNNING: web.AppKey[Running] = web.AppKey("running", Running)
 
 
 @web.middleware

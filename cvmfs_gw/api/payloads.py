@@ -44,7 +44,7 @@ async def submit(request: web.Request) -> web.Response:
             size=request.content_length or 0,
         )
     except Exception:
-        await body.drain(MAX_DRAIN_UNSIGNED if key is None else MAX_PAYLOAD)
+        await (body.drain_unsigned(MAX_DRAIN_UNSIGNED) if key is None else body.drain(MAX_PAYLOAD))
         body.close()
         raise
     # not where this is cancelled: blocks may be in use then

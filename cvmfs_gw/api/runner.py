@@ -8,6 +8,7 @@
 | JSON body | 1 MiB within 60 s (:mod:`cvmfs_gw.api.context`) |
 | silence within a payload | 900 s (:mod:`cvmfs_gw.api.bodies`) |
 | requests at the same time | 2048 (:mod:`cvmfs_gw.api.observe`) |
+| requests that wait for an unknown sender | 1024, 60 s (:mod:`cvmfs_gw.api.running`) |
 | payloads that are stored at the same time | 32, more wait (:mod:`cvmfs_gw.gateway.payloads`) |
 """
 
@@ -75,7 +76,9 @@ class Runner(web.AppRunner):
 
     __slots__ = ()
 
-    def __init__(self, app: web.Application, shutdown_timeout: float = 60.0, access_log: logging.Logger = log) -> None:
+    def __init__(
+        self, app: web.Application, shutdown_timeout: float = 60.0, access_log: logging.Logger | None = log
+    ) -> None:
         super().__init__(
             app,
             access_log_class=AccessLogger,

@@ -25,6 +25,7 @@ from cvmfs_gw.api.app import make_app, make_runner
 from cvmfs_gw.api.meta import Meta
 from cvmfs_gw.api.notifications import Announcer, RepositoryAnchors
 from cvmfs_gw.api.reload import Reloader
+from cvmfs_gw.api.runner import Runner
 from cvmfs_gw.api.tls import TlsFiles
 from cvmfs_gw.engine.commit import Engine
 from cvmfs_gw.engine.errors import EngineError
@@ -136,7 +137,7 @@ async def serve(
     runners = [make_runner(apps[GATEWAY], SHUTDOWN_S)]
     if listen.web_port is not None:
         apps[WEB], ports[WEB] = web_app(paths.storage), listen.web_port
-        runners.append(web.AppRunner(apps[WEB], access_log=None, shutdown_timeout=SHUTDOWN_S))
+        runners.append(Runner(apps[WEB], SHUTDOWN_S, access_log=None))
     for name, app in apps.items():
         meta.install(
             app,

@@ -6,7 +6,6 @@ Source: schema 1.0 revision 4 in ``/var/spool/cvmfs/<fqrn>/stats.db``; times are
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import time
 from dataclasses import astuple, dataclass
@@ -111,17 +110,19 @@ def record_gc(path: str, fqrn: str, started: float, finished: float, counts: GcC
 
 
 def _insert(path: str, fqrn: str, table: str, values: tuple[object, ...]) -> None:
-    new = not os.path.exists(path)
     with contextlib.closing(sqlite3.connect(path, timeout=_TIMEOUT_S, isolation_level=None)) as connection:
         # Losing the last line in a power cut is all that can happen.
         connection.execute("PRAGMA synchronous=OFF")
-        if new:
+        # a file without it is one that a full disk, or a kill, has kept from getting its tables
+        if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'properties'").fetchone() is None:
+            connection.execute("BEGIN IMMEDIATE")
             for statement in _TABLES:
                 connection.execute(statement)
             connection.executemany(
                 "INSERT OR IGNORE INTO properties VALUES (?, ?)",
                 [("schema", "1.0"), ("schema_revision", "4"), ("repo_name", fqrn)],
             )
+            connection.execute("COMMIT")
         marks = ", ".join("?" * len(values))
         connection.execute(f"INSERT INTO {table} VALUES (NULL, {marks})", values)
 

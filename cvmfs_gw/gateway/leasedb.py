@@ -318,9 +318,10 @@ class LeaseDatabase:
             )
 
     def probe(self) -> None:
-        """Begin a change and take it back; raises ``sqlite3.Error``."""
-        self._db.execute("begin immediate")
-        self._db.execute("rollback")
+        """Change nothing, but write that; raises ``sqlite3.Error``, also if the disk is full."""
+        version = self._db.execute("pragma user_version").fetchone()[0]
+        with self._transaction():
+            self._db.execute(f"pragma user_version = {version}")
 
     # --- repositories ------------------------------------------------------------------------------------------
 

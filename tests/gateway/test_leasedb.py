@@ -214,3 +214,12 @@ def test_a_full_disk(database: LeaseDatabase, path: str) -> None:
     assert query(path, "select Token from Lease") == [("TOKEN====",)]
     database.remove(["TOKEN===="])
     assert query(path, "select Token from Lease") == []
+
+
+def test_a_probe_writes(database: LeaseDatabase, path: str) -> None:
+    """Whether a change could be made is known once one was: a full disk lets anybody begin."""
+    database.grant(row())
+    before = os.path.getsize(f"{path}-wal")
+    database.probe()
+    assert os.path.getsize(f"{path}-wal") > before
+    assert [found.token for found in database.leases()] == ["TOKEN===="]
