@@ -325,8 +325,9 @@ class LocalStorage:
     def clean(self) -> int:
         """Remove what earlier processes left in ``data/txn``; returns how many files and folders.
 
-        Other tools may be working on the same repository, and stage their files here too. So files that are not
-        this driver's are removed only when they have not changed for :data:`FOREIGN_AGE` seconds.
+        Other tools and servers may be working on the same repository, and stage their files here too. So files that
+        are not this driver's, and those of processes that are there, are removed only when they have not changed for
+        :data:`FOREIGN_AGE` seconds.
         """
         folder = self._base + STAGING
         oldest = self.now() - FOREIGN_AGE
@@ -338,7 +339,7 @@ class LocalStorage:
             return 0
         for entry in entries:
             try:
-                if not entry.name.startswith(OWN_PREFIX) and _newest(entry) > oldest:
+                if not _is_left_behind(entry.name) and _newest(entry) > oldest:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     shutil.rmtree(entry.path)
@@ -432,6 +433,22 @@ class StagedFile:
 def _unlink(path: str) -> None:
     with contextlib.suppress(OSError):
         os.unlink(path)
+
+
+def _is_left_behind(name: str) -> bool:
+    """Whether a staged file is one of this driver's and of a process that is no more, or of this one's number."""
+    if not name.startswith(OWN_PREFIX):
+        return False
+    try:
+        process = int(name[len(OWN_PREFIX) :].partition("-")[0], 16)
+        if process != os.getpid():
+            os.kill(process, 0)
+            return False
+    except PermissionError:
+        return False  # it is there, and another user's
+    except (ValueError, OverflowError, ProcessLookupError):
+        pass
+    return True
 
 
 def _newest(entry: os.DirEntry[str]) -> float:

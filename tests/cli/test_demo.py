@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 from cvmfs_gw.client.reader import RepositoryReader
@@ -38,6 +39,11 @@ def test_keeps_serving(tmp_path: Path) -> None:
             assert {entry.name for entry in reader.entries("/demo")} == {"hello.txt", "bin", "lib"}
             assert reader.entry("/demo/bin/greet").mode & 0o111
         assert answers(port)
+        # both servers read requests alike, with the same limits on how long and how large they may be
+        for number in (port, web_port):
+            with socket.create_connection(("127.0.0.1", number), timeout=10) as client:
+                client.sendall(b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert client.recv(4096).endswith(b'{"status":"error","reason":"malformed HTTP request"}')
         # the demonstration has an administrator, who is found
         done = run("cvmfs-gw", "--root", tmp_path, "disable", fqrn, "--gateway", f"http://127.0.0.1:{port}/api/v1")
         assert (done.returncode, done.stdout) == (0, f"{fqrn} is disabled\n"), done.stderr

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import stat
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from cvmfs_objstore import posix
 from cvmfs_objstore.errors import ObjectNotFound
-from cvmfs_objstore.local import LocalStorage
+from cvmfs_objstore.local import OWN_PREFIX, LocalStorage
 from cvmfs_objstore.storage import Storage
 from tests.objstore.storage_suite import OBJECT, StorageSuite
 
@@ -164,6 +165,21 @@ def test_clean_removes_own_leftovers(storage: LocalStorage, tmp_path: Path) -> N
     assert list((tmp_path / "data/txn").iterdir()) == []
     with pytest.raises(FileNotFoundError):
         abandoned.publish(OBJECT)
+
+
+def test_clean_spares_what_another_server_works_on(storage: LocalStorage, tmp_path: Path) -> None:
+    """A second one may have been started on the same repository by mistake: the first one's payloads go on."""
+    storage.stage().discard()  # makes the folder
+    txn = tmp_path / "data/txn"
+    alive, gone = os.getppid(), subprocess.Popen(["true"])
+    gone.wait()
+    names = {pid: f"{OWN_PREFIX}{pid:x}-0badcafe-1" for pid in (alive, gone.pid, 1 << 40)}
+    for name in (*names.values(), f"{OWN_PREFIX}-", f"{OWN_PREFIX}x-y"):
+        (txn / name).write_bytes(b"half")
+    assert storage.clean() == 4
+    assert os.listdir(txn) == [names[alive]]
+    os.utime(txn / names[alive], (1000, 1000))
+    assert storage.clean() == 1
 
 
 def test_clean_spares_what_others_work_on(storage: LocalStorage, tmp_path: Path) -> None:
