@@ -17,7 +17,7 @@ messages as text, so a late publisher takes every subscriber back to an older re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -132,6 +132,16 @@ class Broker:
     def forget(self, fqrn: str) -> None:
         """Forget the repository, so that it may start again from any revision: it was recreated."""
         self._newest.pop(fqrn, None)
+
+    def make_room(self, keep: Container[str]) -> None:
+        """Forget the repository that has been told of least recently, but for those to *keep*."""
+        oldest = min(
+            (event for fqrn, event in self._newest.items() if fqrn not in keep),
+            key=lambda event: event.number,
+            default=None,
+        )
+        if oldest is not None:
+            self.forget(oldest.fqrn)
 
     def subscribe(
         self, topics: frozenset[str] | None, wake: Callable[[], None], after: int | None = None

@@ -20,8 +20,8 @@ from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Final
 
-from cvmfs_notify.broker import Broker, Event, Subscription
-from cvmfs_notify.errors import OlderRevision, SubscriberRefused
+from cvmfs_notify.broker import Broker, Event, Publication, Subscription
+from cvmfs_notify.errors import NotifyError, OlderRevision, SubscriberRefused, TooManyRepositories
 from cvmfs_notify.messages import Activity, format_timestamp
 from cvmfs_notify.sse import Dialect, chunk, frame, parse_event_id
 from cvmfs_notify.store import EventStore
@@ -68,6 +68,8 @@ class NotificationHub:
         self._ready: deque[EventStream] = deque()
         self._pumping = False
         self._stopping = False
+        self._own: set[str] = set()
+        """The repositories of this server."""
         self._frames: dict[tuple[int, Dialect, bool], bytes] = {}
         self._threads = ThreadPoolExecutor(2, "notify")
         self._writer = ThreadPoolExecutor(1, "notify-store")
@@ -100,7 +102,15 @@ class NotificationHub:
     async def _publish(self, activity: Activity, *, own: bool = False) -> Event | None:
         loop = asyncio.get_running_loop()
         publication = await loop.run_in_executor(self._threads, check, activity, self._source, self._clock())
+        if own:
+            self._own.add(activity.repository)
+            await self._forget_forged(activity, publication)
         try:
+            event = self.broker.publish(publication)
+        except TooManyRepositories:
+            if not own:
+                raise
+            self.broker.make_room(self._own)
             event = self.broker.publish(publication)
         except OlderRevision:
             known = self.broker.newest(publication.fqrn)
@@ -113,6 +123,23 @@ class NotificationHub:
             log.info("%s: revision %d, %d subscribers", event.fqrn, event.revision, self.subscribers)
             await loop.run_in_executor(self._writer, self._save, event)
         return event
+
+    async def _forget_forged(self, activity: Activity, publication: Publication) -> None:
+        """Forget what is in the way of this server's own *publication*, unless it can be verified.
+
+        Before a repository is here its keys are unknown, and anybody can say of it what they like.
+        """
+        known = self.broker.newest(publication.fqrn)
+        if known is None or known.revision < publication.revision:
+            return
+        try:
+            told = Activity.parse(known.publication.message)
+            if told.manifest != activity.manifest:
+                loop = asyncio.get_running_loop()
+                await loop.run_in_executor(self._threads, check, told, self._source, self._clock())
+        except NotifyError as error:
+            log.warning("%s: revision %d was not its own: %s", known.fqrn, known.revision, error)
+            self.broker.forget(known.fqrn)
 
     def _save(self, event: Event) -> None:
         try:

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from cvmfs_notify.errors import OlderRevision, SubscriberRefused, UntrustedManifest
+from cvmfs_notify.broker import Broker
+from cvmfs_notify.errors import OlderRevision, SubscriberRefused, TooManyRepositories, UntrustedManifest
 from cvmfs_notify.hub import NotificationHub
 from cvmfs_notify.store import EventStore
+from cvmfs_notify.trust import NothingKnown
 from tests.notify.support import FQRN, OTHER, FakeSource, Keys
 
 
@@ -57,6 +59,39 @@ async def test_a_repository_that_is_made_anew(hub: NotificationHub, keys: Keys) 
     event = await hub.announce(FQRN, keys.manifest(1, published=2000))
     assert event is not None
     assert (event.revision, event.number) == (1, 2)
+
+
+async def test_what_was_said_before_the_repository_was_here(tmp_path: Path, keys: Keys, source: FakeSource) -> None:
+    """Its keys were unknown, and anybody could have said it."""
+    path = str(tmp_path / "events.db")
+    nobody = NotificationHub(EventStore(path), NothingKnown())
+    assert await nobody.publish(keys.message(1 << 62, key=keys.forger)) is not None
+    assert await nobody.publish(keys.message(5, OTHER, key=keys.forger)) is not None
+    await nobody.close()
+    hub = NotificationHub(EventStore(path), source)
+    for fqrn in (FQRN, OTHER):
+        event = await hub.announce(fqrn, keys.manifest(5, fqrn, published=1))
+        assert event is not None
+        assert event.revision == 5
+    assert await hub.announce(FQRN, keys.manifest(5, published=2)) is None
+    with pytest.raises(OlderRevision):
+        await hub.announce(FQRN, keys.manifest(4, published=1))
+    await hub.close()
+
+
+async def test_made_up_repositories_take_nobodys_place(keys: Keys, source: FakeSource) -> None:
+    hub = NotificationHub(None, source)
+    hub.broker = Broker(limit=3)
+    assert await hub.announce(FQRN, keys.manifest(1)) is not None
+    for name in ("a", "b"):
+        assert await hub.publish(keys.message(1, f"{name}.example.org")) is not None
+    with pytest.raises(TooManyRepositories):
+        await hub.publish(keys.message(1, "c.example.org"))
+    assert await hub.announce(OTHER, keys.manifest(1, OTHER)) is not None
+    assert [name for name in (FQRN, OTHER, "a.example.org", "b.example.org") if hub.broker.newest(name)] == [
+        FQRN, OTHER, "b.example.org",
+    ]  # fmt: skip
+    await hub.close()
 
 
 async def test_our_own_are_checked_too(hub: NotificationHub, keys: Keys) -> None:
