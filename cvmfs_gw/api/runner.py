@@ -9,7 +9,7 @@
 | silence within a payload | 900 s (:mod:`cvmfs_gw.api.bodies`) |
 | requests at the same time | 2048 (:mod:`cvmfs_gw.api.observe`) |
 | requests that wait for an unknown sender | 1024, 60 s (:mod:`cvmfs_gw.api.running`) |
-| payloads that are stored at the same time | 32, more wait (:mod:`cvmfs_gw.gateway.payloads`) |
+| payloads that are stored at the same time | 32, 24 of one key, more wait (:mod:`cvmfs_gw.gateway.payloads`) |
 """
 
 from __future__ import annotations

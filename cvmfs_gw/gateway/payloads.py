@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Final, Protocol
 
 from cvmfs_gw.engine.commit_api import UploadedObjects, UploadStatistics
@@ -33,6 +34,8 @@ DIVIDED: Final = 2 << 20
 """From how many bytes on a pack is divided among processes."""
 MAX_UPLOADS: Final = 32
 """Object packs that are stored at the same time; more wait, and their senders with them."""
+MAX_OF_KEY: Final = 24
+"""Those of one key: whoever sends many of them slowly leaves room for others."""
 
 
 class Incoming(Protocol):
@@ -108,6 +111,7 @@ class Payloads:
         self._storers = Storers(self.blocks)
         self._receivers: dict[str, list[Incoming]] = {}
         self._slots = asyncio.Semaphore(MAX_UPLOADS)
+        self._of_key: defaultdict[str, asyncio.Semaphore] = defaultdict(partial(asyncio.Semaphore, MAX_OF_KEY))
         self._uploaded = RecentUploads()
 
     async def receive(
@@ -134,6 +138,7 @@ class Payloads:
         slot = AsyncExitStack()
         try:
             loop = asyncio.get_running_loop()
+            await slot.enter_async_context(self._of_key[key.id])
             await slot.enter_async_context(self._slots)
             store = await loop.run_in_executor(self._threads, self._store, lease.path.fqrn)
             uploaded = self._uploaded.begin(token)

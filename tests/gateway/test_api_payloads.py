@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from cvmfs_gw.gateway.authorization import sign
-from cvmfs_gw.gateway.payloads import RecentUploads
+from cvmfs_gw.gateway.errors import BadPack
+from cvmfs_gw.gateway.payloads import MAX_OF_KEY, MAX_UPLOADS, RecentUploads
 from cvmfs_gw.gateway.service import GatewayService
 from cvmfs_objstore.hashes import Algorithm, ContentHash, Suffix
 from cvmfs_objstore.objects import ObjectStore
@@ -317,3 +318,23 @@ async def test_expect_100_continue(api: Api) -> None:
     token = await api.token()
     header, body = pack(objects(1, 100))
     assert await api.payload(token, header, body, headers={"Expect": "100-continue"}) == OK
+
+
+async def test_one_key_does_not_take_all_the_room(api: Api, service: GatewayService) -> None:
+    """Somebody who sends as many packs as they can, and none of them to its end, is in nobody's way."""
+    token, other = await api.token(), await api.token(f"{FQRN}/b", STRANGER)
+    end = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        await end.wait()
+        yield b""
+
+    def send() -> Any:
+        return service.payloads.receive(token, KEY, digest="0" * 40, header_size=1000, chunks=slow())
+
+    packs = [asyncio.create_task(send()) for _ in range(MAX_UPLOADS)]
+    await until(lambda: service.payloads.running == MAX_OF_KEY)
+    assert await api.payload(other, *pack([b"data"]), key=STRANGER) == OK
+    end.set()
+    failed = await asyncio.gather(*packs, return_exceptions=True)
+    assert {type(error) for error in failed} == {BadPack}
