@@ -1,4 +1,4 @@
-"""The engine: everything that changes a repository. Synchronous, and the only writer of catalogs and manifests.
+"""The engine: everything that changes a repository. Synchronous; the only writer of catalogs and manifests.
 
 ::
 
@@ -7,6 +7,6 @@
     rowpaths       inspect                        links      tags
     rows                                          balance    repository
 
-``commit`` is a publisher's commit through the gateway, ``merge`` its three-way part; ``edit`` is a change of the
-server's own; ``create`` makes a repository.
+``commit`` is a publisher's commit through the gateway, ``merge`` its three-way merge; ``edit`` publishes changes by the
+server itself; ``create`` makes a repository.
 """

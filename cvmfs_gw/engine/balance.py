@@ -1,7 +1,7 @@
-"""Automatic nested catalogs: large catalogs are split, small ones that were made by a split are merged again.
+"""Automatic nested catalogs: large catalogs are split, and merged again when they have become small.
 
-A directory that is split off gets a file ``.cvmfsautocatalog``, which says that nobody asked for this nested catalog
-and that it may go when it has become small.
+A directory that is split off gets a file ``.cvmfsautocatalog``, which marks the nested catalog as automatic: it may be
+dissolved when it has become small.
 
 Source: ``CVMFS_AUTOCATALOGS``, ``CVMFS_AUTOCATALOGS_MAX_WEIGHT`` and ``CVMFS_AUTOCATALOGS_MIN_WEIGHT`` (entries) in
 ``server.conf``; the marker's name.
@@ -26,14 +26,14 @@ MARKER: Final = ".cvmfsautocatalog"
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Most entries of a catalog, and fewest of one that was made by a split."""
+    """The maximum number of entries in a catalog, and the minimum in an automatic one."""
 
     most: int
     fewest: int
 
     @classmethod
     def configured(cls, configuration: ServerConf) -> Weights | None:
-        """Those of ``server.conf``; None: there are no automatic nested catalogs."""
+        """The limits in ``server.conf``; None: no automatic nested catalogs."""
         if not configuration.autocatalogs:
             return None
         return cls(configuration.autocatalogs_max_weight, configuration.autocatalogs_min_weight)
@@ -64,10 +64,10 @@ def _may_go(node: Node, weights: Weights, scope: str) -> bool:
 
 
 def _heaviest(node: Node, weights: Weights, scope: str) -> str | None:
-    """The directory whose subtree is the largest that makes a catalog of its own; None if there is none.
+    """The directory with the largest subtree that fits into a catalog; None if there is none.
 
-    Of those that are too large the children are looked at, so that what is split off is neither too large nor, if
-    possible, too small.
+    Descends into directories that are too large, so that what is split off is neither too large nor, if possible, too
+    small.
     """
     found: dict[str, int] = {}
     directories: list[str] = []
@@ -83,7 +83,7 @@ def _heaviest(node: Node, weights: Weights, scope: str) -> str | None:
         parent = path.rpartition("/")[0]
         if parent in found:
             found[parent] += found[path] - 1
-    fewest = max(weights.fewest, 2)  # what is split off must take something along
+    fewest = max(weights.fewest, 2)  # splitting off an empty directory would gain nothing
     fitting = [path for path in directories if fewest <= found[path] <= weights.most and is_below(path, scope)]
     return max(fitting, key=lambda path: (found[path], path), default=None)
 

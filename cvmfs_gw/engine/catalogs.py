@@ -1,4 +1,4 @@
-"""Catalogs by content hash, over an object store, with a bounded memory of recent ones."""
+"""Catalogs by content hash, over an object store, with a bounded cache of recent ones."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from cvmfs_objstore.objects import ObjectStore
 from cvmfs_objstore.piecewise import HEADER, OTHER_HEADER, Deflated
 
 MAX_CATALOG_SIZE: Final = 4 << 30
-"""Largest catalog that is opened, in bytes before compression."""
+"""The largest catalog that is opened, in bytes before compression."""
 CACHE_SIZE: Final = 96 << 20
 """Bytes of recent catalogs that are kept in memory, for all repositories together."""
 
 
 class CatalogCache:
-    """Recent catalogs, the least recently used ones going first. Thread-safe.
+    """An LRU cache of catalogs. Thread-safe.
 
-    Those that were read are kept as plain bytes, those that were stored also in their stored form, of which the
-    catalog that replaces one takes over what did not change.
+    Catalogs that were read are kept as plain bytes; those that were stored also in their stored form, whose unchanged
+    parts the next version reuses.
     """
 
     def __init__(self, size: int = CACHE_SIZE) -> None:
@@ -35,7 +35,7 @@ class CatalogCache:
         self._lock = threading.Lock()
 
     def get(self, store: int, ref: ContentHash) -> bytes | None:
-        """A catalog of the store of that number."""
+        """A catalog of the store number *store*."""
         with self._lock:
             data = self._held.get((store, ref))
             if data is not None:
@@ -43,7 +43,7 @@ class CatalogCache:
             return data.plain if isinstance(data, Deflated) else data
 
     def put(self, store: int, ref: ContentHash, data: bytes | Deflated) -> None:
-        """Keep a catalog, unless it is so large that it would leave no room for others."""
+        """Cache a catalog, unless it is so large that it would leave no room for others."""
         if isinstance(data, Deflated) and data.size > self._size // 2:
             data = data.plain
         if _size(data) > self._size // 2:
@@ -57,7 +57,7 @@ class CatalogCache:
                 self._bytes -= _size(dropped)
 
     def take_deflated(self, store: int, ref: ContentHash) -> Deflated | None:
-        """A catalog with its stored form, of which only the plain bytes are kept from now on."""
+        """A catalog with its stored form; from now on, only the plain bytes are cached."""
         with self._lock:
             data = self._held.get((store, ref))
             if not isinstance(data, Deflated):
@@ -67,7 +67,7 @@ class CatalogCache:
             return data
 
     def drop(self, store: int, ref: ContentHash) -> None:
-        """Keep a catalog no longer."""
+        """Remove a catalog from the cache."""
         with self._lock:
             data = self._held.pop((store, ref), None)
             self._bytes -= _size(data) if data is not None else 0
@@ -93,7 +93,7 @@ class CatalogStore:
     def plain(self, ref: ContentHash) -> bytes:
         """The database file's bytes of a catalog; raises :exc:`MissingObject` or :exc:`MergeError`, naming it."""
         with self._loaded:
-            # Another thread may be at it already: its work is soon done, and need not be done twice.
+            # Another thread may be reading it already: wait for that rather than do the same work twice.
             self._loaded.wait_for(lambda: ref not in self._loading)
             data = self._cache.get(self._number, ref)
             if data is not None:
@@ -113,7 +113,7 @@ class CatalogStore:
                 self._loaded.notify_all()
 
     def forget(self, ref: ContentHash) -> None:
-        """Say that a catalog will hardly be asked for again."""
+        """Drop a catalog from the cache: it is unlikely to be needed again."""
         self._cache.drop(self._number, ref)
 
     def load(self, ref: ContentHash) -> Catalog:
@@ -135,17 +135,17 @@ class CatalogStore:
         journal: Journal | None = None,
         replaced: ContentHash | None = None,
     ) -> NestedRef:
-        """Store a catalog and say what it became.
+        """Store a catalog; returns its reference.
 
-        *journal* is told its name before, unless it is there already; it is not that of anything that a publisher
-        uploads. *replaced* is the catalog that it was made from.
+        Unless it exists, its name is recorded in *journal* first; it never equals the name of a publisher's upload.
+        *replaced* is the catalog that it was made from.
         """
         data = catalog.dump()
         earlier = self._cache.take_deflated(self._number, replaced) if replaced is not None else None
-        # Catalogs hold their own revision and time, so no two are alike and nothing is lost by a faster encoder.
+        # Catalogs contain their revision and time, so they are never deduplicated, and a faster encoder loses nothing.
         deflated = Deflated.of(data, earlier)
-        # A publisher may upload the very same at any time, made from the same root in the same second. That is not ours
-        # to undo, so it must be another object.
+        # A publisher may upload the very same catalog, made from the same root in the same second. Undoing our commit
+        # must not remove that, so ours must be a different object.
         stored = deflated.stream(HEADER if journal is None else OTHER_HEADER)
         ref = ContentHash.of(stored, algorithm, Suffix.CATALOG)
         if journal is not None and not self.objects.has(ref):

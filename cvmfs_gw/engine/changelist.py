@@ -1,6 +1,6 @@
-"""What changed between two revisions, path by path, for people and programs.
+"""The changes between two revisions, path by path, as ``diff`` shows them.
 
-Nested catalogs that are the same in both are not opened.
+Nested catalogs that are equal in both are not opened.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _NAMES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class PathChange:
-    """One path: what it was and what it is (None: nothing), and which of its properties differ."""
+    """One path: its old and new entry (None: nothing), and which properties differ."""
 
     path: str
     difference: Difference
@@ -48,17 +48,17 @@ class PathChange:
 
 
 def list_changes(catalogs: CatalogStore, old: ContentHash, new: ContentHash, top: str = "") -> Iterator[PathChange]:
-    """What is different in the tree of root catalog *new* at and below *top*, parents first.
+    """The changes from the tree of one root catalog to that of *new*, at and below *top*, parents first.
 
-    Raises :exc:`MergeError` and its kin.
+    Raises :exc:`MergeError` and its subclasses.
     """
     with closing(CatalogTree(catalogs, old)) as before, closing(CatalogTree(catalogs, new)) as after:
         yield from compare_trees(before, after, top)
 
 
 def compare_trees(before: CatalogTree, after: CatalogTree, top: str = "") -> Iterator[PathChange]:
-    """The same for two open trees, which may be of two repositories."""
-    # what would be recursion is handed on and goes on a stack here: nobody bounds how deep a tree is
+    """As above, for two open trees, which may belong to different repositories."""
+    # an explicit stack instead of recursion, as the depth of a tree is unbounded
     pending: list[_Steps] = [_path(before, after, top, before.get(top), after.get(top))]
     while pending:
         step = next(pending[-1], None)

@@ -1,8 +1,8 @@
-"""What a change of a repository is.
+"""Changes of a repository, as values.
 
-A list of changes is what every source of new content is turned into: the difference of two catalog trees (a
-publisher's commit), a directory or archive (the client and the upload API), a list of expired paths. It is applied
-in its order by :class:`cvmfs_gw.engine.transaction.Transaction`; a source must keep to this one:
+Every source of new content is turned into a list of changes: the difference of two catalog trees (a publisher's
+commit), a directory or archive (the client and the upload API), a list of expired paths.
+:class:`cvmfs_gw.engine.transaction.Transaction` applies them in the order of the list, which must be:
 
 1. :class:`Drop`, and :class:`Remove` with children before their directories;
 2. :class:`Put` with directories before what is in them, then :class:`PutFiles`;
@@ -10,7 +10,7 @@ in its order by :class:`cvmfs_gw.engine.transaction.Transaction`; a source must 
 4. :class:`Unnest`, :class:`Nest`.
 
 Paths are ``""`` for the repository's root and ``/a/b`` otherwise. Entries carry no nesting flags and, for
-directories, no valid link count: both belong to the tree that they go into.
+directories, no valid link count: both are determined by the tree that they are put into.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class _Unknown(Enum):
 
 UNKNOWN: Final = _Unknown.UNKNOWN
 Base = Entry | Literal[_Unknown.UNKNOWN] | None
-"""What the author of a change saw at its path: an entry, nothing (None), or nobody knows and nobody minds."""
+"""What the author of a change saw at its path: an entry, nothing (None), or unknown, so that it cannot collide."""
 
 
 class Put(NamedTuple):
-    """There is to be this entry at *path*, whatever is there now.
+    """Put this entry at *path*, replacing whatever is there now.
 
-    *bind* is the catalog of an entry that is a bind mountpoint. Raised as an error when applied: a parent that is
-    missing or no directory and that the transaction's source of ancestors does not know either.
+    *bind* is the catalog of an entry that is a bind mountpoint. Applying it fails if the parent is missing or not a
+    directory and the transaction's source of ancestors does not have it either.
     """
 
     path: str
@@ -54,9 +54,9 @@ class Put(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PutFiles:
-    """There are to be plain files, whatever is there now; their author saw nothing at their paths.
+    """Put many plain files, replacing whatever is there now; their author saw nothing at their paths.
 
-    *data* is the database of :class:`cvmfs_gw.engine.newfiles.NewFiles`, *directories* what they are in, by key.
+    *data* is the database of :class:`cvmfs_gw.engine.newfiles.NewFiles`, *directories* are their parents, by key.
     """
 
     data: bytes
@@ -65,10 +65,10 @@ class PutFiles:
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """There is to be nothing at *path*.
+    """Remove what is at *path*.
 
-    A directory that still has entries when its turn comes stays, unless *recursive*: they were put there by somebody
-    whom the source of the change did not see.
+    Unless *recursive*, a directory that still has entries when its turn comes is kept: somebody else has put them
+    there, unseen by the author of the change.
     """
 
     path: str
@@ -78,21 +78,21 @@ class Remove:
 
 @dataclass(frozen=True, slots=True)
 class Nest:
-    """The directory at *path* is to be a nested catalog."""
+    """Make the directory at *path* a nested catalog."""
 
     path: str
 
 
 @dataclass(frozen=True, slots=True)
 class Unnest:
-    """The directory at *path* is to be part of its parent's catalog."""
+    """Merge the nested catalog at *path* into its parent's catalog."""
 
     path: str
 
 
 @dataclass(frozen=True, slots=True)
 class Graft:
-    """The directory at *path* is to be this nested catalog as a whole, in place of *old* (None: of an empty directory).
+    """Put this whole nested catalog at *path*, replacing *old* (None: an empty directory).
 
     Only for a tree in which the catalog at *path* still is *old*.
     """
@@ -104,7 +104,7 @@ class Graft:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """The nested catalog *old* at *path* goes with all that is in it; an empty directory stays."""
+    """Remove the nested catalog *old* at *path* with its content; an empty directory remains."""
 
     path: str
     old: NestedRef

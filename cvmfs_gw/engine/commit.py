@@ -35,9 +35,9 @@ from cvmfs_objstore.hashes import ContentHash
 _log = logging.getLogger(__name__)
 _MAX_LOGGED_COLLISIONS: Final = 20
 _PREPARED: Final = 8
-"""How many catalogs of a pack are read ahead: the last ones, and of these the last first, as the root is at the end."""
+"""How many catalogs of a pack are read ahead: the last ones in reverse order, as the root catalog is at the end."""
 _CHECKED: Final = 1000
-"""How many lease paths that were found to be well are remembered."""
+"""How many lease paths that were found valid are remembered."""
 APART: Final = 16 << 20
 """From how many stored bytes of catalogs a commit is made in a process of its own: some 300,000 entries, which take
 seconds. A process costs a tenth of one, and no catalog of that size would be kept for the next commit anyway."""
@@ -86,7 +86,7 @@ class Engine:
             _log.debug("%s: cannot read ahead: %s", fqrn, error)  # the commit will say what is wrong
 
     def check_lease(self, fqrn: str, lease_path: str) -> None:
-        """Refuse a path below something that is no directory; see the protocol."""
+        """Refuse a path below something that is not a directory; see the protocol."""
         if not parent_path(lease_path):
             return  # right below the root, or the root itself
         try:
@@ -127,7 +127,7 @@ class Engine:
                 _commit_alone, self._paths, dict(self._environment), self._durable, self._strict_objects, request
             )
         except ProcessEnded as error:
-            # Should it have been published, the one who asks again hears so.
+            # If it was published after all, the publisher is told so when it repeats the commit.
             with repository.exclusive():
                 self._undo(repository)
             raise StorageError(f"{request.fqrn}: the commit was cut off: {error}") from error
@@ -144,7 +144,7 @@ class Engine:
 
     @staticmethod
     def _undo(repository: Repository) -> None:
-        """Take back what a failed commit has stored, as far as that is possible."""
+        """Remove what a failed commit has stored, as far as possible."""
         try:
             repository.undo()
         except (EngineError, ObjectStoreError, OSError) as error:
@@ -205,7 +205,7 @@ class Engine:
         return CommitOutcome(manifest.revision, manifest.root_hash, publication.tag_name, rules.missing, phases)
 
     def _record(self, repository: Repository, request: CommitRequest, merged: Merged, now: float) -> None:
-        """Enter the publish in the statistics, which must not fail it: it is done."""
+        """Record the publish in the statistics. An error is only logged, as the publish is done."""
         counts, uploads = merged.counts, request.uploads
         counts.chunks_added = uploads.objects_added - uploads.catalogs_added
         counts.chunks_duplicated = uploads.objects_duplicated
@@ -219,7 +219,7 @@ class Engine:
             _log.warning("%s: cannot store statistics: %s", request.fqrn, error)
 
     def recover(self, fqrn: str) -> None:
-        """Put right what a killed process left behind. Only at start; raises :exc:`EngineError` or ``OSError``."""
+        """Clean up after a killed process. Only at start; raises :exc:`EngineError` or ``OSError``."""
         try:
             repository = self.repository(fqrn)
             with repository.exclusive():
@@ -237,7 +237,7 @@ def _commit_alone(
 
 
 def _as_engine_error(fqrn: str, error: Exception) -> Exception:
-    """What a commit raises for *error*: itself where nobody foresaw it."""
+    """The exception that a commit raises for *error*; unexpected ones are returned as they are."""
     if isinstance(error, EngineError):
         return error
     if isinstance(error, (FormatError, sqlite3.Error, RecursionError)):
@@ -248,9 +248,9 @@ def _as_engine_error(fqrn: str, error: Exception) -> Exception:
 
 
 def auto_tag_threshold(fqrn: str, configuration: ServerConf, now: float) -> int:
-    """Automatic tags that are older go with the next commit, in seconds since the epoch; 0: none.
+    """The time, in seconds since the epoch, before which automatic tags are removed by the next commit; 0: none.
 
-    Divergence: the reference leaves that to publishers, of which those up to 2.12 do it on a local Stratum 0 only.
+    Divergence: the reference leaves this to publishers; those up to 2.12 do it only on a local Stratum 0.
     """
     if not configuration.auto_tag_timespan:
         return 0
@@ -262,6 +262,6 @@ def auto_tag_threshold(fqrn: str, configuration: ServerConf, now: float) -> int:
 
 
 def set_root_properties(root: Catalog, configuration: ServerConf) -> None:
-    """Set what ``server.conf`` says about the repository as a whole in its root catalog."""
+    """Set the properties of the root catalog that ``server.conf`` determines."""
     if configuration.ttl is not None:
         root.set_property("TTL", configuration.ttl)

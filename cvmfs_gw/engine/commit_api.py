@@ -1,4 +1,4 @@
-"""The seam between the gateway and the engine: what a commit is asked, and what it answers.
+"""The interface between the gateway and the engine: the request and the result of a commit.
 
 The gateway knows leases and keys, the engine knows repositories; these types are all that they share.
 """
@@ -14,7 +14,7 @@ from cvmfs_objstore.hashes import Algorithm, ContentHash, Suffix
 
 @dataclass(frozen=True, slots=True)
 class UploadStatistics:
-    """What a lease's object packs brought, for the repository's publish statistics. Sizes in bytes, as stored."""
+    """What was uploaded under a lease, for the repository's publish statistics. Sizes in bytes, as stored."""
 
     objects_added: int = 0
     objects_duplicated: int = 0
@@ -33,10 +33,10 @@ class UploadStatistics:
 
 
 class UploadedObjects:
-    """Names of objects that the packs of a lease brought: these are in the storage, and need not be looked for.
+    """Names of objects uploaded under a lease: they are known to be in the storage and need not be looked up.
 
-    A collector spares what came since the oldest open lease began. Of all that were brought these are the first *most*,
-    or a few more where threads add names at the same time.
+    (The collector spares everything newer than the oldest open lease.) Only the first *most* names are kept, or a few
+    more if several threads add names at the same time.
     """
 
     __slots__ = ("_digests", "_most")
@@ -46,23 +46,23 @@ class UploadedObjects:
         self._digests: dict[tuple[Algorithm, Suffix], set[bytes]] = {}
 
     def add(self, name: ContentHash) -> None:
-        """Remember an object, if there is room."""
+        """Add a name, if there is room."""
         if len(self) < self._most:
             self._digests.setdefault((name.algorithm, name.suffix), set()).add(name.digest)
 
     def update(self, other: UploadedObjects) -> None:
-        """Remember what *other* does, as long as there is room."""
+        """Add the names of *other*, as long as there is room."""
         for kind, digests in other._digests.items():
             if self.room:
                 self._digests.setdefault(kind, set()).update(digests)
 
     @property
     def room(self) -> int:
-        """How many more there is room for."""
+        """How many more names there is room for."""
         return max(0, self._most - len(self))
 
     def digests(self, algorithm: Algorithm, suffix: Suffix = Suffix.NONE) -> Set[bytes]:
-        """Those of one kind."""
+        """The names of one kind."""
         return self._digests.get((algorithm, suffix), frozenset())
 
     def __len__(self) -> int:
@@ -71,15 +71,15 @@ class UploadedObjects:
 
 @dataclass(frozen=True, slots=True)
 class CommitRequest:
-    """One commit, as the publisher asked for it and as the lease allows it.
+    """One commit, as requested by the publisher and allowed by the lease.
 
     ``lease_path`` is ``""`` for the whole repository, otherwise ``"/a/b"`` (surrogateescape, never with ``.``,
     ``..``, doubled or trailing slashes). Both root hashes carry the suffix ``C``. ``auto_tag_threshold`` is in
     seconds since the epoch: automatic tags older than it go in this commit; 0 is off.
 
-    ``started_ms`` is when the lease was granted, in milliseconds since the epoch. ``repeated`` says that an
-    earlier attempt with the same token and hashes was cut off (the process was killed): its result may be
-    published already.
+    ``started_ms`` is when the lease was granted, in milliseconds since the epoch. ``repeated`` means that an
+    earlier attempt with the same token and hashes was cut off (the process was killed), so its result may already
+    be published.
     """
 
     fqrn: str
@@ -101,27 +101,27 @@ class CommitRequest:
 
 @dataclass(frozen=True, slots=True)
 class CommitOutcome:
-    """What a commit published: the new head, and the name that its tag got in the end (``""``: none)."""
+    """The result of a commit: the new head, and the final name of its tag (``""``: none)."""
 
     final_revision: int
     root_hash: ContentHash
     tag_name: str = ""
     missing_objects: int = 0
-    """Objects that changed entries refer to and that are not in the storage (they may come later)."""
+    """The number of objects that changed entries refer to and that are not in the storage (yet)."""
     phases: Mapping[str, float] = field(default_factory=dict, compare=False)
-    """What took the time, in seconds: see :data:`cvmfs_gw.engine.phases.Phase`. Empty where nothing was done."""
+    """Seconds by phase, see :data:`cvmfs_gw.engine.phases.Phase`. Empty if nothing had to be done."""
 
 
 class CommitEngine(Protocol):
-    """What the gateway needs of the engine."""
+    """The engine, as the gateway sees it."""
 
     def prepare(self, fqrn: str, catalogs: tuple[ContentHash, ...]) -> None:
-        """Told of catalogs that were uploaded: a commit will want them soon. Never raises. Called from any thread."""
+        """Cache uploaded catalogs, which a commit will need soon. Never raises. Called from any thread."""
 
     def check_lease(self, fqrn: str, lease_path: str) -> None:
         """Raise :exc:`~cvmfs_gw.engine.errors.PathViolation` if nothing could ever be published at *lease_path*.
 
-        An ancestor that is missing is no reason, as it may be made. Called from any thread.
+        A missing ancestor is accepted, as it may be created. Called from any thread.
         """
 
     def commit(self, request: CommitRequest) -> CommitOutcome:

@@ -1,7 +1,6 @@
 """Making a repository: keys, whitelist, empty root catalog, tag database, reflog, signed manifest, configuration.
 
-What comes out is what ``cvmfs_server mkfs`` makes, so that ``cvmfs_server import``, replicas and clients take it for
-one of their own.
+The result is what ``cvmfs_server mkfs`` makes, so ``cvmfs_server import``, replicas and clients work with it.
 
 Source: the files that ``cvmfs_server mkfs`` leaves behind.
 """
@@ -55,9 +54,9 @@ _META_INFO: Final = {
 
 @dataclass(frozen=True, slots=True)
 class RepositoryOptions:
-    """What ``mkfs`` may be told. Defaults are those of ``cvmfs_server mkfs``.
+    """The options of ``mkfs``. Defaults are those of ``cvmfs_server mkfs``.
 
-    *stratum0* is the URL that publishers and clients read from; *owner* a user name, whose the root directory is;
+    *stratum0* is the URL that publishers and clients read from; *owner* the user who owns the root directory;
     *ttl* is in seconds; *keys* a folder to import ``<fqrn>.{masterkey,pub,key,crt,gw}`` from (a master key must be
     among them, or a new one is made with all the others).
     """
@@ -74,17 +73,18 @@ class RepositoryOptions:
     keys: str = ""
     replicable: bool = True
     revision: int = 1
-    """Of the empty repository. One that takes the place of another must begin above it: clients only go up."""
+    """The first revision. If it replaces another repository, it must be higher than that one's: clients never go back.
+    """
     keep_configuration: bool = False
     """Leave a ``server.conf`` as it is if there is one."""
     storage: str = ""
-    """Where the repository lies, if not at the usual place."""
+    """The storage directory, if not the usual one."""
     settings: Mapping[str, str] = field(default_factory=dict)
-    """More assignments for ``server.conf``, or other values for those above."""
+    """Additional assignments for ``server.conf``; they take precedence over the options above."""
 
 
 def configure_repository(fqrn: str, paths: SystemPaths, options: RepositoryOptions) -> None:
-    """Write ``server.conf``, list the repository for monitoring and replicas, and let the gateway serve it.
+    """Write ``server.conf``, enter the repository in ``info/v1`` and in the gateway's ``repo.json``.
 
     Raises :exc:`ConfigurationError`.
     """
@@ -100,7 +100,7 @@ def create_repository(
 ) -> Repository:
     """Make the repository *fqrn*; *now* is in seconds since the epoch. Raises :exc:`ConfigurationError` if it exists.
 
-    Killed in the middle, it leaves a repository without a manifest, which another run completes with the same keys.
+    If killed in the middle, it leaves a repository without a manifest, which another run completes with the same keys.
     """
     check_fqrn(fqrn)
     if options.ttl <= 0:
@@ -156,13 +156,13 @@ def begin_anew(
     keys: str = "",
     settings: Mapping[str, str] = MappingProxyType({}),
 ) -> bool:
-    """Make the repository with keys that are there already, in *keys* or in the keys folder, unless it exists.
+    """Make the repository with existing keys, from *keys* or the keys folder, unless it exists.
 
     *settings* are assignments for its ``server.conf``, if that has to be made, too.
 
-    For a server whose storage does not outlive it. The revision is the time, *now*, in seconds since the epoch, so that
-    it is above that of every repository that was in its place: clients and subscribers follow. Returns whether it was
-    made. Raises :exc:`ConfigurationError` where there are no keys: with new ones no client would take it for the same.
+    For a server with ephemeral storage. The revision is *now*, in seconds since the epoch, so that it is higher than
+    that of the repository before: clients and subscribers follow. Returns whether it was made. Raises
+    :exc:`ConfigurationError` if there are no keys: with new ones, no client would trust the repository.
     """
     check_fqrn(fqrn)
     if os.path.exists(os.path.join(paths.repository_storage(fqrn), ".cvmfspublished")):
@@ -202,7 +202,7 @@ def _user_name() -> str:
 
 
 def _make_keys(fqrn: str, paths: SystemPaths, options: RepositoryOptions, now: float) -> None:
-    """Have all five key files: imported ones, those of an earlier run, and new ones for what is missing."""
+    """Make sure that all five key files exist: imported, left by an earlier run, or new."""
 
     def path(kind: str) -> str:
         return paths.key_file(fqrn, kind)
@@ -237,7 +237,7 @@ def make_gateway_key(fqrn: str, paths: SystemPaths) -> None:
 
 
 def import_keys(fqrn: str, paths: SystemPaths, folder: str) -> None:
-    """Copy the repository's key files from *folder*, but those that are here; raises :exc:`ConfigurationError`."""
+    """Copy the repository's key files from *folder*, except existing ones; raises :exc:`ConfigurationError`."""
     found = False
     for kind, mode in _KEY_MODES.items():
         source = os.path.join(folder, f"{fqrn}.{kind}")
@@ -252,7 +252,7 @@ def import_keys(fqrn: str, paths: SystemPaths, folder: str) -> None:
 def write_whitelist(repository: Repository, now: float) -> None:
     """Sign a whitelist for the repository's certificate, good for 30 days from *now* (seconds since the epoch).
 
-    Raises :exc:`~cvmfs_objstore.errors.KeyFileError` where there is no master key.
+    Raises :exc:`~cvmfs_objstore.errors.KeyFileError` if there is no master key.
     """
     certificate = Certificate.load(repository.paths.key_file(repository.fqrn, "crt"))
     master = MasterKey.load(repository.paths.key_file(repository.fqrn, "masterkey"))
@@ -346,7 +346,7 @@ def _write_configuration(fqrn: str, paths: SystemPaths, options: RepositoryOptio
 
 
 def _quoted(value: str) -> str:
-    """As the shell that reads the same file wants it; also where the value is empty, as the reference has it."""
+    """Quote a value for the shell, which reads the same file; an empty one, too, as the reference does."""
     return value if _PLAIN.fullmatch(value) else f'"{value}"'
 
 
@@ -368,7 +368,7 @@ def _read_json(path: str) -> dict[str, object]:
 
 
 def _list_repository(fqrn: str, paths: SystemPaths) -> None:
-    """Enter the repository in ``info/v1``, where monitoring and replicas look for it."""
+    """Enter the repository in ``info/v1``, which is read by monitoring and replicas."""
     folder = os.path.join(paths.storage, "info", "v1")
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, "repositories.json")
@@ -385,7 +385,7 @@ def _list_repository(fqrn: str, paths: SystemPaths) -> None:
 
 
 def is_served(fqrn: str, paths: SystemPaths) -> bool:
-    """Whether the gateway's ``repo.json`` names the repository; raises :exc:`ConfigurationError`."""
+    """Whether the gateway's ``repo.json`` has the repository; raises :exc:`ConfigurationError`."""
     return _names(_read_json(paths.access_config).get("repos"), fqrn)
 
 

@@ -1,16 +1,16 @@
 """The difference of two catalog trees as a list of changes.
 
-*base* is what a publisher saw, *result* what it made of it; the changes are those at or below *scope*, the lease path.
-They are meant for the tree *present*, which only decides how much can be passed on unread: a nested catalog that
-present still has as base had it is replaced or dropped by reference, so nobody looks at what is below it.
+*base* is the tree that a publisher saw, *result* the tree that it made; the changes are those at or below *scope*, the
+lease path. They will be applied to the tree *present*, which only decides how much can be passed on by reference: a
+nested catalog that is the same in present and base is replaced or dropped as a whole, without being opened.
 
-How it works. A path's key is the MD5 of its full path, so a row has the same key in whatever catalog it is. First the
-nested catalogs are compared by their registrations, from the root down: equal ones are skipped, differing ones opened.
-Then the opened catalogs are compared as sets of rows in SQL. Where a nested catalog was made or dissolved, rows moved
-between catalogs; a key that vanished from one and appeared in another is compared as the one entry that it is.
+How it works: a path's key is the MD5 of its full path, so a row has the same key in any catalog. First, the nested
+catalogs are compared by their registrations, from the root down: equal ones are skipped, differing ones opened. Then
+the opened catalogs are compared as sets of rows in SQL. Where a nested catalog was created or dissolved, rows moved
+between catalogs; a key that vanished from one and appeared in another is compared as a single entry.
 
-Nothing that the result says is taken on trust: the name of every changed row must hash to its key, and its parents must
-be directories of the same catalog.
+The result is not trusted: the name of every changed row must hash to its key, and its parents must be directories of
+the same catalog.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class TreeDiff:
         rules: Rules | None = None,
         many: int = MANY,
     ) -> None:
-        """*many* new files of a catalog are worth to be handled together."""
+        """*many* is the number of new files in a catalog from which they are handled together."""
         self._base, self._result, self._present, self._scope = base, result, present, scope
         self._rules = rules
         self._many = many
@@ -78,9 +78,9 @@ class TreeDiff:
         self._put_links: dict[tuple[PathKey, int], set[PathKey]] = {}
 
     def changes(self) -> Generator[Change, None, None]:
-        """The changes, in the order that :mod:`cvmfs_gw.engine.changes` asks for. Raises :exc:`MergeError`.
+        """The changes, in the order defined by :mod:`cvmfs_gw.engine.changes`. Raises :exc:`MergeError`.
 
-        Close it before the trees where it is not read to its end.
+        If it is not exhausted, close it before the trees.
         """
         self._compare_nesting()
         try:
@@ -126,7 +126,7 @@ class TreeDiff:
                 push(node)
 
     def _compare_nested(self, path: str, old: NestedRef | None, new: NestedRef | None) -> tuple[Node, ...]:
-        """Decide on the nested catalog at *path*; returns the catalogs that were opened for it."""
+        """Decide how the nested catalog at *path* is handled; returns the catalogs opened for it."""
         if old == new or (old and new and old.hash == new.hash):
             return ()
         in_scope = is_below(path, self._scope)
@@ -170,7 +170,7 @@ class TreeDiff:
     # -- which rows differ
 
     def _compare_keys(self) -> None:
-        """Find the keys that are gone and, where catalogs were made or dissolved, those that only moved."""
+        """Find the removed keys and, where catalogs were created or dissolved, those that only moved."""
         origin: dict[PathKey, Catalog] = {}
         for base, _, diff in self._diffs:
             if base is None:
@@ -213,7 +213,7 @@ class TreeDiff:
     def _puts(self, *, directories: bool) -> Iterator[Put]:
         for base, result, diff in self._diffs:
             catalog, paths = result.catalog, RowPaths(result.catalog, result.mountpoint)
-            # The root of a nested catalog is the mountpoint of its parent, where its change is seen, too.
+            # A change of a nested catalog's root also shows in its parent's row of the mountpoint.
             top = path_key(result.mountpoint) if result.mountpoint else None
             before = base.catalog if base is not None else None
             for row in diff.added(directories=directories):
@@ -228,7 +228,7 @@ class TreeDiff:
                 yield from self._put_changed_binds(catalog, paths, before)
 
     def _choose_files(self) -> Iterator[tuple[NewFiles, RowPaths, dict[PathKey, str]]]:
-        """The new files that are put together, and their directories; the others are left to be put one by one."""
+        """The new files that can be put together, and their directories; the others are put one by one."""
         for _, result, diff in self._diffs:
             if not diff.has_files:
                 continue
@@ -244,13 +244,13 @@ class TreeDiff:
 
     def _put_files(self, files: NewFiles, paths: RowPaths, directories: dict[PathKey, str]) -> Iterator[PutFiles]:
         yield files.change(directories)
-        # They are on their way into the present tree meanwhile. It is not stored before the last change is there.
+        # Meanwhile they are inserted into the present tree, which is not stored before the last change is applied.
         paths.check(files.names())
         if self._rules is not None:
             self._rules.check_files(files, paths)
 
     def _put_changed_binds(self, catalog: Catalog, paths: RowPaths, base: Catalog) -> Iterator[Put]:
-        """Bind mountpoints that show another catalog now, and whose rows need not have changed for that."""
+        """Bind mountpoints whose catalog has changed; their rows may be unchanged."""
         for path in sorted(self._bind_changes):
             key, entry = path_key(path), catalog.get(path)
             if entry is not None and entry.flags & FLAG_BIND_MOUNTPOINT:
@@ -259,7 +259,7 @@ class TreeDiff:
                     yield put
 
     def _put_rest_of_groups(self, catalog: Catalog, paths: RowPaths, base: Catalog | None) -> Iterator[Put]:
-        """Hard links are put all or none: a group that is put gets a number of its own in the present tree."""
+        """Put a hard link group as a whole, as it gets a new number in the present tree."""
         groups, self._put_links = self._put_links, {}
         for (parent, group), members in groups.items():
             for row in linked_rows(catalog, parent, group):

@@ -1,6 +1,6 @@
-"""Changing the head directly: a list of changes from this server itself, and no publisher's catalogs.
+"""Changes made by this server itself, without a publisher's catalogs: expiry, uploads.
 
-The same way as a commit's: one transaction on the present head, then one publish, all inside the repository's lock.
+As in a commit: one transaction on the present head, then one publish, while the repository's lock is held.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from cvmfs_objstore.formats.manifest import Manifest
 _log = logging.getLogger(__name__)
 
 Editor = Callable[[CatalogTree, Rules], PublishCounts | None]
-"""Changes the tree of the present head; returns what it changed, or None for nothing. What it raises ends the edit."""
+"""Changes the tree of the present head; returns counts of its changes, or None for none. An exception aborts the edit.
+"""
 
 
 def edit(
@@ -36,12 +37,11 @@ def edit(
     *,
     clock: Callable[[], float] = time.time,
 ) -> Manifest:
-    """Publish what *editor* makes of the head; returns the new head, or the present one if nothing was changed.
+    """Publish the changes that *editor* makes to the head; returns the new head, or the present one if there are none.
 
-    *now* is in seconds since the epoch, and *clock* tells when it has ended. An object that the rules
-    are asked for and that is not there fails the edit.
+    *now* is in seconds since the epoch; *clock* gives the time at the end. A missing object is an error.
 
-    Raises :exc:`EngineError`, after which the repository is as it was.
+    Raises :exc:`EngineError`, and then leaves the repository unchanged.
     """
     try:
         with changing(repository) as head:

@@ -3,18 +3,18 @@
 ::
 
     EngineError                reason on the wire
-    ├── PathViolation          path_violation   a change that must not happen where it is
-    ├── MergeError             merge_error      the three-way merge has no result
+    ├── PathViolation          path_violation   a change at a path where it is not allowed
+    ├── MergeError             merge_error      the three-way merge is impossible
     │   ├── LimitExceeded      merge_error      a catalog or file over a limit that server.conf enforces
-    │   └── MissingObject      merge_error      a catalog or other object that the commit names is not there
+    │   └── MissingObject      merge_error      a catalog or other object that the commit refers to does not exist
     ├── MissingReflog          missing_reflog   reflog.chksum or the reflog is gone or does not match
     ├── TagError               miscellaneous    a tag name that exists, is reserved or not allowed
-    ├── ConfigurationError     miscellaneous    server.conf is missing or says something impossible
-    ├── SigningError           miscellaneous    a key, certificate or whitelist that cannot sign or be trusted
-    ├── StorageError           uploader_error   the storage below refused to read or write
+    ├── ConfigurationError     miscellaneous    server.conf is missing or invalid
+    ├── SigningError           miscellaneous    a key, certificate or whitelist that is missing or not trusted
+    ├── StorageError           uploader_error   the storage failed to read or write
     └── Conflict               miscellaneous    someone else published in between (the caller may try again)
 
-Every leaf has the wire ``reason``, a class attribute; the text of the exception is for people and logs. A failed
+Every leaf has the wire ``reason`` as a class attribute; the text of the exception is for people and logs. A failed
 commit changes nothing in the repository and leaves its lease usable.
 
 Source: the reasons that the reference's commit and payload replies carry (``path_violation``, ``merge_error``,
@@ -27,9 +27,9 @@ from typing import ClassVar
 
 
 class EngineError(Exception):
-    """Base of everything that the engine raises on purpose.
+    """Base of all exceptions that the engine raises on purpose.
 
-    *detail* says for people what is wrong; it must hold no secret, as the reply to the publisher carries it.
+    *detail* explains the error to people. It must not contain secrets, as it is sent to the publisher.
     """
 
     reason: ClassVar[str] = "miscellaneous"
@@ -40,13 +40,13 @@ class EngineError(Exception):
 
 
 class PathViolation(EngineError):
-    """A change that must not happen where it is."""
+    """A change at a path where it is not allowed."""
 
     reason = "path_violation"
 
 
 class MergeError(EngineError):
-    """The three-way merge has no result."""
+    """The three-way merge is impossible."""
 
     reason = "merge_error"
 
@@ -56,7 +56,7 @@ class LimitExceeded(MergeError):
 
 
 class MissingObject(MergeError):
-    """A catalog or other object that the commit names is not in the store."""
+    """A catalog or other object that the commit refers to is not in the store."""
 
 
 class MissingReflog(EngineError):
@@ -70,7 +70,7 @@ class TagError(EngineError):
 
 
 class ConfigurationError(EngineError):
-    """The repository's ``server.conf`` is missing or says something impossible."""
+    """The repository's ``server.conf`` is missing or invalid."""
 
 
 class SigningError(EngineError):
@@ -78,10 +78,10 @@ class SigningError(EngineError):
 
 
 class StorageError(EngineError):
-    """The storage below refused to read or write."""
+    """The storage failed to read or write."""
 
     reason = "uploader_error"
 
 
 class Conflict(EngineError):
-    """Someone else published in between; nothing happened, and the caller may try again."""
+    """Someone else published in between; nothing was changed, and the caller may try again."""

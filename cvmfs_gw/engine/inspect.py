@@ -1,12 +1,12 @@
-"""Nested catalogs that a publisher made, looked through before they are passed on as they are.
+"""Validation of a publisher's nested catalogs before they are adopted by reference.
 
-A publisher's nested catalog may become the repository's by reference alone. What is in it is the publisher's business,
-as it lies in its lease; but names must be where their keys say, and the counters and link counts must be right, or
-every later change on top of them goes wrong. Where the catalog was made from one that the repository trusts, only the
-difference is looked at.
+A publisher's nested catalog may become part of the repository as it is. Its content is the publisher's business, as it
+lies within the lease; but names must match their keys, and counters and link counts must be right, or every later
+change based on them goes wrong. If the catalog was made from one that the repository already trusts, only the
+difference is validated.
 
-A catalog with impossible rows is an error. One whose arithmetic is wrong is not passed on: its content is merged, row
-by row, into catalogs of our own.
+A catalog with invalid rows is an error. One with wrong counters or link counts is not adopted; instead, its content is
+merged row by row into catalogs of our own.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _MOUNTPOINTS: Final = f"SELECT count(*) FROM catalog WHERE flags & {FLAG_MOUNTPO
 
 
 class Inspector:
-    """Looks through what *result* has and *base* has not; *rules* is told of every entry and catalog."""
+    """Validates what *result* has and *base* has not; every entry and catalog is also checked by *rules*."""
 
     def __init__(self, base: CatalogTree, result: CatalogTree, rules: Rules | None, many: int = MANY) -> None:
         self._base, self._result, self._rules, self._many = base, result, rules, many
@@ -47,12 +47,12 @@ class Inspector:
     def is_sound(self, path: str, old: NestedRef | None) -> bool:
         """Whether the result's nested catalog at *path*, made from *old* (None: from nothing), can be used as it is.
 
-        Raises :exc:`~cvmfs_gw.engine.errors.MergeError` and its kin.
+        Raises :exc:`~cvmfs_gw.engine.errors.MergeError` and its subclasses.
         """
         return self._total(path, old) is not None
 
     def _total(self, path: str, old: NestedRef | None) -> Counters | None:
-        """What the catalog at *path* and those below add up to; None if it says something else itself."""
+        """The counters of the catalog at *path* and those below it; None if its stored counters are wrong."""
         node = self._result.node_of(path)
         before = self._base.node_of(path) if old is not None else None
         touched = _Touched()
@@ -112,14 +112,14 @@ class Inspector:
         return own
 
     def _take_files(self, files: NewFiles, paths: RowPaths, touched: _Touched) -> None:
-        """Check new files that are handled together."""
+        """Validate new files that are handled together."""
         paths.check(files.names())
         touched.note_files(files)
         if self._rules is not None:
             self._rules.check_files(files, paths)
 
     def _take(self, node: Node, paths: RowPaths, row: Row, touched: _Touched) -> None:
-        """Check a row that is new or changed."""
+        """Validate a row that is new or changed."""
         path = paths.child(row.key, row.parent, row.entry.name)
         touched.note(row.entry)
         if self._rules is not None:
@@ -128,13 +128,13 @@ class Inspector:
 
 
 class _Touched:
-    """What kinds of links the rows that changed have to do with: only those need to be counted again."""
+    """Which kinds of links the changed rows involve: only those need to be counted again."""
 
     def __init__(self) -> None:
         self._directories = self._groups = self._wrong_single = False
 
     def note(self, entry: Entry) -> None:
-        """A row that changed, as it was or as it is."""
+        """Note a changed row, in its old or new form."""
         if entry.is_directory:
             self._directories = True
         elif entry.hardlink_group:
@@ -143,11 +143,11 @@ class _Touched:
             self._wrong_single = True
 
     def note_files(self, files: NewFiles) -> None:
-        """New files that are in no hard link group."""
+        """Note new files, none of them in a hard link group."""
         self._wrong_single = self._wrong_single or files.have_links()
 
     def is_wrong(self, node: Node) -> bool:
-        """Whether a link count or a mountpoint of the catalog is not what it must be."""
+        """Whether a link count or a mountpoint of the catalog is wrong."""
 
         def finds(query: str) -> bool:
             return node.catalog.connection.execute(query).fetchone() is not None
@@ -164,7 +164,7 @@ def _chunk_count(catalog: Catalog, key: PathKey, entry: Entry) -> int:
 
 
 def _same_directory(parent: Catalog, child: Catalog, mountpoint: str) -> bool:
-    """Whether a mountpoint's two rows agree in all but flags."""
+    """Whether a mountpoint's two rows agree in everything but flags."""
     outer, inner = parent.get(mountpoint), child.get(mountpoint)
     if outer is None or inner is None or not outer.flags & FLAG_MOUNTPOINT:
         return False

@@ -1,8 +1,8 @@
-"""What a publish is about to store, so that a start after a crash can remove it again.
+"""The journal of a publish: the objects that it stores, so that they can be removed after a crash.
 
-A small file in the repository's spool folder: one object name a line, written before the object is. A publish that
-ends well removes the file. After a crash it says which objects nobody refers to: catalogs and tag databases of a
-publish that never came to its manifest. It need not be durable: after a power cut some useless objects may stay.
+A small file in the repository's spool folder, with one object name per line, written before the object is. A publish
+that succeeds removes the file. After a crash, it lists unreferenced objects: catalogs and tag databases of a publish
+that was cut off before its manifest. It need not be durable: after a power cut, some unreferenced objects may remain.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Journal:
         self._path = path
 
     def note(self, name: ContentHash) -> None:
-        """Say that *name* is about to be stored."""
+        """Record that *name* is about to be stored."""
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
             os.write(descriptor, f"{name}\n".encode())
@@ -29,12 +29,12 @@ class Journal:
             os.close(descriptor)
 
     def clear(self) -> None:
-        """Say that all is well."""
+        """Remove the journal: its objects are referenced, or have been removed."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
 
     def names(self) -> list[ContentHash]:
-        """What was noted and not cleared. A last line that was cut off is left out."""
+        """The recorded names, without a last line that was cut off."""
         try:
             with open(self._path, encoding="ascii", errors="replace") as file:
                 lines = file.read().split("\n")[:-1]

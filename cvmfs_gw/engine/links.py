@@ -1,8 +1,8 @@
-"""Link counts in a tree that is being changed: what changes so far amount to, written when somebody wants to know.
+"""Link counts in a tree that is being changed: accumulated, and written when they are needed.
 
-A directory's link count is 2 plus its sub-directories, whatever the source of a change says. Hard link groups are
-numbered by catalog and never leave a directory, so an entry that comes from elsewhere gets a number of ours, and
-whoever joins or leaves a group makes all of its members be counted again.
+A directory's link count is 2 plus its sub-directories, whatever the source of a change claims. Hard link groups are
+numbered per catalog and never leave a directory. So an entry from another catalog gets a new group number, and whenever
+an entry joins or leaves a group, its members are counted again.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from cvmfs_objstore.formats.entry import Entry, parent_path
 NEW_DIRECTORY_LINKS: Final = 2
 
 NodeOf = Callable[[str], Node]
-"""Gives the node that holds a directory's content."""
+"""Returns the node that holds a directory's content."""
 
 
 class Links:
-    """The link counts of one tree that are not written yet."""
+    """The pending link counts of one tree."""
 
     def __init__(self) -> None:
         self._subdirectories: dict[str, int] = {}
@@ -32,11 +32,11 @@ class Links:
     # -- directories
 
     def add_subdirectory(self, directory: str, change: int = 1) -> None:
-        """A directory was made (or, with -1, removed) in *directory*."""
+        """Note that a directory was made (or, with -1, removed) in *directory*."""
         self._subdirectories[directory] = self._subdirectories.get(directory, 0) + change
 
     def forget_directory(self, path: str) -> None:
-        """The directory at *path* is no more."""
+        """Note that the directory at *path* was removed."""
         self.add_subdirectory(parent_path(path), -1)
         self._subdirectories.pop(path, None)
 
@@ -50,7 +50,7 @@ class Links:
     # -- hard links
 
     def file_links(self, node: Node, directory: str, entry: Entry) -> int:
-        """The ``hardlinks`` column for an entry that comes from another catalog: its group under a number of ours."""
+        """The ``hardlinks`` column for an entry from another catalog, with the new number of its group."""
         source = (directory, entry.hardlink_group)
         group = self._numbers.get(source)
         if group is None:
@@ -61,7 +61,7 @@ class Links:
         return entry.with_links(1, group).hardlinks
 
     def note_group(self, directory: str, old: Entry) -> None:
-        """The entry *old* of *directory* was replaced or removed."""
+        """Note that the entry *old* of *directory* was replaced or removed."""
         if not old.is_directory and old.hardlink_group:
             self._touched.add((directory, old.hardlink_group))
 

@@ -1,17 +1,17 @@
-"""Who may change a repository now: one at a time, of all threads and processes of this machine, in turn.
+"""The repository lock: at most one thread or process of this machine changes a repository, and waiters take turns.
 
-A gateway commits, an operator tags, a collector sweeps: each takes the repository's lock for as long as it reads the
-head, makes a new one of it and swaps it. Two folders that are always there are locked, so that there are no lock files
-to be left behind, and the kernel lets go when a process dies::
+A gateway commits, an operator tags, a collector sweeps: each holds the lock while it reads the head, derives a new one
+and replaces it. The lock is made of flocks on two folders that always exist, so there are no lock files that could be
+left behind, and the kernel releases them when a process dies::
 
-    turn    the repository's folder of configuration   held while waiting for the other one
-    change  its spool folder                           held while changing
+    turn    the repository's configuration folder   held while waiting for the other one
+    change  its spool folder                        held while changing
 
-Who lets go of *change* and wants it again at once (a collector between two batches) must get the *turn* first, which
-whoever was waiting has already: so nobody starves.
+Whoever releases *change* and wants it again at once (a collector between two batches) must get the *turn* first, which
+the next waiter already has: so nobody starves.
 
-``cvmfs_server`` knows nothing of these; its own marks in the spool folder are respected by :func:`busy_with`, and
-:func:`collecting` and :func:`copying` share the one that keeps its collector and its check away.
+``cvmfs_server`` does not know these locks. Its own lock files in the spool folder are respected by :func:`busy_with`,
+and :func:`collecting` and :func:`copying` share the one that keeps away its collector and its check.
 
 Source: flock(2); ``in_transaction.lock``, a flag, and ``is_publishing.lock`` and ``is_collecting.lock``, which their
 owners hold locked and then remove.
@@ -32,14 +32,14 @@ _TRANSACTION: Final = "in_transaction.lock"
 _PUBLISHING: Final = "is_publishing.lock"
 _COLLECTING: Final = "is_collecting.lock"
 _PAUSE_S: Final = 0.2
-"""How often to look whether ``cvmfs_server`` is done."""
+"""The interval, in seconds, at which to check whether ``cvmfs_server`` has finished."""
 
 
 @contextmanager
 def exclusive(paths: SystemPaths, fqrn: str) -> Iterator[int]:
-    """Be the only one who changes the repository *fqrn*; waits for whoever does. Not reentrant. Raises ``OSError``.
+    """Hold the lock of the repository *fqrn*, waiting for it if necessary. Not reentrant. Raises ``OSError``.
 
-    Yields the lock's descriptor: a process that has a copy of it holds the lock as well.
+    Yields the lock's descriptor: a process that inherits a copy of it holds the lock, too.
     """
     spool = paths.repository_spool(fqrn)
     os.makedirs(spool, exist_ok=True)
@@ -72,7 +72,7 @@ def editing(path: str) -> Iterator[None]:
 
 @contextmanager
 def collecting(paths: SystemPaths, fqrn: str) -> Iterator[bool]:
-    """Be the only collector of the repository; yields False, and nothing is locked, if there is another."""
+    """Hold the lock of the repository's garbage collector; yields False, without the lock, if another one runs."""
     folder = pins_folder(paths, fqrn)
     os.makedirs(folder, exist_ok=True)
     with _kept_away(paths, fqrn) as alone:
@@ -87,9 +87,9 @@ def collecting(paths: SystemPaths, fqrn: str) -> Iterator[bool]:
 def copying(
     paths: SystemPaths, fqrn: str, patience: float = 0.0, waiting: Callable[[], None] = lambda: None
 ) -> Iterator[bool]:
-    """Keep collector and check of ``cvmfs_server`` away while a copy is made; our collector and other copies go on.
+    """Keep away the collector and check of ``cvmfs_server`` during a copy; our collector and other copies may run.
 
-    If one of them is at work, waits for it up to *patience* seconds, and calls *waiting* once; then yields False.
+    If one of them is running, waits for it up to *patience* seconds, calling *waiting* once; then yields False.
     """
     deadline, told = time.monotonic() + patience, False
     while True:
@@ -104,13 +104,13 @@ def copying(
 
 
 def pins_folder(paths: SystemPaths, fqrn: str) -> str:
-    """Where copies note what they need; whoever collects here holds it locked."""
+    """The file in which copies record what they need; our collector holds it locked."""
     return os.path.join(paths.repository_spool(fqrn), "pins")
 
 
 @contextmanager
 def _kept_away(paths: SystemPaths, fqrn: str) -> Iterator[bool]:
-    """Keep collector and check of ``cvmfs_server`` away, which want the lock alone; yields False if one is at work."""
+    """Share the lock that collector and check of ``cvmfs_server`` need exclusively; yields False if one is running."""
     path = os.path.join(paths.repository_spool(fqrn), _COLLECTING)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     while True:
@@ -139,12 +139,12 @@ def _is_file(descriptor: int, path: str) -> bool:
 
 
 def busy_with(paths: SystemPaths, fqrn: str) -> str:
-    """What ``cvmfs_server`` is about to publish from this machine, in words; ``""`` for nothing."""
+    """A description of what ``cvmfs_server`` is about to publish on this machine; ``""`` for nothing."""
     return busy_in(paths.repository_spool(fqrn))
 
 
 def busy_in(spool: str) -> str:
-    """The same, where the repository's spool folder is known."""
+    """As :func:`busy_with`, given the repository's spool folder."""
     if os.path.exists(os.path.join(spool, _TRANSACTION)):
         return "a transaction of cvmfs_server is open"
     try:
@@ -158,7 +158,7 @@ def busy_in(spool: str) -> str:
 
 
 def lock_now(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
-    """Lock an open file, unless somebody else does; returns whether it is locked."""
+    """Try to lock an open file, without waiting; returns whether it worked."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""The three-way merge: what a publisher changed, applied to what the repository is now."""
+"""The three-way merge: the changes that a publisher made, applied to the present head."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ from cvmfs_objstore.formats.entry import parent_path
 from cvmfs_objstore.hashes import Algorithm, ContentHash
 
 _FEW: Final = 1000
-"""Up to this many changes are taken at once. Then a publisher's base that is also the present tree is opened once."""
+"""At most this many changes are collected before applying them. Then, if the publisher's base is the present tree, it
+need not be opened twice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """The new root catalog, every catalog that was stored for it, and where both sides had changed the same."""
+    """The new root catalog, every catalog that was stored for it, and the collisions."""
 
     root: NestedRef
     revision: int
@@ -41,11 +42,11 @@ class Merged:
 
 @dataclass(frozen=True, slots=True)
 class MergeRequest:
-    """What is merged into what.
+    """The three sides of a merge, and its scope.
 
-    *result* is the publisher's root catalog; *claimed_base* the root that it says it began with, which counts only
-    where the result does not say itself; *present* the root catalog that the repository has. *scope* is the lease
-    path (``""`` or ``/a/b``).
+    *result* is the publisher's root catalog; *claimed_base* the base according to the publisher, used only if the
+    result does not name its predecessor; *present* the repository's present root catalog. *scope* is the lease path
+    (``""`` or ``/a/b``).
     """
 
     result: ContentHash
@@ -54,7 +55,7 @@ class MergeRequest:
     scope: str
     create_ancestors: bool
     weights: Weights | None = None
-    """Of automatic nested catalogs; None: there are none."""
+    """The limits for automatic nested catalogs; None: there are no automatic ones."""
 
 
 def merge(
@@ -67,11 +68,14 @@ def merge(
     journal: Journal,
     watch: Stopwatch,
 ) -> Merged:
-    """Store the catalogs of the merged tree. *set_properties* sets what the server's configuration demands, *rules* are
-    the repository's, *journal* is told of what is about to be stored, and *watch* of what takes the time.
+    """Merge, and store the catalogs of the merged tree.
 
-    Publishers send as their base the head that they saw last, but built on the root they had mounted, which may be
-    older; the result's own note of its predecessor is the true one. Raises :exc:`MergeError` and its kin.
+    *set_properties* sets the properties determined by the server's configuration, *rules* are the repository's,
+    *journal* records what is about to be stored, and *watch* measures the phases.
+
+    As their base, publishers send the head that they fetched last, but they built on the root that they had mounted,
+    which may be older; the true base is the predecessor named in the result. Raises :exc:`MergeError` and its
+    subclasses.
     """
     with ExitStack() as stack:
         result = stack.enter_context(closing(CatalogTree(catalogs, request.result)))
@@ -84,14 +88,14 @@ def merge(
         changes = watch.each(stack.enter_context(closing(diff.changes())), made="diff", used="apply")
         begun: list[Change] = []
         if fresh and not _take_few(changes, begun):
-            # The difference is not complete, so what it is made against must stay as it is.
+            # The diff is not exhausted, so the tree that it reads must not be changed.
             tree = stack.enter_context(closing(CatalogTree(catalogs, request.present)))
         transaction = Transaction(tree, result.get)
         transaction.apply(chain(begun, changes))
         watch.enter("apply")
         if request.weights is not None:
             balance(tree, request.weights, request.scope, catalogs.objects, now)
-        # Nobody will ask for the publisher's catalogs again, and there may be a lot of them.
+        # The publisher's catalogs will not be needed again, and there may be many of them.
         for opened in {result, base} - {tree}:
             opened.close()
         catalogs.forget(request.result)
@@ -103,7 +107,7 @@ def merge(
 
 
 def _take_few(changes: Iterator[Change], taken: list[Change]) -> bool:
-    """Take *changes* while they are few, and none is checked while it is applied; returns whether these are all."""
+    """Collect *changes* while they are few and none needs a check when applied; returns whether these are all."""
     for change in changes:
         taken.append(change)
         if len(taken) >= _FEW or isinstance(change, PutFiles):

@@ -38,7 +38,7 @@ class Node:
         self._writer: Future[None] | None = None
         self.parent = parent
         self.ref = ref
-        """What it was opened from; None if it is new."""
+        """The stored catalog that it was opened from; None if it is new."""
         self.nested = catalog.nested()
         self.children: dict[str, Node] = {}
         self.own, self.below = catalog.counters()
@@ -47,7 +47,7 @@ class Node:
 
     @property
     def catalog(self) -> Catalog:
-        """The catalog with everything that was put into it."""
+        """The catalog, with all pending rows inserted."""
         if self._writer is not None:
             self._await_writer()
         if self._pending:
@@ -55,13 +55,13 @@ class Node:
         return self._catalog
 
     def put_new(self, row: Row) -> None:
-        """Insert, some time soon, a row of an entry without chunks that the catalog does not have yet."""
+        """Insert, with a delay, the row of a new entry without chunks."""
         self._pending.append(row)
         if len(self._pending) >= _ROWS_AT_ONCE:
             self._write_pending()
 
     def put_files(self, files: NewFiles) -> None:
-        """Insert files that are attached to the catalog, in a thread of its own until somebody asks for the catalog."""
+        """Insert files that are attached to the catalog, in another thread; :attr:`catalog` waits for it."""
         pool = ThreadPoolExecutor(1)
         self._writer = pool.submit(files.put)
         pool.shutdown(wait=False)
@@ -72,7 +72,7 @@ class Node:
             writer.result()
 
     def close(self) -> None:
-        """Close the catalog, whatever became of what was put into it."""
+        """Close the catalog, discarding pending rows."""
         if self._writer is not None:
             self._writer.exception()
         self._catalog.close()
@@ -83,13 +83,13 @@ class Node:
         self._pending.clear()
 
     def subtree(self) -> Iterator[Node]:
-        """This node and the open ones below it, nested ones before those that they are nested in."""
+        """This node and the open ones below it, children before parents."""
         for child in self.children.values():
             yield from child.subtree()
         yield self
 
     def total(self) -> Counters:
-        """What the catalog and those below it add up to, apart from open ones that have changed."""
+        """The counters of the catalog and its subtree, without the unsaved changes of open nested catalogs."""
         result = Counters()
         result.add(self.own)
         result.add(self.below)

@@ -1,4 +1,4 @@
-"""What the time of a commit is spent on."""
+"""The phases of a commit, and the time that each takes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ Phase = Literal["read", "diff", "apply", "store", "publish", "record"]
 """In this order:
 
 * ``read``: head, tags, keys and reflog, and the catalogs of publisher and repository;
-* ``diff``: what the publisher changed, and whether it may be;
-* ``apply``: the changes, in the present catalogs; automatic nested catalogs included;
+* ``diff``: finding and validating the publisher's changes;
+* ``apply``: applying them to the present catalogs, including automatic nested catalogs;
 * ``store``: the catalogs that changed;
 * ``publish``: tag database, certificate, reflog and manifest, all made durable;
 * ``record``: statistics.
@@ -22,7 +22,7 @@ _Item = TypeVar("_Item")
 
 
 class Stopwatch:
-    """The phases of one commit. It runs from when it is made until :meth:`stop`, beginning with ``read``."""
+    """A stopwatch for one commit. It runs from its creation, in ``read``, until :meth:`stop`."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -31,13 +31,13 @@ class Stopwatch:
         self._seconds: dict[Phase, float] = dict.fromkeys(PHASES, 0.0)
 
     def enter(self, phase: Phase) -> None:
-        """Say that from now on it is *phase* that takes the time. One may be entered again."""
+        """Switch to *phase*. A phase may be entered more than once."""
         now = self._clock()
         self._seconds[self._phase] += now - self._since
         self._phase, self._since = phase, now
 
     def each(self, items: Iterable[_Item], made: Phase, used: Phase) -> Iterator[_Item]:
-        """The same items, of which the making is one phase and the use another."""
+        """Yield *items*, attributing their production to one phase and their consumption to another."""
         self.enter(made)
         for item in items:
             self.enter(used)
@@ -45,11 +45,11 @@ class Stopwatch:
             self.enter(made)
 
     def stop(self) -> dict[str, float]:
-        """The seconds that each phase took."""
+        """Seconds by phase."""
         self.enter(self._phase)
         return {phase: self._seconds[phase] for phase in PHASES}
 
 
 def describe(phases: dict[str, float]) -> str:
-    """Milliseconds of each phase, for a log."""
+    """Milliseconds by phase, for a log."""
     return ", ".join(f"{phase} {seconds * 1000:.1f}" for phase, seconds in phases.items())

@@ -1,8 +1,8 @@
 """Publishing: how a new root catalog becomes the repository's head.
 
-The order is what keeps a repository whole whenever the process is killed: objects (catalogs, tag database, certificate)
-first and durable; then the reflog, which names them; then the manifest, in one atomic swap. Whatever can be refused is
-refused when the :class:`Publication` is made, before anything is written.
+The order of writes keeps the repository consistent whenever the process is killed: first objects (catalogs, tag
+database, certificate), made durable; then the reflog, which names them; then the manifest, by one atomic rename.
+Everything that can be refused is refused when the :class:`Publication` is created, before anything is written.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cvmfs_objstore.formats.reflog import Reflog
 from cvmfs_objstore.hashes import Algorithm, ContentHash, Suffix
 
 DEFAULT_TTL: Final = 240
-"""How long clients keep a manifest where the root catalog says nothing, in seconds."""
+"""The TTL of the manifest, in seconds, if the root catalog does not set one."""
 GENERIC_PREFIX: Final = "generic-"
 _MAX_TAG_NAME: Final = 255
 _MAX_DESCRIPTION: Final = 64 << 10
@@ -43,8 +43,8 @@ _PREVIOUS: Final = "previous_revision"
 class TagChanges:
     """What a publish does to the tags besides moving the undo tags.
 
-    ``name`` is the new head's: ``""`` for none, ``generic-...`` for one with the time of publication. Automatic tags
-    older than ``auto_threshold`` (seconds since the epoch; 0: none) and those in ``delete`` go.
+    ``name`` is the tag of the new head: ``""`` for none, ``generic-...`` for one with the time of publication.
+    Automatic tags older than ``auto_threshold`` (seconds since the epoch; 0: none) and those in ``delete`` are removed.
     """
 
     name: str = ""
@@ -71,7 +71,7 @@ def generic_tag_name(now: float) -> str:
 
 
 def check_tag_name(name: str) -> str:
-    """A name that a tag may be given by somebody; raises :exc:`TagError`."""
+    """Check the name of a new tag; raises :exc:`TagError`."""
     if (
         not name
         or name in UNDO_TAGS
@@ -85,7 +85,7 @@ def check_tag_name(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a commit, as the tag database remembers it (which is swapped together with the head)."""
+    """The outcome of a commit, recorded in the tag database, and so replaced atomically together with the head."""
 
     revision: int
     root_hash: ContentHash
@@ -107,11 +107,11 @@ class Publication:
         repeated: bool = False,
         reflog: Reflog | None = None,
     ) -> None:
-        """Read and check all that the publish needs. *now* is in seconds since the epoch.
+        """Read and check everything that the publish needs. *now* is in seconds since the epoch.
 
-        *source* is the publisher's root catalog that the new one will be made from. Where it was published already,
-        :attr:`done` says what became of it, and there is nothing left to do; with *repeated* it is looked for in all
-        that was ever published. *reflog* takes the place of the repository's, which is not looked at then.
+        *source* is the publisher's root catalog, from which the new one will be made. If it was already published,
+        :attr:`done` is the outcome, and nothing is left to do; with *repeated*, all earlier revisions are searched for
+        it. *reflog* is used in place of the repository's, which is then not read.
 
         Raises :exc:`MissingReflog`, :exc:`TagError`, :exc:`SigningError`, :exc:`ConfigurationError`.
         """
@@ -130,7 +130,7 @@ class Publication:
         self._reflog = repository.reflog(head) if reflog is None else reflog
 
     def close(self) -> None:
-        """Free what was read."""
+        """Close the databases that were read."""
         self._history.close()
         if self.done is None:
             self._reflog.close()
@@ -150,9 +150,9 @@ class Publication:
         return None if explicit and tag_name != wanted else outcome
 
     def _earlier_outcome(self) -> Outcome | None:
-        """What became of the source where so much was published since that the present tag database has forgotten it.
+        """The outcome of a source that is too old to be recorded in the present tag database.
 
-        The reflog tells at once if it was published at all, and each tag database names the one before it.
+        The reflog shows at once whether it was published at all; every tag database refers to its predecessor.
         """
         with closing(self._repository.reflog(self._head)) as reflog:
             if self._source is None or self._source not in reflog:
@@ -209,10 +209,10 @@ class Publication:
     ) -> Manifest:
         """Make *root* the head: tag database, certificate, reflog and, last, the manifest; returns the new head.
 
-        *missing_objects* is remembered with the outcome. *edit_tags* changes the tag database, given the new head's
-        tag, in place of what the :class:`TagChanges` say.
+        *missing_objects* is recorded with the outcome. *edit_tags* is called with the tag database and the new head's
+        tag and replaces what :class:`TagChanges` ask for.
 
-        The source goes into the reflog as well: nobody names it any more, but a collector must find it.
+        The source is entered into the reflog, too: nothing else refers to it, but the garbage collector must find it.
         """
         tags = self._tags
         tag = Tag(self.tag_name, root.hash, revision, int(self._now), tags.description, root.size, tags.channel)
@@ -241,7 +241,7 @@ class Publication:
     ) -> Manifest:
         """Keep the root catalog and its revision; change tags, reflog or meta info; sign again. Returns the new head.
 
-        Clients do not notice: for them, a manifest with the revision that they have is no news.
+        Clients do not notice: they ignore a manifest whose revision they already have.
         """
         if edit_tags is not None:
             edit_tags(self._history)
@@ -258,7 +258,7 @@ class Publication:
             if history is not None:
                 self._history.set_property(_PREVIOUS, history.bare)
             history = self._store_history(algorithm)
-        # Replicas unpack and compress certificates again under the same name, so the encoder must be the stock one.
+        # Replicas recompress certificates and expect the same name, so this must be stock zlib.
         certificate = repository.objects.add(self.certificate.pem, algorithm, Suffix.CERTIFICATE, deflate=deflate)
         repository.storage.sync()
         for ref in (*refs, certificate, history, manifest.meta_info):

@@ -1,4 +1,4 @@
-"""One repository as the server has it: storage, configuration, keys, spool folder, head."""
+"""One repository on this server: storage, configuration, keys, spool folder, head."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 MANIFEST_PATH: Final = ".cvmfspublished"
 PREVIOUS_REFLOG_PATH: Final = ".cvmfsreflog.previous"
-"""The reflog before the last publish: what the head's hash is of while a publish is between reflog and manifest."""
+"""The reflog before the last publish. Between the writes of reflog and manifest, it is the one that the head names."""
 _CHECKSUM_FILE: Final = "reflog.chksum"
 _JOURNAL_FILE: Final = "gateway.journal"
 _STATISTICS_FILE: Final = "stats.db"
@@ -38,8 +38,8 @@ _STATISTICS_FILE: Final = "stats.db"
 class Repository:
     """A repository of this server. Thread-safe for reading; one thread at a time may publish.
 
-    Others may work on the same repository with ``cvmfs_server``, so configuration, keys, head and reflog are read when
-    they are used, never kept.
+    Others may work on the same repository with ``cvmfs_server``, so configuration, keys, head and reflog are read
+    whenever they are needed, never cached.
     """
 
     def __init__(
@@ -79,16 +79,16 @@ class Repository:
             raise ConfigurationError(str(error)) from error
 
     def exclusive(self) -> AbstractContextManager[int]:
-        """Be the only one who changes the repository, also of other processes. Every change happens inside of it.
+        """Hold the repository's lock, exclusive among all processes. Every change happens while it is held.
 
-        Gives the lock's descriptor, see :mod:`cvmfs_gw.engine.locking`.
+        Yields the lock's descriptor, see :mod:`cvmfs_gw.engine.locking`.
         """
         return exclusive(self.paths, self.fqrn)
 
     # -- head
 
     def head(self) -> Manifest:
-        """The published manifest; raises :exc:`ConfigurationError` where there is none that can be read."""
+        """The published manifest; raises :exc:`ConfigurationError` if it is missing or unreadable."""
         return self.signed_head().manifest
 
     def signed_head(self) -> SignedManifest:
@@ -147,15 +147,15 @@ class Repository:
     # -- after a crash or a failure
 
     def recover(self) -> None:
-        """Put right what a process that was killed left behind. Only at start."""
+        """Clean up after a process that was killed. Only at start."""
         if removed := self.storage.clean():
             _log.info("%s: removed %d files that were left half written", self.fqrn, removed)
         self.undo()
 
     def undo(self) -> None:
-        """Undo a publish that did not come to its manifest. Only while nobody publishes.
+        """Undo a publish that was cut off before it wrote the manifest. Only while nobody publishes.
 
-        The reflog goes back to what the head's hash says, and the objects that the publish had stored for itself go.
+        Restores the reflog that the head names, and removes the objects that the publish had stored for itself.
         """
         head = self.head()
         if head.reflog_hash is not None:
@@ -184,7 +184,7 @@ class Repository:
             return
 
     def _stored_checksum(self) -> str | None:
-        """What ``reflog.chksum`` says, or None. A missing one stays missing: it says that something is wrong."""
+        """The content of ``reflog.chksum``, or None. It is never recreated: its absence is a sign of trouble."""
         try:
             with open(self._spool(_CHECKSUM_FILE), encoding="ascii", errors="replace") as file:
                 return file.read().strip()
@@ -198,7 +198,7 @@ class Repository:
 
     @property
     def temporary(self) -> str:
-        """The folder of temporary files, which may have to be made."""
+        """The folder of temporary files, created if necessary."""
         return self._spool("tmp")
 
     @property
@@ -207,7 +207,7 @@ class Repository:
         return self._spool(_STATISTICS_FILE)
 
     def forget_client_root(self) -> None:
-        """Empty ``client.local``, which may pin the repository's own mount to an older root."""
+        """Empty ``client.local``, which may pin this machine's mount to an older root catalog."""
         path = self._spool("client.local")
         try:
             if os.path.exists(path):

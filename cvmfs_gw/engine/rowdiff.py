@@ -1,10 +1,10 @@
 """The rows that differ between two versions of one catalog.
 
-Both are looked at as sets of rows in SQL. Where the newer file is a copy of the older one that was changed in place,
-comparing pages first (see :mod:`cvmfs_objstore.formats.pages`) tells which few rows are worth a look, and the rest of
-the older one is not needed at all.
+They are compared as sets of rows in SQL. Where the newer file is a copy of the older one that was changed in place,
+comparing pages first (see :mod:`cvmfs_objstore.formats.pages`) limits this to a few candidate rows, and the rest of the
+older catalog is not needed.
 
-What differs is copied into tables of their own (see :mod:`cvmfs_gw.engine.rows`), and nothing but these is read then.
+Differing rows are copied into typed tables (see :mod:`cvmfs_gw.engine.rows`); everything after that reads only these.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cvmfs_objstore.formats.database import attach, attach_empty, detach, serial
 from cvmfs_objstore.formats.entry import FLAG_CHUNKED, Entry, PathKey
 from cvmfs_objstore.formats.pages import ChangedRows, changed_rows, root_pages
 
-# CROSS JOIN is SQLite's word for "in this order": what little changed first, and never a walk through all rows.
+# In SQLite, CROSS JOIN fixes the join order: the few candidates first, so that no query scans all rows.
 _NEW: Final = ", ".join(f"n.{column}" for column in ENTRY_COLUMNS)
 _OLD: Final = ", ".join(f"b.{column}" for column in ENTRY_COLUMNS)
 _SAME_KEY: Final = "b.md5path_1 = n.md5path_1 AND b.md5path_2 = n.md5path_2"
@@ -29,9 +29,9 @@ _WIDTH: Final = len(COLUMNS)
 _CHUNK: Final = "md5path_1, md5path_2, offset, size, hash"
 _TEXTS: Final = ("name", "symlink")
 _FEW: Final = 4000
-"""Up to this many rows of the older version are copied one by one, rather than all of it at once."""
+"""At most this many rows of the older version are copied one by one; otherwise all of it is copied at once."""
 _SMALL: Final = 1 << 20
-"""A file of fewer bytes is copied as it is all the same."""
+"""A file of fewer bytes is always copied as a whole."""
 
 _TABLES: Final = (
     f"CREATE TABLE found.changed {TABLE}",
@@ -79,11 +79,11 @@ _BAD_CHUNKS: Final = (
 
 
 class CatalogDiff:
-    """What changed from *base* to *result*, two catalogs in memory. Close it before *result*.
+    """The changes from *base* to *result*, two catalogs in memory. Close it before *result*.
 
-    Without *base* everything is new. *files* are the bytes that both were loaded from, if they are known: they tell
-    which rows are worth a look. Plain new files are in :attr:`files`, if there are *many* of them, and not in
-    :meth:`added`. Raises :exc:`MergeError` for rows that make no sense.
+    Without *base*, everything is new. *files* are the bytes that both were loaded from, if known: they are compared by
+    pages. If there are at least *many* plain new files, these are in :attr:`files` and not in :meth:`added`. Raises
+    :exc:`MergeError` for invalid rows.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class CatalogDiff:
         attach(self._result, "base", base.file if base.file is not None else serialize(base.connection))
 
     def _copy(self, base: Catalog, rows: ChangedRows) -> None:
-        """Make a base of nothing but the rows that are worth a look."""
+        """Make a base that has only the candidate rows."""
         attach_empty(self._result, "base")
         self._result.execute(f"CREATE TABLE base.catalog ({COLUMN_LIST}, id INTEGER PRIMARY KEY)")
         self._result.execute("CREATE INDEX base.catalog_key ON catalog (md5path_1, md5path_2)")
@@ -170,7 +170,7 @@ class CatalogDiff:
         detach(self._result, "base")
 
     def close(self) -> None:
-        """Leave the result as it was."""
+        """Detach everything from the result, which is then as it was."""
         # Where an error cut a query off, that may hold its table yet; nobody goes on with such a catalog.
         detach(self._result, "base")
         detach(self._result, "found")
@@ -184,11 +184,11 @@ class CatalogDiff:
         return self._result.execute("SELECT md5path_1, md5path_2 FROM found.changed WHERE old IS NULL")
 
     def added(self, *, directories: bool) -> Iterator[Row]:
-        """Rows that are new: of directories, or of all else but :attr:`files`."""
+        """Rows that are new: of directories, or of everything else except :attr:`files`."""
         return map(make_row, self._result.execute(_ADDED, (directories,)))
 
     def modified(self, *, directories: bool) -> Iterator[tuple[Row, Entry]]:
-        """Rows of what is now a directory, or all else, that differ themselves or in their chunks, with the old one."""
+        """Rows that differ, or whose chunks do, each with its old entry: of directories, or of everything else."""
         for found in self._result.execute(_MODIFIED, (directories,)) if self._has_former else ():
             yield make_row(found[:_WIDTH]), Entry._make(found[_WIDTH:])
 

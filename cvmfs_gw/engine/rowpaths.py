@@ -1,7 +1,7 @@
-"""The paths of a catalog's rows, which hold no more than a name and the keys of path and parent.
+"""The paths of a catalog's rows, which contain only a name and the keys of path and parent.
 
-Nothing that a catalog says of its own structure is taken on trust: the name of a row must hash to its key, and its
-parents must be directories of the same catalog.
+The structure of a catalog is not trusted: the name of a row must hash to its key, and its parents must be directories
+of the same catalog.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class RowPaths:
         self._known: dict[PathKey, str] = {path_key(mountpoint): mountpoint}
 
     def child(self, key: PathKey, parent: PathKey, name: str) -> str:
-        """The path of a row; raises :exc:`MergeError` where row, name and parents do not fit together."""
+        """The path of a row; raises :exc:`MergeError` if key, name and parents are inconsistent."""
         known = self._known.get(key)
         if known is not None:
             return known
@@ -42,7 +42,7 @@ class RowPaths:
         return path
 
     def check(self, rows: Iterable[NameRow]) -> None:
-        """The same demands on many rows at once; raises :exc:`MergeError`."""
+        """Check many rows at once, as :meth:`child` does; raises :exc:`MergeError`."""
         pack, known = _KEY.pack, (0, 0)
         start = hashlib.md5(usedforsecurity=False).copy
         for batch in _batches(rows):
@@ -50,7 +50,7 @@ class RowPaths:
             joined = b"".join(names)
             doubtful = b"/" in joined or b"\0" in joined or not _BAD_NAMES.isdisjoint(names)
             for one, two, parent_1, parent_2, name in batch:
-                # Rows of a directory mostly follow each other.
+                # Rows of the same directory are mostly adjacent.
                 if known != (parent_1, parent_2):
                     known = parent_1, parent_2
                     directory = self.directory(known)
@@ -64,7 +64,7 @@ class RowPaths:
         """The path of the directory of that key; raises :exc:`MergeError` if there is none."""
         known = self._known.get(key)
         if known is None:
-            # Deep first contact with a directory: climb until a known one, then name them on the way down.
+            # Walk up to the nearest known ancestor, then build the paths on the way down.
             climbed: list[tuple[PathKey, str]] = []
             at = key
             while at not in self._known:

@@ -1,7 +1,7 @@
-"""Rows of catalogs on their way from one catalog to another.
+"""Typed rows of catalogs.
 
-SQLite takes any value in any column, so that publishers can send what no code is ready for. Rows that come from outside
-go through a table that takes nothing of a wrong type: what is read from there is what its column says.
+SQLite accepts any value in any column, so a publisher's catalog may hold values of unexpected types. Rows from outside
+therefore go through a STRICT table, which rejects them: what is read from there has the declared types.
 
 Source: schema 2.5 of deployed catalogs; SQLite's "STRICT tables".
 """
@@ -36,10 +36,10 @@ class Row(NamedTuple):
 
 
 def make_row(found: tuple[int, ...]) -> Row:
-    """The row that a query for :data:`COLUMNS` found."""
+    """The row in a result of a query for :data:`COLUMNS`."""
     return Row(found[:2], found[2:4], Entry._make(found[4:]))  # type: ignore[arg-type]
 
 
 def columns_of(table: str) -> str:
-    """:data:`COLUMNS` of a table in a query."""
+    """:data:`COLUMNS`, qualified with the name of a table in a query."""
     return ", ".join(f"{table}.{column}" for column in COLUMNS)

@@ -1,10 +1,11 @@
-"""What a repository demands of its content: sizes within limits, objects that are there.
+"""A repository's rules for its content: sizes within limits, no missing objects.
 
 Source: ``CVMFS_ROOT_KCATALOG_LIMIT``, ``CVMFS_NESTED_KCATALOG_LIMIT``, ``CVMFS_FILE_MBYTE_LIMIT`` and
-``CVMFS_ENFORCE_LIMITS`` in ``server.conf``; a limit that is not set is none.
+``CVMFS_ENFORCE_LIMITS`` in ``server.conf``; a limit that is not set does not apply.
 
-Divergence: the reference's receiver ends with a crash over a catalog limit and checks no object; here a limit is an
-ordinary error (or, not enforced, a warning), and missing objects are counted, or refused where *strict*.
+Divergence: the reference's receiver crashes when a catalog limit is exceeded, and does not check for missing objects.
+Here, exceeding a limit is an ordinary error (or, if limits are not enforced, a warning), and missing objects are
+counted, or refused if *strict*.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from cvmfs_objstore.objects import ObjectStore
 
 _log = logging.getLogger(__name__)
 _NAMED: Final = 10
-"""How many missing objects are named in the log."""
+"""The number of missing objects that are named in the log."""
 
 
 class _Kind(NamedTuple):
-    """What entries with the same flags have in common: their objects' algorithm tag, and which were uploaded."""
+    """What entries with the same flags share: the algorithm tag of their objects, and the set of uploaded ones."""
 
     tag: str
     objects: Set[bytes]
@@ -37,7 +38,7 @@ class _Kind(NamedTuple):
 
 
 class Rules:
-    """The demands of one repository on one publish. Use once."""
+    """The rules of one repository, applied to one publish. Use once."""
 
     def __init__(
         self,
@@ -47,7 +48,7 @@ class Rules:
         *,
         strict_objects: bool = False,
     ) -> None:
-        """Objects that were *uploaded* are not looked for."""
+        """Objects that were *uploaded* are known to exist and not looked up."""
         self._uploaded = uploaded or UploadedObjects()
         self._exists = objects.storage.exists
         self._missing_of = objects.storage.missing
@@ -58,7 +59,7 @@ class Rules:
         self._nested_limit = (configuration.nested_kcatalog_limit or 0) * 1000
         self._file_limit = (configuration.file_mbyte_limit or 0) << 20
         self.missing = 0
-        """Objects that changed entries refer to and that the storage does not have."""
+        """The number of objects that changed entries refer to and the storage does not have."""
 
     def check_entry(self, path: str, entry: Entry, chunks: Chunks) -> None:
         """Check an entry that is new or changed. Raises :exc:`LimitExceeded` or :exc:`MissingObject`."""
@@ -89,7 +90,7 @@ class Rules:
             if flags & FLAG_EXTERNAL:
                 continue
             tag, known, _ = self._kind_of(flags)
-            # a loop lets others have their turn; making a set of so many, and subtracting one, does not
+            # a loop lets other threads run; building and subtracting such large sets in one call would not
             digests = {digest for digest in files.hashes(flags) if digest not in known}
             unknown = {object_path(digest, tag): digest for digest in digests}
             missing = {unknown[path] for path in self._missing_of(unknown)}
@@ -98,7 +99,7 @@ class Rules:
                     self._miss(f"{paths.directory(parent)}/{name}", f"{digest.hex()}{tag}")
 
     def _kind_of(self, flags: int) -> _Kind:
-        # Asked for each of what may be 100,000 entries, of which most have the same flags.
+        # Called for up to 100,000 entries, most of them with the same flags.
         kind = self._kinds.get(flags)
         if kind is None:
             try:

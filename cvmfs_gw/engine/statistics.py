@@ -32,7 +32,7 @@ _TIME: Final = "%Y-%m-%d %H:%M:%S"
 
 @dataclass(slots=True)
 class PublishCounts:
-    """What one publish did, in the order of the columns. Sizes are in bytes."""
+    """The statistics of one publish, in the order of the columns. Sizes are in bytes."""
 
     files_added: int = 0
     files_removed: int = 0
@@ -52,7 +52,7 @@ class PublishCounts:
     catalog_bytes_uploaded: int = 0
 
     def count(self, old: Entry | None, new: Entry | None) -> None:
-        """Count that *new* is where *old* was; None: nothing."""
+        """Count the replacement of *old* with *new*; None means no entry."""
         if old is None and new is not None and new.flags & _KINDS == FLAG_FILE:  # by far the most frequent case
             self.files_added += 1
             self.bytes_added += new.size
@@ -70,7 +70,7 @@ class PublishCounts:
             self.bytes_added += new.size
 
     def count_files(self, new: Counters) -> None:
-        """Count files, links and special files where nothing was."""
+        """Count new files, links and special files."""
         self.files_added += new.regular + new.special
         self.symlinks_added += new.symlink
         self.bytes_added += new.file_size
@@ -90,7 +90,7 @@ _PLURAL: Final = {
 
 @dataclass(frozen=True, slots=True)
 class GcCounts:
-    """What one garbage collection did, in the order of the columns. Sizes are in bytes."""
+    """The statistics of one garbage collection, in the order of the columns. Sizes are in bytes."""
 
     preserved_catalogs: int = 0
     condemned_catalogs: int = 0
@@ -111,7 +111,7 @@ def record_gc(path: str, fqrn: str, started: float, finished: float, counts: GcC
 
 def _insert(path: str, fqrn: str, table: str, values: tuple[object, ...]) -> None:
     with contextlib.closing(sqlite3.connect(path, timeout=_TIMEOUT_S, isolation_level=None)) as connection:
-        # Losing the last line in a power cut is all that can happen.
+        # At worst, a power cut loses the last row.
         connection.execute("PRAGMA synchronous=OFF")
         # a file without it is one that a full disk, or a kill, has kept from getting its tables
         if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'properties'").fetchone() is None:

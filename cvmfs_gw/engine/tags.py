@@ -1,12 +1,12 @@
-"""Tags of a repository by hand, and going back to one.
+"""Tagging by hand, and rollback.
 
 Source: ``cvmfs_server tag`` and ``rollback``. A tag's time is that of its catalog. A rollback publishes the tagged root
-catalog again as the newest revision; tags of later revisions go, the tag itself moves to the new revision, ``trunk``
-names it too, and there is no ``trunk-previous`` until somebody publishes: so only one undo is possible.
+catalog again as the newest revision; tags of later revisions are removed, the tag itself and ``trunk`` move to the new
+revision, and there is no ``trunk-previous`` until the next publish: so only one undo is possible.
 
-Branches, which ``cvmfs_server checkout -b`` makes, are kept: a rollback leaves their tags alone, a tag that moves stays
-on its branch, and one goes when its last tag does. Their revisions have numbers that later ones of the default branch
-have as well; what is asked for by number or time is looked for on the default branch first.
+Branches, which ``cvmfs_server checkout -b`` makes, are kept: a rollback does not touch their tags, a tag that is moved
+stays on its branch, and a branch is removed with its last tag. Revisions on a branch may have the same numbers as
+later ones of the default branch; a search by number or time looks at the default branch first.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 @contextmanager
 def changing(repository: Repository) -> Iterator[Manifest]:
-    """Be the only one who changes the repository, and take back what was stored if that fails; gives the head."""
+    """Hold the repository's lock; if the change fails, remove what it has stored. Yields the head."""
     with repository.exclusive():
         if repository.journal.names():
             repository.undo()  # somebody was killed in here
@@ -59,12 +59,12 @@ def list_branches(repository: Repository) -> list[Branch]:
 
 
 def find_root(repository: Repository, what: str) -> ContentHash:
-    """The root catalog that *what* names: see :func:`choose_root`, or ``""`` for the head. Raises :exc:`TagError`."""
+    """The root catalog named by *what*: see :func:`choose_root`, or ``""`` for the head. Raises :exc:`TagError`."""
     return choose_root(list_tags(repository), what) if what else repository.head().root_hash
 
 
 def choose_root(tags: Iterable[Tag], what: str) -> ContentHash:
-    """The root catalog that *what* names: a tag, a hash, or ``@revision`` of a tag. Raises :exc:`TagError`."""
+    """The root catalog named by *what*: a tag, a hash, or ``@revision`` of a tag. Raises :exc:`TagError`."""
     for tag in sorted(tags, key=lambda tag: tag.branch != ""):
         if what in (tag.name, tag.root_hash.bare, str(tag.root_hash), f"@{tag.revision}"):
             return tag.root_hash
@@ -75,7 +75,7 @@ def choose_root(tags: Iterable[Tag], what: str) -> ContentHash:
 
 
 def root_at(tags: Iterable[Tag], moment: float) -> ContentHash:
-    """The root catalog of the newest tag of the default branch that is not newer than *moment* (in seconds).
+    """The root catalog of the newest tag on the default branch that is not newer than *moment* (in seconds).
 
     Raises :exc:`TagError`. Source: clients that mount a repository as of a date.
     """
@@ -87,7 +87,7 @@ def root_at(tags: Iterable[Tag], moment: float) -> ContentHash:
 
 
 def add_tag(repository: Repository, name: str, description: str, now: float, root: ContentHash | None = None) -> Tag:
-    """Name a revision, the head where no other *root* catalog is given. Raises :exc:`TagError` and its kin."""
+    """Tag a revision: that of *root*, by default the head. Raises :exc:`EngineError`, mostly :exc:`TagError`."""
     check_tag_name(name)
 
     def edit(history: History, head: Manifest) -> Tag:
@@ -103,7 +103,7 @@ def add_tag(repository: Repository, name: str, description: str, now: float, roo
 def move_tag(
     repository: Repository, name: str, now: float, root: ContentHash | None = None, description: str = ""
 ) -> Tag:
-    """Let an existing tag name another revision; its description stays unless a new one is given."""
+    """Move an existing tag to another revision; it keeps its description unless a new one is given."""
     check_tag_name(name)
 
     def edit(history: History, head: Manifest) -> Tag:
@@ -119,7 +119,7 @@ def move_tag(
 
 
 def remove_tags(repository: Repository, names: list[str], now: float) -> list[Tag]:
-    """Remove tags, all or none; returns what they were. The revisions stay until they are collected."""
+    """Remove tags, all or none; returns them. Their revisions remain until they are garbage-collected."""
     if doomed := UNDO_TAGS.intersection(names):
         raise TagError(f"the undo tags cannot be removed: {', '.join(sorted(doomed))}")
 
@@ -135,7 +135,7 @@ def remove_tags(repository: Repository, names: list[str], now: float) -> list[Ta
 
 @dataclass(frozen=True, slots=True)
 class Rollback:
-    """What a rollback did: the new head, the tag that it went back to as it was, and the tags that are gone."""
+    """The result of a rollback: the new head, the former state of the target tag, and the removed tags."""
 
     head: Manifest
     target: Tag
@@ -143,7 +143,7 @@ class Rollback:
 
 
 def rollback(repository: Repository, name: str, now: float) -> Rollback:
-    """Go back to the tag *name*, or where it is empty, undo the last publish. Raises :exc:`EngineError`."""
+    """Go back to the tag *name* or, if that is empty, undo the last publish. Raises :exc:`EngineError`."""
     with changing(repository) as head:
         with load_history(repository, head) as history:
             target = history.get(name or TRUNK_PREVIOUS)
@@ -202,7 +202,7 @@ def _get(history: History, name: str, *, readable: bool = True) -> Tag:
 
 
 def _tag_of(repository: Repository, root: ContentHash) -> Tag:
-    """A tag without a name for a root catalog, which must be there. Raises :exc:`TagError` and its kin."""
+    """A tag without a name for a root catalog, which must exist. Raises :exc:`EngineError`, mostly :exc:`TagError`."""
     data = repository.catalogs.plain(root)
     with Catalog.load(data) as catalog:
         if catalog.mountpoint:

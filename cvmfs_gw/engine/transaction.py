@@ -1,13 +1,13 @@
 """Applying changes to a catalog tree.
 
-The present tree may differ from the one that the changes were made against: others published meanwhile. The rules,
-in the order of what weighs more:
+The present tree may differ from the one that the changes were made against, as others have published meanwhile. The
+rules, in order of precedence:
 
 * what the changes do not mention stays as it is in the present tree;
-* where both sides changed an entry, the changes win (their author holds the lease), and it is noted as a collision;
-* a directory is not removed while it holds entries that the author of the changes never saw;
-* a directory that the author puts something in, and that others removed, comes back as the author had it;
-* where the file that marks a nested catalog comes or goes, so does the nested catalog, whatever others did to either.
+* where both sides changed an entry, the changes win (their author holds the lease), and a collision is recorded;
+* a directory is not removed while it has entries that the author of the changes never saw;
+* a directory that others removed is restored, as the author had it, if the author puts something into it;
+* adding or removing the marker file of a nested catalog creates or dissolves it, whatever others did to either.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_objstore.formats.entry import FLAG_BIND_MOUNTPOINT, NESTING_FLAGS, Entry, PathKey, parent_path
 
 Ancestors = Callable[[str], Entry | None]
-"""Says what a directory is like where the changes come from; None: it is not there either."""
+"""Looks a directory up in the tree that the changes come from; None if that does not have it either."""
 
 
 @dataclass(frozen=True, slots=True)
 class Collision:
-    """An entry that was changed on both sides, and what became of it."""
+    """An entry that was changed on both sides, and how this was resolved."""
 
     path: str
     outcome: str
 
 
 def same_content(one: Entry, other: Entry) -> bool:
-    """Whether two entries are the same but for link data and nesting, which belong to the tree they are in.
+    """Whether two entries are equal except for link data and nesting, which depend on the tree they are in.
 
-    Two things change that nobody has changed, by work further down, and do not count: a directory's size, which is that
-    on the publisher's own disk, and nanoseconds that were not known and then read as none.
+    Two differences are artefacts and ignored: the size of a directory, which depends on the publisher's file system,
+    and nanoseconds that were unknown and are now zero.
     """
-    # asked for every file of a publish, so that no copies of entries are made
+    # called for every file of a publish, so it makes no copies of entries
     return (
         one.mode == other.mode
         and one.mtime == other.mtime
@@ -76,14 +76,14 @@ class Transaction:
         self.tree = tree
         self.collisions: list[Collision] = []
         self.counts = PublishCounts()
-        """What was changed entry by entry; what came or went with a whole nested catalog is not counted."""
+        """Counts of changed entries, except those that came or went with a whole nested catalog."""
         self._ancestors = ancestors
         self._directories: set[str] = set()
-        """Directories known to be there."""
+        """Directories known to exist."""
         self._fresh: set[str] = set()
-        """Directories made by this transaction, so with nothing in them but what it put there."""
+        """Directories made by this transaction, so they contain nothing else than what it put there."""
         self._marked: set[str] = set()
-        """Directories whose marker of a nested catalog came or went."""
+        """Directories whose marker of a nested catalog was added or removed."""
 
     def apply(self, changes: Iterable[Change]) -> None:
         """Apply *changes* in order (see :mod:`cvmfs_gw.engine.changes`); raises :exc:`MergeError`."""
@@ -111,7 +111,7 @@ class Transaction:
             self._follow_marker(directory)
 
     def _note(self, path: str, present: Entry | None, base: Base, outcome: str) -> None:
-        """Note a collision if the present entry is not what the changes were made against."""
+        """Record a collision if the present entry is not the one that the changes were made against."""
         if base is UNKNOWN:
             return
         same = present is None and base is None if present is None or base is None else same_content(present, base)
@@ -159,7 +159,7 @@ class Transaction:
                 self._put(Put(f"{here[parent]}/{entry.name}", entry, base=None, keys=(key, parent)))
 
     def _empty(self, path: str) -> Entry | None:
-        """Remove what is in the directory at *path*; returns its entry then."""
+        """Remove the content of the directory at *path*; returns its entry afterwards."""
         if self.tree.is_mountpoint(path):
             self.tree.drop(path)
         for child in self.tree.entries(path):
@@ -187,7 +187,7 @@ class Transaction:
         self.counts.count(old, None)
 
     def _follow_marker(self, directory: str) -> None:
-        """Make the directory a nested catalog if it is marked as one, and part of its parent's if it is not."""
+        """Make the directory a nested catalog if it has the marker file, else merge it into its parent's catalog."""
         entry = self.tree.get(directory) if directory else None
         if entry is None or not entry.is_directory or entry.flags & FLAG_BIND_MOUNTPOINT:
             return
@@ -197,7 +197,7 @@ class Transaction:
             self.tree.unnest(directory)
 
     def _ensure_directory(self, path: str) -> None:
-        """Have a directory at *path*, made after the source of the changes where the present tree has none."""
+        """Make sure that *path* is a directory, copied from the source of the changes if the present tree has none."""
         if path in self._directories:
             return
         entry = self.tree.get(path)

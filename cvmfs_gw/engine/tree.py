@@ -1,11 +1,11 @@
-"""A catalog tree that is being changed: lazy nested catalogs, exact counters and link counts.
+"""A catalog tree that is being changed: lazily opened nested catalogs, exact counters and link counts.
 
-Catalogs are opened when a path in them is asked for, changed in memory, and stored bottom-up at the end by
-:meth:`CatalogTree.store`. The tree keeps what one row at a time cannot: the two rows of a nested catalog's
-directory alike, counters of every catalog and of those below it, directories' link counts, hard link groups.
+Catalogs are opened when a path in them is accessed, changed in memory, and stored bottom-up at the end by
+:meth:`CatalogTree.store`. The tree maintains what involves more than one row: the two rows of a nested catalog's
+directory, the counters of every catalog and its subtree, the link counts of directories, and hard link groups.
 
-Counters: while a nested catalog is open, its parent's subtree counters hold what the nested catalog added up to when
-it was opened (``Node.accounted``); the difference goes up when it is stored.
+Counters: while a nested catalog is open, its parent's subtree counters contain the nested catalog's total at the time
+it was opened (``Node.accounted``); the difference is added when it is stored.
 """
 
 from __future__ import annotations
@@ -67,23 +67,23 @@ class CatalogTree:
             node.close()
 
     def _nodes(self) -> Iterator[Node]:
-        """Open catalogs, nested ones before those that they are nested in."""
+        """Open catalogs, children before parents."""
 
         return self.root.subtree()
 
     def changed_nodes(self) -> Iterator[Node]:
-        """Open catalogs that differ from what they were opened from, nested ones first."""
+        """Open catalogs that were changed, children before parents."""
         return (node for node in self._nodes() if node.changed)
 
     # -- reading
 
     def node_of(self, directory: str) -> Node:
-        """The catalog that holds the content of *directory* (of a mountpoint: the nested one)."""
+        """The catalog that holds the content of *directory* (for a mountpoint: the nested one)."""
         node = self._by_directory.get(directory)
         if node is None:
             node = self.root
             end = 0
-            # Mountpoints lie on the way, so each prefix of the path is looked up in the catalog reached so far.
+            # There may be mountpoints on the way: look each prefix of the path up in the catalog reached so far.
             while end < len(directory):
                 end = directory.find("/", end + 1)
                 end = len(directory) if end < 0 else end
@@ -100,7 +100,7 @@ class CatalogTree:
         return child
 
     def get(self, path: str) -> Entry | None:
-        """The entry at *path* (of a mountpoint: as the parent catalog has it), or None."""
+        """The entry at *path* (for a mountpoint: the row of the parent catalog), or None."""
         return self.node_of(parent_path(path)).catalog.get(path)
 
     def chunks(self, path: str) -> Chunks:
@@ -108,7 +108,7 @@ class CatalogTree:
         return self.node_of(parent_path(path)).catalog.chunks(path)
 
     def nested_at(self, path: str) -> NestedRef | None:
-        """The nested catalog registered at *path* if it is one and unchanged in this tree."""
+        """The nested catalog registered at *path*, if there is one and it is unchanged in this tree."""
         if not path:
             return None if self.root.changed else self.root.ref
         node = self.node_of(parent_path(path))
@@ -118,7 +118,7 @@ class CatalogTree:
         return node.nested.get(path)
 
     def is_mountpoint(self, path: str) -> bool:
-        """Whether a nested catalog begins at *path*."""
+        """Whether *path* is the mountpoint of a nested catalog."""
         return bool(path) and path in self.node_of(parent_path(path)).nested
 
     def has_children(self, directory: str) -> bool:
@@ -150,10 +150,10 @@ class CatalogTree:
         bind: NestedRef | None = None,
         keys: tuple[PathKey, PathKey] | None = None,
     ) -> None:
-        """Make *entry* what is at *path*. *old* is what is there now; *keys* those of path and parent, if known.
+        """Put *entry* at *path*. *old* is the present entry; *keys* are those of path and parent, if known.
 
-        The parent must be a directory. A directory stays what it is as to nesting and keeps its link count; one that
-        becomes something else must be empty and no mountpoint.
+        The parent must be a directory. A directory keeps its nesting and its link count; if it is replaced with
+        something else, it must be empty and not a mountpoint.
         """
         parent = parent_path(path)
         node = self.node_of(parent)
@@ -192,9 +192,9 @@ class CatalogTree:
     def put_files(
         self, node: Node, change: PutFiles, directories: Iterable[PathKey], *, fresh: bool
     ) -> tuple[list[Row], Counters]:
-        """Put those plain files that are in *directories*, all of *node*; *fresh* says that nothing was in these.
+        """Put the plain files that are in *directories*, all of *node*; *fresh* says that these were empty.
 
-        Returns those for which there is an entry already, and which are not put, and what the others add up to.
+        Returns the files whose path is taken, which are not put, and the counters of the others.
         """
         new = NewFiles.attach(node.catalog.connection, change, directories)
         existing = [] if fresh else new.take_existing()
@@ -214,7 +214,7 @@ class CatalogTree:
         node.changed = True
 
     def put_root(self, entry: Entry) -> None:
-        """Make *entry* the repository's root directory."""
+        """Replace the entry of the repository's root directory."""
         old = self.root.catalog.get("")
         if old is None:
             raise MergeError("the root catalog has no root directory")
@@ -225,7 +225,7 @@ class CatalogTree:
         self.root.changed = True
 
     def remove(self, path: str, old: Entry) -> None:
-        """Remove the entry at *path*, which is *old*. A directory must be empty; a mountpoint ends as one."""
+        """Remove the entry at *path*, which is *old*. A directory must be empty; its nested catalog is removed, too."""
         parent = parent_path(path)
         if old.is_directory:
             if path in self.node_of(parent).nested:
@@ -241,7 +241,7 @@ class CatalogTree:
 
     def remove_tree(self, path: str) -> None:
         """Remove the entry at *path* and everything below it; nested catalogs as a whole, unread."""
-        # not recursive: nobody bounds how deep a tree is
+        # iterative, as the depth of a tree is unbounded
         doomed = [path]
         while doomed:
             old = self.get(doomed[-1])
@@ -261,18 +261,18 @@ class CatalogTree:
         self._by_directory.pop(path, None)
 
     def settle(self) -> None:
-        """Write the link counts that changes so far amount to."""
+        """Write the link counts that result from the changes so far."""
         self._links.settle_groups(self.node_of)
         self.settle_directories()
 
     def settle_directories(self) -> None:
-        """Write the link counts of directories, and leave alone hard link groups that may not be complete yet."""
+        """Write the link counts of directories, but not of hard link groups, which may be incomplete as yet."""
         self._links.settle_directories(self.node_of)
 
     # -- nesting
 
     def nest(self, path: str) -> None:
-        """Make the directory at *path* a nested catalog. Does nothing if it is one."""
+        """Make the directory at *path* a nested catalog. Does nothing if it already is one."""
         self.settle()
         parent = self.node_of(parent_path(path))
         if path in parent.nested:
@@ -304,7 +304,7 @@ class CatalogTree:
         self._by_directory.clear()
 
     def unnest(self, path: str) -> None:
-        """Make the nested catalog at *path* part of its parent. Does nothing if there is none."""
+        """Merge the nested catalog at *path* into its parent. Does nothing if there is none."""
         self.settle()
         parent = self.node_of(parent_path(path))
         if path not in parent.nested:
@@ -323,7 +323,7 @@ class CatalogTree:
         child.close()
 
     def drop(self, path: str) -> None:
-        """Forget the nested catalog at *path* with everything in it; an empty directory stays."""
+        """Remove the nested catalog at *path* with its content; an empty directory remains."""
         self.settle_directories()
         parent = self.node_of(parent_path(path))
         child = parent.children.get(path)
@@ -355,7 +355,7 @@ class CatalogTree:
         old = parent.catalog.get(path)
         if root is None or old is None or not root.is_directory or not old.is_directory:
             raise MergeError(f"the nested catalog {new.hash} does not fit at {path}")
-        # The row in the parent is that of the nested catalog's root: its link count comes with its content.
+        # The row in the parent must equal that of the nested catalog's root, whose link count comes with its content.
         row = root._replace(flags=root.flags & ~FLAG_NESTED_ROOT | FLAG_MOUNTPOINT, name=old.name)
         parent.own.count(old, 0, -1)
         parent.own.count(row, 0)
@@ -383,11 +383,11 @@ class CatalogTree:
         check: Callable[[str, int], None] | None = None,
         journal: Journal | None = None,
     ) -> tuple[NestedRef, list[NestedRef]]:
-        """Store every changed catalog and return the new root catalog and all that were stored.
+        """Store every changed catalog; returns the new root catalog and all catalogs stored.
 
-        Each gets the next revision, *now* (seconds since the epoch) as the time of its change, and a note of the
-        catalog that it replaces; the root is always stored anew. *before_root* may set properties of the root; *check*
-        is told mountpoint and number of entries of each, before any is stored, and may raise.
+        Each gets the next revision, *now* (seconds since the epoch) as ``last_modified``, and the hash that it replaces
+        as ``previous_revision``; the root is always stored. *before_root* may set properties of the root; *check* is
+        called with the mountpoint and number of entries of each catalog before any is stored, and may raise.
         """
         self.settle()
         stored: list[NestedRef] = []
