@@ -23,8 +23,9 @@ from cvmfs_gw.care.resign import resign_whitelist
 from cvmfs_gw.care.settings import Setting, kept, read_settings
 from cvmfs_gw.care.snapshot import CONFIGURATION_PATH, CopyReport, Snapshot, copy_snapshot, finish_copy
 from cvmfs_gw.care.targets import FolderTarget, InPlace, LinkTarget
-from cvmfs_gw.engine.create import RepositoryOptions, configure_repository, import_keys, is_served
+from cvmfs_gw.engine.configure import RepositoryOptions, configure_repository, is_served
 from cvmfs_gw.engine.errors import ConfigurationError, Conflict, MissingObject, SigningError
+from cvmfs_gw.engine.keyfiles import import_keys
 from cvmfs_gw.engine.locking import busy_in
 from cvmfs_gw.engine.names import check_fqrn
 from cvmfs_gw.engine.repository import MANIFEST_PATH, Repository, replace_file

@@ -20,7 +20,8 @@ from cvmfs_gw.client.keys import read_key_file
 from cvmfs_gw.client.publish import publish
 from cvmfs_gw.client.reader import RepositoryReader
 from cvmfs_gw.client.request import Destination, PublishRequest, Step
-from cvmfs_gw.engine.create import RepositoryOptions, create_repository
+from cvmfs_gw.engine.configure import RepositoryOptions
+from cvmfs_gw.engine.create import create_repository
 from cvmfs_gw.engine.names import check_fqrn
 from cvmfs_gw.engine.repository import replace_file
 from cvmfs_gw.gateway.config import Config

@@ -6,7 +6,8 @@ import argparse
 import time
 from typing import TYPE_CHECKING
 
-from cvmfs_gw.engine.create import RepositoryOptions, create_repository
+from cvmfs_gw.engine.configure import RepositoryOptions
+from cvmfs_gw.engine.create import create_repository
 from cvmfs_gw.engine.names import check_fqrn
 from cvmfs_gw.engine.publish import DEFAULT_TTL
 from cvmfs_gw.paths import SystemPaths

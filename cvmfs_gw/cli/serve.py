@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from cvmfs_gw.api.logs import JsonFormatter
 from cvmfs_gw.api.server import Listen, Worker, serve
 from cvmfs_gw.api.supervisor import run_server
-from cvmfs_gw.engine.create import begin_anew
+from cvmfs_gw.engine.create import ensure_repository
 from cvmfs_gw.engine.repository import replace_file
 from cvmfs_gw.gateway.config import Config
 from cvmfs_gw.paths import SystemPaths
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace, paths: SystemPaths) -> int:
         host = "localhost" if arguments.host in ("0.0.0.0", "::") else arguments.host  # noqa: S104 (compared)
         url = arguments.init_url or f"http://{host}:{arguments.web_port}/cvmfs/{fqrn}"
         settings = dict(arguments.init_set)
-        if begin_anew(fqrn, paths, url, time.time(), keys=arguments.init_keys, settings=settings):
+        if ensure_repository(fqrn, paths, url, time.time(), keys=arguments.init_keys, settings=settings):
             print(f"made         {fqrn}, empty, in {paths.repository_storage(fqrn)}", flush=True)
     listen = Listen(arguments.host, config.port, None if arguments.no_web else arguments.web_port)
 

@@ -29,7 +29,8 @@ from cvmfs_gw.client.keys import read_key_file
 from cvmfs_gw.client.remote import RemoteStorage
 from cvmfs_gw.client.spool import Spool, SpoolPack
 from cvmfs_gw.engine.catalogs import CatalogStore
-from cvmfs_gw.engine.create import RepositoryOptions, create_repository
+from cvmfs_gw.engine.configure import RepositoryOptions
+from cvmfs_gw.engine.create import create_repository
 from cvmfs_gw.engine.phases import PHASES
 from cvmfs_gw.engine.publish import Publication, TagChanges
 from cvmfs_gw.engine.tree import CatalogTree

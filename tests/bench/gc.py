@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final
 
-from cvmfs_gw.engine.create import RepositoryOptions, create_repository, write_whitelist
+from cvmfs_gw.engine.configure import RepositoryOptions
+from cvmfs_gw.engine.create import create_repository, write_whitelist
 from cvmfs_gw.engine.publish import Publication, TagChanges
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.paths import SystemPaths

@@ -19,7 +19,8 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from cvmfs_gw.engine.create import RepositoryOptions, create_repository
+from cvmfs_gw.engine.configure import RepositoryOptions
+from cvmfs_gw.engine.create import create_repository
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_gw.ingest.archive import ArchiveSource

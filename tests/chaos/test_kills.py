@@ -38,7 +38,8 @@ from cvmfs_gw.engine.catalogs import CatalogStore
 from cvmfs_gw.engine.changes import Change, Nest, Put, Remove, Unnest
 from cvmfs_gw.engine.commit import Engine
 from cvmfs_gw.engine.commit_api import CommitRequest
-from cvmfs_gw.engine.create import RepositoryOptions, create_repository
+from cvmfs_gw.engine.configure import RepositoryOptions
+from cvmfs_gw.engine.create import create_repository
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.engine.transaction import Transaction
 from cvmfs_gw.engine.tree import CatalogTree

@@ -22,7 +22,8 @@ from cvmfs_gw.client.publish import publish
 from cvmfs_gw.client.reader import RepositoryReader
 from cvmfs_gw.client.request import Destination, PublishOptions, PublishReport, PublishRequest, Step
 from cvmfs_gw.engine.commit import Engine
-from cvmfs_gw.engine.create import RepositoryOptions, create_repository
+from cvmfs_gw.engine.configure import RepositoryOptions
+from cvmfs_gw.engine.create import create_repository
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.gateway.config import Config
 from cvmfs_gw.gateway.service import GatewayService

@@ -12,7 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from cvmfs_gw.care.resign import resign_whitelist
-from cvmfs_gw.engine.create import RepositoryOptions, create_repository
+from cvmfs_gw.engine.configure import RepositoryOptions
+from cvmfs_gw.engine.create import create_repository
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.paths import SystemPaths
 from tests.engine.repositories import FQRN

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from cvmfs_gw.engine.changes import Change, Put
-from cvmfs_gw.engine.create import RepositoryOptions, create_repository
+from cvmfs_gw.engine.configure import RepositoryOptions
+from cvmfs_gw.engine.create import create_repository
 from cvmfs_gw.engine.repository import MANIFEST_PATH, Repository
 from cvmfs_gw.engine.transaction import Transaction
 from cvmfs_gw.engine.tree import CatalogTree

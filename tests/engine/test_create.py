@@ -6,23 +6,15 @@ import json
 import os
 import pwd
 import stat
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from cvmfs_gw.engine.create import (
-    RepositoryOptions,
-    _grant_access,
-    _list_repository,
-    create_repository,
-    is_served,
-    write_whitelist,
-)
+from cvmfs_gw.engine.configure import RepositoryOptions
+from cvmfs_gw.engine.create import create_repository, write_whitelist
 from cvmfs_gw.engine.errors import ConfigurationError, SigningError
 from cvmfs_gw.engine.repository import MANIFEST_PATH, replace_file
-from cvmfs_gw.gateway.access import AccessConfig
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_objstore.compression import deflate
 from cvmfs_objstore.formats.chain import verify_chain
@@ -148,13 +140,6 @@ def test_key_files(tmp_path: Path, keys: str) -> None:
     assert (master.public,) == tuple(PublicKey.load_all(paths.key_file(FQRN, "pub")))
 
 
-def test_the_gateway_knows_it(tmp_path: Path, keys: str) -> None:
-    """Its own key file opens it, at once and for the whole repository."""
-    paths = new_repository(str(tmp_path), keys).paths
-    access = AccessConfig.load(paths.access_config, paths)
-    assert set(access.repositories) == {FQRN}
-
-
 def test_whitelist(tmp_path: Path, keys: str) -> None:
     repository = new_repository(str(tmp_path), keys)
     whitelist = SignedWhitelist.parse(repository.storage.read(".cvmfswhitelist")).whitelist
@@ -192,38 +177,6 @@ def test_not_twice(tmp_path: Path, keys: str) -> None:
     with pytest.raises(ConfigurationError, match="exists already"):
         new_repository(str(tmp_path), keys)
     assert files(str(tmp_path)) == before
-
-
-def test_two_repositories(tmp_path: Path, keys: str) -> None:
-    paths = new_repository(str(tmp_path), keys).paths
-    create_repository("second.example.org", paths, {}, RepositoryOptions(STRATUM0), NOW)
-    with open(paths.access_config, "rb") as file:
-        assert json.load(file) == {"version": 2, "repos": [FQRN, "second.example.org"]}
-    with open(os.path.join(paths.storage, "info/v1/repositories.json"), "rb") as file:
-        assert [item["name"] for item in json.load(file)["repositories"]] == [FQRN, "second.example.org"]
-    assert set(AccessConfig.load(paths.access_config, paths).repositories) == {FQRN, "second.example.org"}
-    check_chain(new_repository(str(tmp_path / "third"), keys))
-
-
-def test_access_configuration_that_is_there(tmp_path: Path, keys: str) -> None:
-    """What the operator wrote stays."""
-    paths = SystemPaths(str(tmp_path))
-    os.makedirs(os.path.dirname(paths.access_config))
-    key = {"type": "plain_text", "id": "k", "secret": "s", "admin": True}
-    content = {"version": 2, "repos": [{"domain": FQRN, "keys": [{"id": "k", "path": "/"}]}], "keys": [key]}
-    Path(paths.access_config).write_text(json.dumps(content))
-    new_repository(str(tmp_path), keys)
-    assert json.loads(Path(paths.access_config).read_text()) == content
-
-
-@pytest.mark.parametrize("content", ["{", "[]", '{"repos": []}', '{"version": 2, "repos": 1}'])
-def test_access_configuration_that_makes_no_sense(tmp_path: Path, keys: str, content: str) -> None:
-    paths = SystemPaths(str(tmp_path))
-    os.makedirs(os.path.dirname(paths.access_config))
-    Path(paths.access_config).write_text(content)
-    with pytest.raises(ConfigurationError):
-        new_repository(str(tmp_path), keys)
-    assert Path(paths.access_config).read_text() == content
 
 
 @pytest.mark.parametrize("failing", [MANIFEST_PATH, ".cvmfsreflog", ".cvmfswhitelist", ".cvmfs_master_replica"])
@@ -365,19 +318,3 @@ def test_a_file_that_is_replaced_stays_whose_it_was(tmp_path: Path, monkeypatch:
     like.chmod(0o444)
     replace_file(str(path), b"3", 0o600, str(like))
     assert (mode(), len(owners)) == (0o644, 2)
-
-
-def test_repositories_that_are_made_at_once(tmp_path: Path, keys: str) -> None:
-    """Each of them is in the files that all share."""
-    paths = SystemPaths(str(tmp_path))
-    names = [f"r{number}.example.org" for number in range(8)]
-
-    def make(fqrn: str) -> None:
-        _list_repository(fqrn, paths)
-        _grant_access(fqrn, paths)
-
-    with ThreadPoolExecutor(len(names)) as threads:
-        list(threads.map(make, names))
-    assert all(is_served(fqrn, paths) for fqrn in names)
-    listed = json.loads((tmp_path / "srv/cvmfs/info/v1/repositories.json").read_text())["repositories"]
-    assert sorted(item["name"] for item in listed) == names

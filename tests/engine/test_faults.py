@@ -18,7 +18,8 @@ import pytest
 
 from cvmfs_gw.engine.commit import Engine
 from cvmfs_gw.engine.commit_api import CommitRequest
-from cvmfs_gw.engine.create import RepositoryOptions, create_repository
+from cvmfs_gw.engine.configure import RepositoryOptions
+from cvmfs_gw.engine.create import create_repository
 from cvmfs_gw.engine.errors import EngineError
 from cvmfs_gw.engine.repository import MANIFEST_PATH, Repository
 from cvmfs_gw.engine.tree import CatalogTree

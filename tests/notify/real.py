@@ -22,7 +22,8 @@ import pytest
 from cvmfs_gw.client.keys import read_key_file
 from cvmfs_gw.client.publish import publish
 from cvmfs_gw.client.request import Destination, PublishRequest, Step
-from cvmfs_gw.engine.create import RepositoryOptions, create_repository
+from cvmfs_gw.engine.configure import RepositoryOptions
+from cvmfs_gw.engine.create import create_repository
 from cvmfs_gw.ingest.directory import DirectorySource
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_notify.messages import Activity

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cvmfs_gw.engine.create import begin_anew
+from cvmfs_gw.engine.create import ensure_repository
 from cvmfs_gw.engine.errors import ConfigurationError
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.paths import SystemPaths
@@ -18,14 +18,14 @@ from tests.engine.trees import NOW
 
 def test_it_is_empty_under_the_same_keys_and_above_the_former(tmp_path: Path, keys: str) -> None:
     paths = SystemPaths(str(tmp_path))
-    assert begin_anew(FQRN, paths, STRATUM0, NOW, keys=keys)
+    assert ensure_repository(FQRN, paths, STRATUM0, NOW, keys=keys)
     first = Repository(FQRN, paths, {}).head()
     assert first.revision == NOW
     assert first.garbage_collectable
-    assert not begin_anew(FQRN, paths, STRATUM0, NOW + 5, keys=keys)
+    assert not ensure_repository(FQRN, paths, STRATUM0, NOW + 5, keys=keys)
     certificate = Path(paths.key_file(FQRN, "crt")).read_bytes()
     shutil.rmtree(paths.storage)
-    assert begin_anew(FQRN, paths, STRATUM0, NOW + 10)
+    assert ensure_repository(FQRN, paths, STRATUM0, NOW + 10)
     repository = Repository(FQRN, paths, {})
     assert check_chain(repository, NOW + 10).revision == NOW + 10
     assert Path(paths.key_file(FQRN, "crt")).read_bytes() == certificate
@@ -33,11 +33,11 @@ def test_it_is_empty_under_the_same_keys_and_above_the_former(tmp_path: Path, ke
 
 def test_a_server_conf_that_is_there_stays(tmp_path: Path, keys: str) -> None:
     paths = SystemPaths(str(tmp_path))
-    begin_anew(FQRN, paths, STRATUM0, NOW, keys=keys)
+    ensure_repository(FQRN, paths, STRATUM0, NOW, keys=keys)
     with open(paths.server_conf(FQRN), "a", encoding="utf-8") as file:
         file.write("CVMFS_AUTOCATALOGS=true\n")
     shutil.rmtree(paths.storage)
-    begin_anew(FQRN, paths, STRATUM0, NOW + 10)
+    ensure_repository(FQRN, paths, STRATUM0, NOW + 10)
     assert Repository(FQRN, paths, {}).configuration().autocatalogs
 
 
@@ -47,5 +47,5 @@ def test_without_keys_there_is_no_such_repository(tmp_path: Path, keys: str, mis
     shutil.copytree(keys, folder)
     os.unlink(folder / f"{FQRN}.{missing}")
     with pytest.raises(ConfigurationError, match=missing):
-        begin_anew(FQRN, SystemPaths(str(tmp_path / "root")), STRATUM0, NOW, keys=str(folder))
+        ensure_repository(FQRN, SystemPaths(str(tmp_path / "root")), STRATUM0, NOW, keys=str(folder))
     assert not (tmp_path / "root").exists()
