@@ -4,9 +4,8 @@
 
     manifest, whitelist, certificate ─▶ reflog ─▶ tags ─▶ catalogs, from the root down ─▶ objects in the storage
 
-A catalog that several trees have in common is looked at once. Nothing is changed, so that a check may run while others
-publish: it sees the head that there was when it began. (A collector that runs at the same time may take objects of
-older revisions away under it.)
+A catalog that several trees share is checked once. A check changes nothing and may run while others publish: it looks
+at the head of the time it began. (A concurrent garbage collection may remove objects of older revisions under it.)
 
 Source: ``cvmfs_swissknife check`` and ``scrub``.
 """
@@ -33,15 +32,15 @@ from cvmfs_objstore.formats.manifest import Manifest
 from cvmfs_objstore.hashes import ContentHash
 
 MAX_CATALOG: Final = 4 << 30
-"""Largest catalog that is opened, in bytes before compression."""
+"""The largest catalog that is opened, in bytes before compression."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckOptions:
-    """What is looked at: the head's tree, that of *tag*, or with *every_tag* those of all tags, too.
+    """What is checked: the tree of the head or of *tag*, and with *every_tag* those of all tags.
 
-    *objects*: is everything there that entries refer to; *integrity*: read all that is stored, as well. With *subtree*,
-    the path of a nested catalog, all of that at and below it only.
+    *objects*: check that all objects that entries refer to exist; *integrity*: also read everything that is stored.
+    With *subtree*, the path of a nested catalog, only what is at or below it is checked.
     """
 
     tag: str = ""
@@ -53,7 +52,7 @@ class CheckOptions:
 
 @dataclass(slots=True)
 class CheckReport:
-    """What a check has found and seen. ``unreferenced`` objects belong to no tree that was looked at."""
+    """The result of a check. ``unreferenced`` objects belong to no tree that was checked."""
 
     fqrn: str
     revision: int = 0
@@ -67,7 +66,7 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """Whether there is nothing but warnings."""
+        """Whether there are no errors."""
         return not self.faults.errors
 
 
@@ -80,9 +79,9 @@ def check_repository(
 ) -> CheckReport:
     """Check *repository* at the time *now*, in seconds since the epoch.
 
-    Raises :exc:`EngineError` for a tag, or a nested catalog as *subtree*, that is not there.
+    Raises :exc:`EngineError` if the tag, or the nested catalog *subtree*, does not exist.
 
-    *on_catalog* is told path and name of each catalog before it is opened, *progress* of objects.
+    *on_catalog* is called with path and name of each catalog before it is opened; *progress* follows the objects.
     """
     report = CheckReport(repository.fqrn)
     check = HeadCheck(repository, now, report.faults)
@@ -163,7 +162,7 @@ class _TreeCheck:
     def _check(
         self, ref: ContentHash, size: int, path: str, revision: int | None = None
     ) -> tuple[Counters, Entry | None]:
-        """What the tree below adds up to, and its root's row."""
+        """The counters of the tree below, and its root's row."""
         known = self._totals.get((ref, path))
         if known is not None:
             return known
@@ -224,7 +223,7 @@ class _TreeCheck:
         return total, inspected.root
 
     def place_missing(self, missing: set[bytes]) -> None:
-        """Say to which paths the *missing* objects (records of names) belong."""
+        """Find the paths that the *missing* objects (records of names) belong to."""
         for ref, path in list(self._totals):
             if ref not in self.seen:
                 continue
@@ -244,7 +243,7 @@ class _TreeCheck:
 
 
 def _difference(outer: Entry, inner: Entry) -> str:
-    """In what the two rows of a nested catalog's directory differ that must not."""
+    """The fields in which the two rows of a nested catalog's directory differ but must not."""
     outer = outer._replace(flags=outer.flags & ~NESTING_FLAGS)
     inner = inner._replace(flags=inner.flags & ~NESTING_FLAGS)
     fields = [f"{n}: {a!r}, {b!r}" for n, a, b in zip(Entry._fields, outer, inner, strict=True) if a != b]

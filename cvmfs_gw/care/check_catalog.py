@@ -1,12 +1,13 @@
-"""One catalog, looked through row by row: every fault that can be seen without opening another one.
+"""Checks one catalog row by row: every fault that can be found without opening another catalog.
 
-What an entry says by itself is for :mod:`cvmfs_gw.care.check_entry`; here is what rows say of each other.
+:mod:`cvmfs_gw.care.check_entry` checks each entry by itself; this module checks how the rows relate to each other.
 
-Everything is believed of a catalog but that SQLite can read it: rows may hold any type, point anywhere, and form rings.
+Nothing is assumed of a catalog except that SQLite can read it: rows may have any type, refer to anything, and form
+cycles.
 
-Source: what ``cvmfs_swissknife check`` demands. Divergence: also found here are keys that are not those of their paths
-(it looks entries up by parent and never sees them), rows of impossible types, chunks that belong to nothing, and hard
-link groups in several directories.
+Source: what ``cvmfs_swissknife check`` demands. Divergence: also found here are keys that do not match their paths (the
+reference looks entries up by parent and never notices), values of wrong types, chunks of non-existent entries, and hard
+link groups that span several directories.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ _SINCE_REVISION: Final = (
     (6, "direct I/O", f"SELECT 1 FROM catalog WHERE flags & {FLAG_DIRECT_IO}"),
     (7, "nanoseconds", "SELECT 1 FROM catalog WHERE mtimens IS NOT NULL"),
 )
-"""What catalogs can have from which schema revision on: readers believe the number, and look for nothing newer."""
+"""Features by the schema revision that introduced them: readers trust the number and ignore newer features."""
 Report = Callable[[FaultKind, str, str], None]
 """Takes the kind of a fault, the path, and the details."""
 
@@ -81,7 +82,7 @@ class _Row(NamedTuple):
 
 @dataclass(slots=True)
 class _Directory:
-    """A directory of the catalog while its content is looked at."""
+    """A directory of the catalog while its content is checked."""
 
     parent: PathKey
     entry: Entry
@@ -93,7 +94,7 @@ class _Directory:
 
 @dataclass(slots=True)
 class Inspected:
-    """What was found in a catalog: its root entry, its mountpoints' rows, and what its rows add up to."""
+    """The content of a catalog: its root entry, its mountpoints' rows, and the counters computed from its rows."""
 
     root: Entry | None = None
     transitions: dict[str, Entry] = field(default_factory=dict)
@@ -102,7 +103,7 @@ class Inspected:
 
 
 def inspect_catalog(catalog: Catalog, mountpoint: str, report: Report) -> Inspected:
-    """Look through *catalog*, which is registered for *mountpoint*. Raises ``sqlite3.Error`` where it is damaged."""
+    """Check *catalog*, which is registered for *mountpoint*. Raises ``sqlite3.Error`` if it is damaged."""
     return _Inspection(catalog, mountpoint, report).run()
 
 
@@ -187,7 +188,7 @@ class _Inspection:
             yield _Row(row[:2], row[2:4], Entry._make(row[4:]))
 
     def _read_directories(self) -> None:
-        """Read all directories and work out their paths from the catalog's root on."""
+        """Read all directories and determine their paths, starting from the catalog's root."""
         for key, parent, entry in self._rows("AND flags & 1"):
             self._directories[key] = _Directory(parent, entry)
         top = path_key(self._mountpoint)
@@ -323,7 +324,7 @@ class _Inspection:
 
 
 def counter_faults(catalog: Catalog, inspected: Inspected, below: Counters) -> Iterator[tuple[FaultKind, str]]:
-    """What is wrong with the stored counters of a catalog, below which catalogs add up to *below*."""
+    """Check the stored counters of a catalog; *below* are those of the catalogs below it."""
     stored = dict(catalog.connection.execute("SELECT counter, value FROM statistics"))
     for kind, scope, expected in (
         (FaultKind.COUNTER_OWN, "self", inspected.own),

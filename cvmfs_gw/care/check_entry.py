@@ -1,7 +1,7 @@
-"""One entry, looked at by itself: flags against mode, links, sizes, hashes, extended attributes.
+"""Checks one entry by itself: flags against mode, links, sizes, hashes, extended attributes.
 
-Source: what ``cvmfs_swissknife check`` demands of each entry. Divergence: a symlink's size, too, and attributes that do
-not unpack.
+Source: what ``cvmfs_swissknife check`` demands of each entry. Divergence: the size of symlinks and the format of
+extended attributes are checked, too.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ Found = Iterator[tuple[FaultKind, str]]
 
 
 def is_name(name: str) -> bool:
-    """Whether an entry below a directory can be called that."""
+    """Whether *name* is a valid name of an entry in a directory."""
     return name not in ("", ".", "..") and "/" not in name and "\0" not in name
 
 
 def entry_faults(entry: Entry) -> Found:
-    """What is wrong with an entry, whatever else is in its catalog."""
+    """The faults of an entry, regardless of what else is in its catalog."""
     yield from _kind(entry)
     try:
         entry.algorithm  # noqa: B018 (asked for what it raises)

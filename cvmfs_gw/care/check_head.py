@@ -1,7 +1,7 @@
-"""Everything of a repository that comes before its catalogs: chain of trust, reflog, tag database.
+"""Checks what comes before the catalogs: the chain of trust, the reflog, the tag database.
 
-Source: what a client verifies before it mounts, and ``cvmfs_swissknife check``. Divergence: the reference looks neither
-at the whitelist of a repository on disk nor whether the objects that the reflog and the tags name are there.
+Source: what a client verifies before it mounts, and ``cvmfs_swissknife check``. Divergence: the reference checks
+neither the whitelist of a repository on disk nor whether the objects that reflog and tags refer to exist.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SOON: Final = timedelta(days=7)
 CLOCK_SKEW_S: Final = 300
 """How far ahead of this machine's clock a manifest may be, in seconds."""
 MAX_DATABASE: Final = 1 << 30
-"""Largest tag database that is read, in bytes."""
+"""The largest tag database that is read, in bytes."""
 _TAG_NAMES: Final = (
     "SELECT name, name IS NULL OR hash IS NULL OR description IS NULL OR branch IS NULL"
     " FROM tags ORDER BY revision DESC, name"
@@ -46,7 +46,7 @@ _TAG_NAMES: Final = (
 
 
 class HeadCheck:
-    """Checks of one repository at the time *now* (seconds since the epoch); what is wrong goes to *faults*."""
+    """Checks one repository at the time *now* (seconds since the epoch), adding to *faults*."""
 
     def __init__(self, repository: Repository, now: float, faults: Faults) -> None:
         self._repository, self._now, self._faults = repository, now, faults
@@ -140,7 +140,7 @@ class HeadCheck:
     # -- reflog
 
     def reflog(self, head: Manifest) -> set[ContentHash] | None:
-        """Check the reflog and its checksums; returns what it names if it can be read."""
+        """Check the reflog and its checksums; returns its references if it can be read."""
         faults, repository = self._faults, self._repository
         algorithm = head.root_hash.algorithm
         try:
@@ -185,7 +185,7 @@ class HeadCheck:
     # -- tags
 
     def tags(self, head: Manifest, known: Iterable[ContentHash] | None) -> list[Tag]:
-        """Check the tag database; returns its tags. *known* is what the reflog names."""
+        """Check the tag database; returns its tags. *known* are the references of the reflog."""
         faults, repository = self._faults, self._repository
         if head.history is None:
             return []

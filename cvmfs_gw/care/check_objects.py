@@ -1,9 +1,9 @@
-"""The storage below a repository: is every object there, is it what it is called, and does nothing else lie there.
+"""Checks the storage of a repository: every object exists and matches its hash, and there are no stray files.
 
-Folder by folder of ``data/``, several at a time: hashing and inflating go on in threads side by side.
+Works through the folders of ``data/``, several at a time: threads hash and inflate in parallel.
 
 Source: ``cvmfs_swissknife check -c`` and ``scrub``. Divergence: objects are inflated, too, and their length is compared
-with what the entries say.
+with the size in the entries.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ _INFLATED: Final = frozenset((Suffix.CATALOG, Suffix.HISTORY, Suffix.CERTIFICATE
 
 
 class Progress:
-    """Told how far the check of the objects is; this one says nothing."""
+    """Follows the progress of checking the objects; this base class does nothing."""
 
     def begin(self, total: int) -> None:
-        """So many folders of the storage will be looked at."""
+        """The number of folders that will be checked."""
 
     def folder_done(self, objects: int, size: int) -> None:
-        """One more is done: it held so many objects, of which so many bytes were read."""
+        """A folder is done: the number of objects in it, and of bytes that were read."""
 
     def end(self) -> None:
-        """All are done, or the check was broken off."""
+        """All folders are done, or the check was interrupted."""
 
 
 class ObjectCheck:
-    """Looks at the objects of a repository; what is wrong goes to *faults*."""
+    """Checks the objects of a repository, adding to *faults*."""
 
     def __init__(self, repository: Repository, faults: Faults, progress: Progress) -> None:
         self._storage, self._objects = repository.storage, repository.objects
@@ -62,10 +62,10 @@ class ObjectCheck:
         self._lock = threading.Lock()
         self.stored = self.referenced = self.unreferenced = self.bytes_read = 0
         self.missing: set[bytes] = set()
-        """Records of names of objects that are not there."""
+        """Records of the names of missing objects."""
 
     def check_layout(self) -> None:
-        """All folders of ``data/`` must be there, and no others: other tools rename into them without asking."""
+        """All folders of ``data/`` must exist, and no others: other tools rename into them without checking."""
         storage = self._storage
         if not isinstance(storage, LocalStorage):
             return
@@ -80,9 +80,9 @@ class ObjectCheck:
             self._faults.add(FaultKind.STRAY_FILE, f"data/{name}")
 
     def check(self, referenced: DigestSet, read: set[ContentHash], *, integrity: bool, everything: bool = True) -> None:
-        """Look for everything in *referenced*; with *integrity*, read it, too, or *everything* that is stored.
+        """Check that the objects in *referenced* exist; with *integrity*, read them, or *everything* that is stored.
 
-        What has been *read* is not read again.
+        Objects in *read* are not read again.
         """
         already = frozenset(record_of(name) for name in read)
         self._progress.begin(FOLDERS)
@@ -127,7 +127,7 @@ class ObjectCheck:
                     self._faults.add(FaultKind.STRAY_FILE, path)
 
     def _read(self, name: bytes, records: Iterable[bytes]) -> int:
-        """Hash an object and inflate it as those who refer to it would; returns its stored length."""
+        """Hash an object, and inflate it as the entries that refer to it require; returns its stored length."""
         ref = name_of_record(name)
         compressions = {compression_of(record) for record in records}
         if ref.suffix in _INFLATED:
@@ -136,7 +136,7 @@ class ObjectCheck:
         try:
             size, plain, broken = self._decode(ref, decoders)
         except ObjectNotFound:
-            return 0  # a collector was here
+            return 0  # removed by a collector
         except (ObjectCorrupt, OSError) as error:
             self._add(FaultKind.OBJECT_CORRUPT, str(ref), str(error))
             return 0

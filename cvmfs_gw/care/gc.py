@@ -3,27 +3,27 @@
 ::
 
     leases ─▶ head, tags, reflog ─▶ mark ─▶ forget (reflog, manifest) ─▶ sweep, batch by batch ─▶ statistics
-              no lock: takes long           one turn of the lock         a turn of the lock each
+              no lock: takes long           locks once                   locks for each batch
 
-What stays:
+What is kept:
 
-* the head, and its predecessors as the :class:`Policy` says;
-* all tagged revisions, the undo tags included;
-* what a copy that is being made needs (:mod:`cvmfs_gw.care.pins`);
-* what was written or put since the oldest open lease began, or since the collection did;
-* the revisions since then, too, and those of the hour before: a publisher may have mounted one of them, and its commit
-  is a change of that one;
-* certificates, tag databases and meta info objects that are no older than the oldest kept revision.
+* the head, and its predecessors according to the :class:`Policy`;
+* all tagged revisions, including the undo tags;
+* what a copy in progress needs (:mod:`cvmfs_gw.care.pins`);
+* what was written or put since the start of the oldest open lease, or of the collection;
+* the revisions since then, and those of the hour before: a publisher may have mounted one of them, and its commit is
+  based on it;
+* certificates, tag databases and meta info objects that are not older than the oldest kept revision.
 
-A condemned revision leaves the reflog before its objects go, so that the reflog never names what is not there. Before
-each batch the head is looked at again: if somebody has published, what is new in it is marked first. A collection that
-was interrupted leaves objects that nobody names; the next one finds them, as it sweeps the storage and not a list.
+A condemned revision is removed from the reflog before its objects are, so that the reflog never refers to missing
+objects. Before each batch the head is read again: if somebody has published, the new objects are marked first. A
+collection that was interrupted leaves unreferenced objects; the next one finds them, as it sweeps the whole storage.
 
-If a catalog that must stay cannot be read, nothing is removed: what it refers to is not known.
+If a catalog that must be kept cannot be read, nothing is removed, as the objects it refers to are unknown.
 
 Source: ``cvmfs_server gc``. Divergence: the reference deletes only what condemned revisions of the reflog refer to, so
-that what never came to a commit stays for ever, and it wants the gateway stopped. It passes over catalogs that it
-cannot read, and so may delete the content of kept ones. It leaves the old reflog's hash in the manifest.
+that uploads without a commit stay forever, and it requires the gateway to be stopped. It skips catalogs that it cannot
+read, and so may delete the content of kept ones. It leaves the old reflog's hash in the manifest.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ from cvmfs_objstore.storage import YOUNG_S
 _log = logging.getLogger(__name__)
 
 DEFAULT_AGE_S: Final = 3 * 86_400
-"""What is kept where nothing is said: the revisions of the last three days, in seconds."""
+"""By default, the revisions of the last three days are kept; in seconds."""
 MOUNT_LAG_S: Final = 3_600
 """How far a publisher's mount may be behind when it gets its lease, in seconds."""
 SLACK_S: Final = 2 * YOUNG_S
-"""How far times may be off, in seconds: an object counts as young for so long, and clocks drift."""
+"""A safety margin for times, in seconds: an object's time is refreshed only at intervals, and clocks drift."""
 HOLD_S: Final = 0.05
 """How long a batch keeps commits waiting, in seconds."""
 
@@ -68,8 +68,8 @@ HOLD_S: Final = 0.05
 class Policy:
     """Which predecessors of the head are kept.
 
-    The last ``revisions`` before it, or (where that is None) those that were the head at the time ``since`` (seconds
-    since the epoch) or later.
+    The last ``revisions`` before it or, if that is None, those that were the head at ``since`` (seconds since the
+    epoch) or later.
     """
 
     revisions: int | None = None
@@ -77,13 +77,13 @@ class Policy:
 
     @classmethod
     def default(cls, now: float) -> Policy:
-        """The reference's: the revisions of the last three days."""
+        """The reference's default: the revisions of the last three days."""
         return cls(since=now - DEFAULT_AGE_S)
 
 
 @dataclass(slots=True)
 class GcReport:
-    """What a collection has done or, as a dry run, would do."""
+    """The result of a collection; of a dry run, what it would do."""
 
     fqrn: str
     dry_run: bool
@@ -100,7 +100,7 @@ class GcReport:
     """What the time was spent on: ``mark``, ``forget``, ``sweep``."""
 
     def describe(self) -> str:
-        """For people, in a line."""
+        """A summary for people."""
         size = "" if self.condemned_bytes is None else f", {self.condemned_bytes} bytes"
         return (
             f"{self.fqrn}: kept {self.kept_revisions} revisions with {self.kept_catalogs} catalogs;"
@@ -124,8 +124,8 @@ def collect(
     clock: Callable[[], float] = time.time,
 ) -> GcReport:
     """Collect the garbage of *repository*. *oldest_lease* is when the oldest open lease began, in seconds since the
-    epoch; find that out before calling. May be called from any thread, while others publish. It ends early, which does
-    no harm, when *stop* says so.
+    epoch; determine it before the call. May be called from any thread, while others publish. May safely be ended early
+    by *stop*.
 
     Raises :exc:`EngineError`: :exc:`ConfigurationError` if it may not be collected, :exc:`Conflict` if somebody else
     collects, ``cvmfs_server`` publishes, or it was stopped; :exc:`MissingObject` or :exc:`MergeError` for a catalog
@@ -149,7 +149,7 @@ def collect(
 
 
 class Collection:
-    """One collection. Use :func:`collect`. *helpers* is the number of processes that sweep; None: as many as help."""
+    """One collection. Use :func:`collect`. *helpers* is the number of processes that sweep; None: chosen here."""
 
     def __init__(
         self,
@@ -196,7 +196,7 @@ class Collection:
             self.report.seconds[step.__name__] = time.monotonic() - started
 
     def close(self) -> None:
-        """Free what was read, and let helpers go."""
+        """Free memory and end the helpers."""
         self._resources.close()
 
     def _check_stop(self) -> None:
@@ -206,7 +206,7 @@ class Collection:
     # -- mark
 
     def mark(self) -> None:
-        """Find everything that stays. Takes long, and nobody waits for it."""
+        """Find everything that is kept. Takes long, but holds no lock."""
         repository = self._repository
         with repository.exclusive(), ExitStack() as stack:
             head = repository.head()
@@ -225,9 +225,9 @@ class Collection:
         self._mark_pinned()
 
     def _mark_history(self, head: Manifest, moments: dict[ContentHash, int]) -> None:
-        """Keep the head and its predecessors as the policy says.
+        """Keep the head and its predecessors according to the policy.
 
-        Source: of a time limit, the first revision that is older stays as well: it was the head then.
+        Source: with a time limit, the first older revision is kept as well: it was the head at that time.
         """
         policy, depth = self._policy, 0
         ref: ContentHash | None = head.root_hash
@@ -264,7 +264,7 @@ class Collection:
         return {name: refs for name, refs in pins.items() if name not in self._seen_pins}
 
     def _mark_pinned(self) -> None:
-        """Keep what copies need that have begun since the last time."""
+        """Keep what is needed by copies that have begun since the last call."""
         for name, refs in self._new_pins().items():
             self._marker.add(ref for ref in refs if ref.suffix is not Suffix.CATALOG)
             for ref in refs:
@@ -273,7 +273,7 @@ class Collection:
             self._seen_pins.add(name)
 
     def _catch_up(self) -> bool:
-        """Mark what head and tags name now; returns whether anything had changed since the last time."""
+        """Mark what head and tags refer to now; returns whether anything had changed since the last call."""
         repository = self._repository
         signed = repository.signed_head()
         manifest = signed.letter.serialize()
@@ -304,7 +304,7 @@ class Collection:
             self._mark_pinned()  # nobody waits for that
 
     def _forget(self) -> bool:
-        """The same, unless a copy has begun meanwhile; one that begins afterwards needs nothing of what is dropped."""
+        """As above, unless a copy has begun meanwhile; a copy that begins later does not need what is dropped."""
         repository, report = self._repository, self.report
         with ExitStack() as stack:
             stack.enter_context(repository.exclusive())
@@ -342,7 +342,7 @@ class Collection:
     # -- sweep
 
     def sweep(self) -> None:
-        """Remove what is not marked and old enough, some folders at a time and in small batches."""
+        """Remove what is neither marked nor young, some folders at a time and in small batches."""
         # all are asked before the first is listened to, so that they work side by side
         comparing = deque(hand for hand in self._crew if self._give(hand))
         removing: list[Hand] = []
@@ -360,7 +360,7 @@ class Collection:
                 comparing.extend(hand for hand in done if self._give(hand))
 
     def _give(self, hand: Hand) -> bool:
-        """Let somebody compare some more folders, if there are any."""
+        """Let a sweeper compare some more folders, if any are left."""
         marked, folders = self._marker.marked, self._folders.take(self._crew.index(hand))
         self._work[hand] = folders
         self._news.pop(hand, None)
@@ -369,7 +369,7 @@ class Collection:
         return bool(folders)
 
     def _sweep_batch(self, busy: Sequence[Hand]) -> list[Hand]:
-        """Let these remove some of what is condemned in their folders; returns those that have nothing left."""
+        """Let these sweepers remove some of the condemned objects; returns those that have none left."""
         report = self.report
         with ExitStack() as stack:
             lock = None if report.dry_run else stack.enter_context(self._repository.exclusive())
@@ -387,7 +387,7 @@ class Collection:
         return [hand for hand, found in removed.items() if not found.left]
 
     def _hear_news(self) -> None:
-        """Mark what head and tags name now, and note it for everybody: there may be a new head before each batch."""
+        """Mark what head and tags refer to now, for all sweepers: there may be a new head before each batch."""
         marker = self._marker
         whole, marker.marked = marker.marked, DigestSet()
         try:
@@ -421,7 +421,7 @@ class Collection:
     # -- statistics
 
     def record(self, started: float, finished: float, *, success: bool) -> None:
-        """Say that it ended, in the statistics and for automatic ones, which must not fail it."""
+        """Record the end, in the statistics and for automatic collections; an error is only logged."""
         report, repository = self.report, self._repository
         counts = GcCounts(
             report.kept_catalogs, report.condemned_catalogs, report.condemned_objects, report.condemned_bytes or 0
@@ -431,4 +431,4 @@ class Collection:
             if success:
                 record_collection(repository, finished)
         except (sqlite3.Error, OSError) as error:
-            _log.warning("%s: cannot say that garbage was collected: %s", repository.fqrn, error)
+            _log.warning("%s: cannot record the garbage collection: %s", repository.fqrn, error)

@@ -1,7 +1,7 @@
 """Everything that catalog trees refer to, as a set of object names in bounded memory.
 
-Catalogs are fetched and inflated by threads that run ahead; each is looked at once. Small ones are opened in memory,
-large ones in a temporary file of the repository's spool folder.
+Catalogs are prefetched and inflated by threads; each is read once. Small ones are opened in memory, large ones from a
+temporary file in the repository's spool folder.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from cvmfs_objstore.hashes import ContentHash, Suffix
 from cvmfs_objstore.objects import ObjectStore
 
 IN_MEMORY: Final = 4 << 20
-"""Catalogs whose stored form is larger, in bytes, go through a file."""
+"""Catalogs whose stored form is larger than this, in bytes, are opened from a file."""
 MAX_CATALOG: Final = 64 << 30
-"""Largest catalog that is opened, in bytes before compression."""
+"""The largest catalog that is opened, in bytes before compression."""
 _AHEAD: Final = 4
-"""Catalogs that are fetched ahead."""
+"""The number of catalogs that are prefetched."""
 _THREADS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogFacts:
-    """What a mark learns of a catalog on the way: what it was made from, and when it was changed (seconds)."""
+    """A marked catalog: its predecessor, and when it was last modified (seconds since the epoch)."""
 
     previous: ContentHash | None
     last_modified: int
 
 
 class Marker:
-    """Marks trees of one repository. Close it. To be used from one thread.
+    """Marks trees of one repository. Close it. Not thread-safe.
 
-    Large catalogs are unpacked in *folder*. *check* is called for each catalog and may raise, to end it all.
+    Large catalogs are unpacked in *folder*. *check* is called for each catalog and may raise an exception to abort.
     """
 
     def __init__(self, objects: ObjectStore, folder: str, check: Callable[[], None] = lambda: None) -> None:
@@ -51,9 +51,9 @@ class Marker:
         self._folder = folder
         self._pool = ThreadPoolExecutor(_THREADS, "mark")
         self.marked = DigestSet()
-        """All names, those of the catalogs included."""
+        """All names, including those of the catalogs."""
         self.catalogs: set[ContentHash] = set()
-        """The catalogs that were looked at."""
+        """The catalogs that were read."""
         self._facts: dict[ContentHash, CatalogFacts] = {}
 
     def close(self) -> None:
@@ -67,10 +67,10 @@ class Marker:
                 self.marked.add(name)
 
     def mark(self, root: ContentHash) -> CatalogFacts:
-        """Mark everything below a root catalog, and it.
+        """Mark a root catalog and everything below it.
 
-        Raises :exc:`MissingObject` and :exc:`MergeError` for a catalog that is not there or cannot be read: then what
-        it refers to is not known, and nothing must be removed.
+        Raises :exc:`MissingObject` and :exc:`MergeError` for a catalog that is missing or unreadable: as the objects
+        it refers to are unknown, nothing must be removed then.
         """
         if root not in self.catalogs:
             waiting: deque[ContentHash] = deque((root,))
@@ -143,7 +143,7 @@ class _Fetched:
 
     @classmethod
     def of_file(cls, path: str) -> _Fetched:
-        """The file may be gone when this returns: it is open."""
+        """The file may be deleted after this, as it is open."""
         connection = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True, check_same_thread=False)
         try:
             connection.execute("SELECT 1 FROM sqlite_master").fetchone()

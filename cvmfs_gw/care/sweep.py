@@ -1,18 +1,17 @@
-"""Sweeping: what lies in a folder of the storage and is not kept goes, in this process or in several at once.
+"""Sweeping: removing what is in a folder of the storage and not kept, in this process or in several at once.
 
-Nearly all of the time the kernel removes one name after the other. Threads of one interpreter do not do that side by
-side, processes do::
+Nearly all of the time is spent in unlink(2). Threads of one interpreter do not run it in parallel, processes do::
 
     collector                        helpers, one for each processor
     mark                       ───▶  list ahead
     some folders, what is kept ───▶  compare                            nobody waits
     the lock                   ───▶  remove, for some 50 ms             commits wait
-                               ◀───  how much went, whether some is left
+                               ◀───  how much was removed, whether some is left
 
-Each has folders of its own, and who has done with them gets others, so that nobody waits for the slowest.
+Each helper has its own folders, and gets more when it is done with them, so that nobody waits for the slowest.
 
-A helper gets the repository's lock itself and not just the word that somebody has it: if the collector is killed, the
-lock stays until its helpers have let go. They end when nobody asks them any more.
+A helper gets a copy of the lock's descriptor: if the collector is killed, the lock is held until its helpers have
+released it, too. They exit when their input ends.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from cvmfs_objstore.storage import Storage
 AT_ONCE: Final = 64
 """Objects that are removed between two looks at the clock."""
 WORTHWHILE: Final = 100_000
-"""Objects from which helpers are quicker than doing it oneself: to start them takes a tenth of a second."""
+"""The number of objects from which helpers pay off: starting them takes a tenth of a second."""
 MAX_HELPERS: Final = 4
 """More do not help: they wait for the file system."""
 HELD: Final = 600_000
@@ -55,10 +54,10 @@ Kept = Mapping[int, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Remove what was written before that time (seconds since the epoch), for some *seconds*.
+    """Remove what was last written *before* a time (seconds since the epoch), for up to *seconds*.
 
-    With *pretend* nothing goes; without *sizes* nobody looks how much it was; with *listed* the answer has names.
-    What is in *kept* stays, too.
+    With *pretend*, nothing is removed; without *sizes*, sizes are not determined; with *listed*, the answer has names.
+    What is in *kept* is kept, too.
     """
 
     before: float
@@ -71,7 +70,7 @@ class Order:
 
 @dataclass(slots=True)
 class Removed:
-    """What an order came to: objects and their bytes, names of catalogs, and of all if that was asked for."""
+    """The result of an order: objects and their bytes, names of catalogs, and of all objects if requested."""
 
     objects: int = 0
     size: int = 0
@@ -93,7 +92,7 @@ class Removed:
 
 
 class FolderSweep:
-    """Sweeps some folders of ``data/`` after the others. Names in a folder are without its two digits."""
+    """Sweeps folders of ``data/`` one after the other. Names in a folder are without its two digits."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -101,7 +100,7 @@ class FolderSweep:
         self._ahead: dict[int, Sequence[str]] = {}
 
     def list_ahead(self, numbers: Iterable[int]) -> None:
-        """List the first of these folders, as there is nothing else to do yet."""
+        """List the first of these folders in advance."""
         held = 0
         with suppress(OSError):  # which will be told when it is that folder's turn
             for number in numbers:
@@ -111,7 +110,7 @@ class FolderSweep:
                 held += len(self._ahead[number])
 
     def begin(self, kept: Kept) -> bool:
-        """Find out what is to go from the folders that *kept* names; returns whether there is anything."""
+        """Determine what to remove from the folders in *kept*; returns whether there is anything."""
         found = ((number, self._compare(number, packed)) for number, packed in kept.items())
         self._condemned = [(number, names) for number, names in found if names]
         return bool(self._condemned)
@@ -123,7 +122,7 @@ class FolderSweep:
         return _objects(set(names) - file_names(kept))
 
     def remove(self, order: Order) -> Removed:
-        """Do as told; call it again while something is left."""
+        """Execute an order; call it again while something is left."""
         until, removed = time.monotonic() + order.seconds, Removed()
         for number, names in self._condemned:
             if number in order.kept:
@@ -161,7 +160,7 @@ def _objects(names: Iterable[str]) -> list[str]:
 
 
 def _until(moment: float, names: list[str], taken: list[str]) -> Iterator[str]:
-    """Take names off the end until that moment of the monotonic clock; some at least."""
+    """Take names off the end until a moment of the monotonic clock; at least some."""
     while names:
         some = names[-AT_ONCE:]
         del names[-AT_ONCE:]
@@ -172,16 +171,16 @@ def _until(moment: float, names: list[str], taken: list[str]) -> Iterator[str]:
 
 
 class Folders:
-    """Gives out the folders of ``data/`` to *hands* that have listed theirs ahead: see :class:`Helper`."""
+    """Assigns the folders of ``data/`` to *hands* sweepers, which list theirs in advance: see :class:`Helper`."""
 
     def __init__(self, hands: int, names: int) -> None:
-        """*names* is how many there are in one folder, more or less."""
+        """*names* is the approximate number of names in one folder."""
         self._step = hands
         self._left = list(range(FOLDERS))
         self._at_once = max(1, HELD // max(names, 1))
 
     def take(self, hand: int) -> list[int]:
-        """Some that nobody had yet: first those that this one has listed; none if there are no more."""
+        """Unassigned folders, first those that this sweeper has listed; empty if there are no more."""
         own = [number for number in self._left if number % self._step == hand]
         taken = (own or self._left)[: self._at_once]
         self._left = [number for number in self._left if number not in taken]
@@ -189,22 +188,22 @@ class Folders:
 
 
 class Hand(Protocol):
-    """Somebody who sweeps: tell several what to do, then ask each what came of it."""
+    """The interface of a sweeper: send orders to several, then get the answer of each."""
 
     def begin(self, kept: Kept) -> None:
         """See :meth:`FolderSweep.begin`."""
 
     def ready(self) -> bool:
-        """Whether an answer can be had without waiting."""
+        """Whether an answer is available without waiting."""
 
     def condemned(self) -> bool:
-        """What :meth:`begin` has found; raises what it raised, and :exc:`StorageError`."""
+        """The result of :meth:`begin`; raises what that raised, and :exc:`StorageError`."""
 
     def remove(self, order: Order, lock: int | None) -> None:
-        """See :meth:`FolderSweep.remove`. *lock* is the descriptor of the lock that makes it safe."""
+        """See :meth:`FolderSweep.remove`. *lock* is the descriptor of the repository's lock."""
 
     def removed(self) -> Removed:
-        """What :meth:`remove` came to; raises what it raised, and :exc:`StorageError`."""
+        """The result of :meth:`remove`; raises what that raised, and :exc:`StorageError`."""
 
 
 class OwnHand:
@@ -240,7 +239,7 @@ class Helper:
             self._process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL)
 
     def close(self) -> None:
-        """Let the process come to the end of what it does, and end."""
+        """Let the process finish what it is doing and exit."""
         self._connection.close()
         self._process.wait()
 
@@ -283,7 +282,7 @@ class Helper:
 
 @contextmanager
 def hands(storage: Storage, helpers: int | None = None) -> Iterator[tuple[Sequence[Hand], Folders]]:
-    """Who sweeps *storage*: some *helpers*, or where it is not worth the while this process; and what they do."""
+    """The sweepers of *storage*: helper processes, or this process if those do not pay off; and their folders."""
     # digests are spread evenly, so that one folder tells how much there is
     names = len(storage.names("data/00"))
     if helpers is None:
@@ -300,7 +299,7 @@ def hands(storage: Storage, helpers: int | None = None) -> Iterator[tuple[Sequen
 
 
 def help_collector() -> None:
-    """What a helper process does until nobody asks any more: ``DESCRIPTOR ROOT FIRST STEP`` on its command line."""
+    """The main loop of a helper process, whose arguments are ``DESCRIPTOR ROOT FIRST STEP``."""
     try:
         _help()
     except BaseException:
