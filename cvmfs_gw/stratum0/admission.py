@@ -1,4 +1,4 @@
-"""What is let in: which repositories take uploads, who may do what where, and how long things may live."""
+"""Admission of uploads: which repositories accept them, who may do what where, and for how long."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class Admission:
         self.settings = UploadSettings.load(path)
 
     def changed(self) -> bool:
-        """Whether the file is another one than when it was read."""
+        """Whether the file has changed since it was read."""
         return stamp(self._path) != self._seen
 
     def reload(self) -> None:
-        """Read the file again, once for each change; raises :exc:`ConfigError`, and the settings stay as they were."""
+        """Reload the file, once for each change; if it raises :exc:`ConfigError`, the settings stay as they were."""
         self._seen = stamp(self._path)
         self.settings = UploadSettings.load(self._path)
 
     def repositories(self) -> list[str]:
-        """The repositories that take uploads."""
+        """The repositories that accept uploads."""
         return [fqrn for fqrn in self.settings.repositories if fqrn in self._access.config.repositories]
 
     def enabled(self) -> list[str]:
@@ -45,7 +45,7 @@ class Admission:
         return [fqrn for fqrn in self.repositories() if self._is_enabled(fqrn)]
 
     def place(self, fqrn: str, path: str) -> LeasePath:
-        """*path* of a repository that takes uploads; raises :exc:`NotEnabled`, :exc:`InvalidRequest`."""
+        """*path* of a repository that accepts uploads; raises :exc:`NotEnabled`, :exc:`InvalidRequest`."""
         if fqrn not in self.repositories():
             raise NotEnabled
         try:
@@ -54,7 +54,7 @@ class Admission:
             raise InvalidRequest(error.reason.replace("lease path", "path")) from None
 
     def authorize(self, asked: Asked, place: LeasePath, *, change: bool) -> Grant:
-        """Who asks; raises :exc:`Unauthorized` and :exc:`Forbidden`."""
+        """Authorize a request; raises :exc:`Unauthorized` and :exc:`Forbidden`."""
         settings = self.settings.repositories[place.fqrn]
         try:
             grant = authorize(asked, place, self._access, self.settings, time.time())
@@ -73,10 +73,10 @@ class Admission:
             raise TryAgain("the repository is disabled")
 
     def end(self, fqrn: str, ttl_s: int | None) -> int | None:
-        """When something with this time to live ends, in seconds since the epoch; raises :exc:`InvalidRequest`.
+        """The expiry for a time to live, in seconds since the epoch, or None; raises :exc:`InvalidRequest`.
 
-        A time of 0 asks for none, which is given where there is no limit; None is the default. Raises
-        :exc:`NotEnabled` where the settings were read again meanwhile.
+        0 asks for no expiry, which is granted if there is no limit; None for the default. Raises :exc:`NotEnabled` if
+        a reload has disabled uploads meanwhile.
         """
         settings = self.settings.repositories.get(fqrn)
         if settings is None:

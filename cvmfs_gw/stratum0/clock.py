@@ -1,16 +1,15 @@
-"""A clock that nobody can set: what times to live are measured with.
+"""A monotonic clock for times to live, which survives restarts.
 
-It starts from the system's clock and then goes with the time that the machine has been running, which only ever goes
-forwards and at its own pace::
+It starts from the system's clock and then follows the time since boot, which only goes forwards, at a constant rate::
 
     now = shift + time since boot
 
-So if the system's clock is put back, nothing dies early and nothing lives forever; if it is put forward, nothing dies
-early. The shift is kept in a small file, so that a restart of the process changes nothing either. After a reboot the
-system's clock counts again, but never goes back behind what was seen last.
+So nothing expires early or lives forever when the system's clock is set, back or forward. The shift is kept in a small
+file, so that a restart of the process has no effect either. After a reboot the clock starts from the system's clock
+again, but never goes back behind the last time it showed.
 
-Whoever has put a wrong clock right, and wants times to live to follow it at once, removes the file and restarts the
-server; until then :attr:`SteadyClock.step` says by how much the two differ.
+If the system's clock was wrong and times to live are to follow the corrected one at once, remove the file and restart
+the server; until then, :attr:`SteadyClock.step` is the difference between the two.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ _BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
 
 
 def running() -> float:
-    """Seconds since boot, time asleep included."""
+    """Seconds since boot, including time suspended."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def boot_id() -> str:
-    """What is another one after each boot; ``""`` where nobody knows."""
+    """An identifier that changes with each boot; ``""`` if there is none."""
     try:
         with open(_BOOT_ID, encoding="ascii") as file:
             return file.read().strip()
@@ -42,7 +41,7 @@ def boot_id() -> str:
 
 
 class SteadyClock:
-    """Seconds since the epoch, steadily. *path* is where it is kept; the other arguments are for tests. Thread-safe."""
+    """Seconds since the epoch, monotonic. *path* holds its state; the other arguments are for tests. Thread-safe."""
 
     def __init__(
         self,
@@ -63,11 +62,11 @@ class SteadyClock:
 
     @property
     def step(self) -> float:
-        """How much the system's clock is ahead of this one, in seconds."""
+        """By how many seconds the system's clock is ahead of this one."""
         return self._wall() - self()
 
     def save(self) -> None:
-        """Remember for the next start how late it is. Raises ``OSError``."""
+        """Save the present time for the next start. Raises ``OSError``."""
         state = {"boot": self._boot, "shift": self._shift, "seen": self()}
         replace_file(self._path, json.dumps(state).encode() + b"\n")
 
@@ -80,7 +79,7 @@ class SteadyClock:
         except FileNotFoundError:
             return wall - since_boot
         except (OSError, ValueError, KeyError, TypeError) as error:
-            _log.warning("%s: cannot be read, so the system's clock counts: %s", self._path, error)
+            _log.warning("%s cannot be read, the system's clock is used: %s", self._path, error)
             return wall - since_boot
         if known and known == self._boot:
             return shift

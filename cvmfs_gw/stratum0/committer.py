@@ -1,4 +1,4 @@
-"""Group commit: what arrives while a commit is running is committed together after it.
+"""Group commit: jobs that arrive while a commit is running are committed together after it.
 
 ::
 
@@ -7,12 +7,12 @@
     upload ─┘      ▲                    │
                    └── meanwhile: more ─┘
 
-A commit costs about the same for one file as for a hundred, so nobody waits on purpose and nobody waits long. One
-that is refused does not fail the others: a plan touches nothing, and when the commit as a whole cannot be published
-because of what is in it, it is split until the one that does not fit is alone.
+A commit takes about as long for one file as for a hundred, so there is no artificial delay, and nobody waits long. If a
+job is refused, the others do not fail: planning changes nothing, and if a commit as a whole cannot be published because
+of its content, it is split until the job at fault is alone.
 
-Leases are looked at when the commit begins. A publisher that gets one in the milliseconds until it ends loses nothing:
-its own commit is merged with whatever is there by then.
+Leases are checked when the commit begins. A publisher that acquires one in the milliseconds until it ends loses
+nothing: its own commit is merged with the head of that time.
 """
 
 from __future__ import annotations
@@ -42,30 +42,30 @@ from cvmfs_objstore.formats.manifest import Manifest
 log = logging.getLogger(__name__)
 
 MAX_TOGETHER: Final = 500
-"""Jobs in one commit."""
+"""The maximum number of jobs in one commit."""
 MAX_WAITING: Final = 10_000
-"""Jobs that wait for a repository's next commit."""
+"""The maximum number of jobs that wait for a repository's next commit."""
 MAX_PARALLEL: Final = 8
-"""Repositories that are committed to at the same time."""
+"""The maximum number of repositories that are committed to at the same time."""
 
 Check = Callable[[str, bool], None]
-"""Raises :exc:`UploadError` if what is at the path may not be changed now. The second argument says if a publisher's
-lease on it, or on something above or below it, is in the way."""
+"""Raises :exc:`UploadError` if the path may not be changed now. The second argument says whether publishers' leases on
+it, or above or below it, exclude the change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What became of a job: the head that has it, and what it came to."""
+    """The outcome of a job: the head that includes it, and its plan."""
 
     head: Manifest
     plan: Plan
     published: bool
-    """Whether it made a new revision; otherwise everything was as wanted."""
+    """Whether it made a new revision; otherwise there was nothing to change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """A job that waits, and where its answer goes. *exclusive*: a publisher's lease on its path is in its way."""
+    """A waiting job and the future for its answer. *exclusive*: publishers' leases on its path exclude it."""
 
     job: Job
     answer: Future[Done]
@@ -75,8 +75,8 @@ class Ticket:
 class GroupCommitter:
     """Commits jobs in threads, those of one repository together. Thread-safe.
 
-    *repositories* opens a repository by name; *check* (see :data:`Check`) is asked for each job with the repository's
-    name, right before it is committed; *published* is told of each new head, in the thread that has published it.
+    *repositories* opens a repository by name; *check* (see :data:`Check`) is called for each job with the repository's
+    name, right before it is committed; *published* is called with each new head, in the thread that published it.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class GroupCommitter:
         self._pool = ThreadPoolExecutor(MAX_PARALLEL, "gw-group")
 
     def submit(self, fqrn: str, job: Job, *, exclusive: bool = True) -> Future[Done]:
-        """Have *job* committed as soon as may be; the future raises :exc:`UploadError`."""
+        """Commit *job* as soon as possible; the future raises :exc:`UploadError`."""
         ticket = Ticket(job, Future(), exclusive)
         with self._lock:
             line = self._waiting.setdefault(fqrn, deque())
@@ -108,17 +108,17 @@ class GroupCommitter:
 
     @property
     def waiting(self) -> int:
-        """Jobs that wait, of all repositories."""
+        """The number of waiting jobs, of all repositories."""
         with self._lock:
             return sum(map(len, self._waiting.values()))
 
     def busy(self, fqrn: str) -> bool:
-        """Whether anything is being committed to the repository, or waits for it."""
+        """Whether a commit to the repository is running or waiting."""
         with self._lock:
             return fqrn in self._busy
 
     async def idle(self, fqrn: str) -> None:
-        """Wait until nothing is."""
+        """Wait until no commit is running or waiting."""
 
         def wait() -> None:
             with self._idle:
@@ -127,7 +127,7 @@ class GroupCommitter:
         await asyncio.to_thread(wait)
 
     def close(self) -> None:
-        """Commit everything that waits, and end the threads."""
+        """Commit all waiting jobs, and end the threads."""
         self._pool.shutdown()
 
     def _work(self, fqrn: str) -> None:
@@ -181,11 +181,11 @@ class GroupCommitter:
 
 
 _EVERYBODYS: Final = (OSError, ObjectStoreError, sqlite3.Error)
-"""What is wrong with the repository, and not with one job."""
+"""An error of the repository, not of a single job."""
 
 
 class _Unplanned(Exception):
-    """Changes that the transaction did not take, though they were planned."""
+    """The transaction failed to apply changes that had been planned."""
 
     def __init__(self, ticket: Ticket, error: EngineError) -> None:
         super().__init__(str(error))
@@ -199,7 +199,7 @@ class _Group:
         self._tickets, self._check = tickets, check
         self.outcomes: dict[int, Plan | UploadError] = {}
         self.changed = 0
-        """How many of them change something."""
+        """The number of jobs that change something."""
 
     def edit(self, tree: CatalogTree, rules: Rules) -> PublishCounts | None:
         """See :data:`cvmfs_gw.engine.edit.Editor`."""
@@ -237,7 +237,7 @@ class _Group:
 
 
 def _unexpected(ticket: Ticket, error: Exception) -> _Unplanned:
-    """A fault of ours that a job has found, and that is not to fail the others."""
+    """A bug that a job has triggered, which must not fail the others."""
     log.exception("an upload at %s failed", ticket.job.path or "/")
     return _Unplanned(ticket, EngineError(type(error).__name__))
 

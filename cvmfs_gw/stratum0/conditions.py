@@ -1,6 +1,6 @@
-"""Conditional requests: a change only if what is at a path is what somebody has seen there, or nothing.
+"""Conditional requests: change a path only if it still has the expected content, or does not exist.
 
-A content's tag is made of the hashes of its objects, so the same tag means the same bytes.
+The entity tag (``ETag``) of a file is derived from the hashes of its objects, so equal tags mean equal content.
 
 Source: RFC 9110, sections 8.8.3 (entity tags) and 13.1 (``If-Match``, ``If-None-Match``).
 """
@@ -19,7 +19,7 @@ ANY: Final = "*"
 
 
 def tag_of(content: bytes | None, chunks: Chunks = ()) -> str:
-    """The tag, without quotes, of a file whose hash is *content*, or that has *chunks*."""
+    """The entity tag, without quotes, of a file whose hash is *content*, or that has *chunks*."""
     if not chunks:
         return (content or b"").hex()
     return hashlib.sha1(b"".join(chunk.hash for chunk in chunks), usedforsecurity=False).hexdigest()
@@ -27,18 +27,18 @@ def tag_of(content: bytes | None, chunks: Chunks = ()) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Tags of which what is there must have one, or none; :data:`ANY` stands for all, and None for no condition."""
+    """Tags that the present content must, or must not, match; :data:`ANY` matches all, None means no condition."""
 
     match: Collection[str] | None = None
     none_match: Collection[str] | None = None
 
     def holds(self, tag: str | None) -> bool:
-        """Whether it does for a path with the content *tag*, or None if no file is there."""
+        """Whether the condition holds for a path whose file has this *tag*; None: there is no file."""
         is_match = self.match is None or (tag is not None and _among(self.match, tag))
         return is_match and (self.none_match is None or tag is None or not _among(self.none_match, tag))
 
     def check(self, tag: str | None) -> None:
-        """Raise :exc:`PreconditionFailed` if it does not hold."""
+        """Raise :exc:`PreconditionFailed` if the condition does not hold."""
         if not self.holds(tag):
             raise PreconditionFailed(
                 "there is no file" if tag is None else "there is a file, with the content that ETag says", tag

@@ -1,4 +1,4 @@
-"""What becomes of a body: objects, chunked and compressed as ``server.conf`` says."""
+"""Turns a body into objects, chunked and compressed according to ``server.conf``."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from cvmfs_objstore.errors import FormatError
 from cvmfs_objstore.hashes import Algorithm
 
 IN_FLIGHT: Final = 64 << 20
-"""Bytes of all large bodies together that may wait to be compressed, hashed and written, beside a chunk of each."""
+"""Bytes of all large bodies together that may be queued for compressing, hashing and writing, plus a chunk of each."""
 SMALL: Final = 1 << 20
-"""Up to this many bytes a body is small: one thread is enough for it."""
+"""A body of at most this many bytes is small: it is processed by one thread."""
 _UNKNOWN: Final = 1 << 50  # surely longer than any body
 
 
@@ -51,7 +51,7 @@ def content_options(configuration: ServerConf, algorithm: Algorithm) -> ContentO
 def store_file(body: Body, length: int | None, repository: Repository, others: int = 0) -> StoredContent:
     """Read *body*, of *length* bytes if that is known, to its end and store it as one file's content.
 
-    *others* is how many large bodies are stored at the same time. Raises :exc:`UploadError`, :exc:`EngineError` and
+    *others* is the number of large bodies stored at the same time. Raises :exc:`UploadError`, :exc:`EngineError` and
     ``OSError``.
     """
     threads = 1 if length is not None and length <= SMALL else None
@@ -73,7 +73,7 @@ def _contents(
 
 
 class Archive(StrEnum):
-    """What may be unpacked: a tar archive, compressed or not, or a container image in one."""
+    """The supported archives: a tar archive, compressed or not, or a container image in one."""
 
     TAR = "tar"
     OCI = "oci"
@@ -81,14 +81,14 @@ class Archive(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Unpack:
-    """What of an archive is wanted: of several images, the one for *platform*, or the one that is called *tag*."""
+    """What to unpack: if the archive has several images, the one for *platform*, or the one named *tag*."""
 
     kind: Archive
     platform: str | None = None
     tag: str | None = None
 
     def source(self, body: Body) -> Source:
-        """What is in *body*."""
+        """The kind of archive in *body*."""
         if self.kind is Archive.TAR:
             return ArchiveSource(body)
         return ImageSource(body, platform=self.platform, tag=self.tag)
@@ -97,7 +97,7 @@ class Unpack:
 def store_archive(
     body: Body, wanted: Unpack, repository: Repository, limits: RepositorySettings, others: int = 0
 ) -> Gathered:
-    """Read *body* to its end and store what is in it: of an image, what its layers amount to.
+    """Read *body* to its end and store its content; of an image, the merged layers.
 
     Device files are left out. Raises :exc:`UploadError`, :exc:`EngineError` and ``OSError``.
     """
@@ -118,7 +118,7 @@ def store_archive(
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise as :exc:`UploadError` what an archive turns out to be."""
+    """Convert errors in an archive to :exc:`UploadError`."""
     try:
         yield
     except SourceTooLarge as error:

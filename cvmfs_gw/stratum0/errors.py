@@ -1,4 +1,4 @@
-"""Errors of the upload API, and what a client gets to read of them.
+"""Errors of the upload API, and how they are reported to clients.
 
 ::
 
@@ -17,10 +17,10 @@
         ├── RangeNotSatisfiable            416   error      range not satisfiable
         ├── ChecksumMismatch               422   error      checksum mismatch
         ├── NotCommitted          409, 413, 500, 503, 507   the engine's reason
-        └── TryAgain                       503   error      what is lacking, in words
+        └── TryAgain                       503   error      why it cannot be served now, in words
 
-Divergence: the gateway's own routes answer refusals with HTTP 200, as deployed publishers expect. These are for people,
-``curl --fail`` and the jobs of build systems, which look at the HTTP status.
+Divergence: the gateway's own routes answer refusals with HTTP 200, as deployed publishers expect. These routes are for
+``curl --fail`` and build jobs, which look at the HTTP status.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from cvmfs_gw.gateway.errors import GatewayError, PathBusy
 
 
 class UploadError(GatewayError):
-    """Base of the upload API's errors. *detail* says for people what is wrong; it holds no secret."""
+    """Base of the upload API's errors. *detail* explains the error to people; it must not contain secrets."""
 
     http_status = 400
 
 
 class InvalidRequest(UploadError):
-    """A request that makes no sense."""
+    """A malformed or contradictory request."""
 
     def __init__(self, reason: str) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class InvalidRequest(UploadError):
 
 
 class Unauthorized(UploadError):
-    """Nobody that is known vouches for the request. What exactly is wrong is not said."""
+    """The request has no valid token or signature. The exact reason is not disclosed."""
 
     http_status = 401
     headers: Mapping[str, str] = MappingProxyType({"WWW-Authenticate": 'Bearer realm="cvmfs"'})
@@ -57,7 +57,7 @@ class Unauthorized(UploadError):
 
 
 class Forbidden(UploadError):
-    """Who asks is known, and may not do that."""
+    """The sender is authenticated but lacks the permission."""
 
     http_status = 403
     reason = "forbidden"
@@ -71,21 +71,21 @@ class NotThere(UploadError):
 
 
 class NotEnabled(UploadError):
-    """The repository is unknown or takes no uploads: nobody is told which."""
+    """The repository is unknown or does not accept uploads: which of the two is not disclosed."""
 
     http_status = 404
     reason = "uploads are not enabled for this repository"
 
 
 class Exists(UploadError):
-    """Something else is at the path, and nobody asked to overwrite it."""
+    """The path exists with other content, and overwriting was not requested."""
 
     http_status = 409
     reason = "exists"
 
 
 class PathConflict(UploadError):
-    """A directory where a file is wanted, or the other way round."""
+    """A directory where a file is expected, or vice versa."""
 
     http_status = 409
     reason = "path conflict"
@@ -99,7 +99,7 @@ class PathLeased(UploadError):
     reason = ""
 
     def __init__(self, remaining_ms: int) -> None:
-        super().__init__("a publisher is at work here")
+        super().__init__("a publisher has a lease on this path, or above or below it")
         self.remaining_ms = remaining_ms
 
     def reply(self) -> dict[str, str]:
@@ -107,7 +107,7 @@ class PathLeased(UploadError):
 
 
 class PreconditionFailed(UploadError):
-    """What is at the path is not what the request says; *tag* is that of the file that is there, if there is one."""
+    """The condition of the request does not hold; *tag* is the entity tag of the present file, if there is one."""
 
     http_status = 412
     reason = "precondition failed"
@@ -118,14 +118,14 @@ class PreconditionFailed(UploadError):
 
 
 class TooLarge(UploadError):
-    """Something over a limit of this server."""
+    """A limit of this server is exceeded."""
 
     http_status = 413
     reason = "too large"
 
 
 class RangeNotSatisfiable(UploadError):
-    """A range that begins behind the end of the file, which has *size* bytes."""
+    """A range that begins beyond the end of the file, which has *size* bytes."""
 
     http_status = 416
     reason = "range not satisfiable"
@@ -137,14 +137,14 @@ class RangeNotSatisfiable(UploadError):
 
 
 class ChecksumMismatch(UploadError):
-    """The body does not have the checksum that the request names."""
+    """The body does not match the checksum in the request."""
 
     http_status = 422
     reason = "checksum mismatch"
 
 
 class NotCommitted(UploadError):
-    """The engine refused, or broke down; nothing was changed."""
+    """The engine refused the commit, or failed; nothing was changed."""
 
     def __init__(self, error: EngineError) -> None:
         super().__init__(error.detail)
@@ -157,7 +157,7 @@ class NotCommitted(UploadError):
 
 
 class TryAgain(UploadError):
-    """Nothing is wrong with the request, but it cannot be served now."""
+    """The request is valid but cannot be served now."""
 
     http_status = 503
     headers: Mapping[str, str] = MappingProxyType({"Retry-After": "1"})

@@ -1,19 +1,18 @@
-"""When an entry's time is over: an extended attribute of the entry itself.
+"""Expiry: the end of an entry's time to live, stored as an extended attribute of the entry.
 
 ::
 
     user.cvmfs.expires = decimal seconds since the epoch, by the clock of times to live
 
-The catalog is the one place that every copy of a repository has. So the time is there after a restart and on another
-host, an older revision that comes back brings its own, it is set in the very commit that makes the entry visible,
-whoever replaces the file by a publish of their own takes it off, and mounted clients can read it (``getfattr``).
-A database beside the repository would have to be kept in step with all of that.
+The catalog is part of every copy of a repository. So the expiry is still there after a restart, on another host and
+after a rollback; it is set in the same commit that makes the entry visible; it disappears when a publisher replaces the
+file; and mounted clients can read it (``getfattr``). A separate database would have to be kept in step with all that.
 
-What is due is found without reading everything: counters say which catalogs hold extended attributes at all, and what
-was found in a catalog is remembered by its hash, so that after a commit only the changed catalogs are looked at.
+Expired entries are found without reading everything: counters show which catalogs have extended attributes at all, and
+results are cached by the catalog's hash, so that after a commit only changed catalogs are searched.
 
-A directory that is due goes when it is empty. So a path that uploads have made goes with the last of them, and nothing
-dies with its directory.
+An expired directory is removed once it is empty. So directories that were created by uploads disappear with their last
+entry, and no entry is removed together with its directory.
 """
 
 from __future__ import annotations
@@ -33,23 +32,23 @@ from cvmfs_objstore.hashes import ContentHash
 
 ATTRIBUTE: Final = "user.cvmfs.expires"
 _REMEMBERED: Final = 20_000
-"""Catalogs of which it is remembered when the first of their entries is due."""
+"""The number of catalogs for which the time of the first expiry is cached."""
 _MAX_DIGITS: Final = 12
 
 
 def expires(entry: Entry) -> int | None:
-    """When the entry's time is over, in seconds since the epoch; None: never."""
+    """The expiry of an entry, in seconds since the epoch; None: never."""
     if not entry.xattr:
         return None
     try:
         value = unpack_xattrs(entry.xattr).get(ATTRIBUTE, b"")
     except FormatError:
-        return None  # nothing dies because it cannot be read
+        return None  # an unreadable attribute must not make an entry expire
     return int(value) if value.isdigit() and len(value) <= _MAX_DIGITS else None
 
 
 def with_expiry(entry: Entry, moment: int | None) -> Entry:
-    """The same entry with another end, or none. Raises :exc:`FormatError` if it has too many attributes."""
+    """The same entry with another expiry, or none. Raises :exc:`FormatError` if it has too many attributes."""
     xattrs = unpack_xattrs(entry.xattr)
     xattrs.pop(ATTRIBUTE, None)
     if moment is not None:
@@ -58,20 +57,20 @@ def with_expiry(entry: Entry, moment: int | None) -> Entry:
 
 
 def later(one: int | None, other: int | None) -> int | None:
-    """The later of two ends, of which None is the latest."""
+    """The later of two times of expiry; None means never."""
     return None if one is None or other is None else max(one, other)
 
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """When the first entry of a catalog itself is due, and the catalogs nested in it that hold any."""
+    """The first expiry in a catalog itself, and its nested catalogs that have any."""
 
     first: float
     nested: tuple[ContentHash, ...]
 
 
 class ExpiryIndex:
-    """Finds what is due in the trees of one repository. Thread-safe."""
+    """Finds expired entries in the trees of one repository. Thread-safe."""
 
     def __init__(self, catalogs: CatalogStore) -> None:
         self._catalogs = catalogs
@@ -79,7 +78,7 @@ class ExpiryIndex:
         self._lock = threading.Lock()
 
     def first(self, root: ContentHash) -> float:
-        """When the next entry of the tree is due, in seconds since the epoch; infinity: never.
+        """The next expiry in the tree, in seconds since the epoch; infinity: never.
 
         Raises :exc:`EngineError`.
         """
@@ -91,7 +90,7 @@ class ExpiryIndex:
         return moment
 
     def due(self, root: ContentHash, now: float) -> Iterator[tuple[str, int]]:
-        """Path and end of every entry of the tree that is due, those in a directory before itself in each catalog.
+        """Path and expiry of every expired entry of the tree; within a catalog, the content of a directory before it.
 
         Raises :exc:`EngineError`.
         """
@@ -128,7 +127,7 @@ def _facts(catalog: Catalog) -> _Facts:
 
 
 def _ends(catalog: Catalog) -> Iterator[tuple[str, int]]:
-    """Path and end of the entries of a catalog that have one. Its own root directory is its parent's affair."""
+    """Path and expiry of the entries of a catalog that have one. The root of a nested catalog is left to its parent."""
     top = catalog.mountpoint
     for path, entry in catalog.with_xattrs():
         if path != top and (moment := expires(entry)) is not None:

@@ -1,14 +1,14 @@
-"""Taking in a request's body: off the network, into objects, in bounded memory and without any lock.
+"""Receives a request's body: from the network into objects, in bounded memory and without locks.
 
 ::
 
     event loop   blocks of the body ──▶ pipe, two blocks ──┐ (reading goes on)
     thread                              read ◀─────────────┘ checksum, chunks, compress, hash, write
 
-A small body waits for its end without a thread, so that any number of them may come in slowly.
+A small body is received completely before a thread is used, so that any number of them may arrive slowly.
 
-Whoever sends faster than the disk writes is slowed down by the network's own flow control. Nothing refers to the
-objects before the commit; those of a body that broke off are garbage, and the next collection finds them.
+A sender that is faster than the disk is slowed down by TCP flow control. Nothing refers to the objects before the
+commit; those of an interrupted upload are garbage, which the next collection removes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Final, Protocol, TypeVar
 from cvmfs_gw.stratum0.errors import ChecksumMismatch, TooLarge
 
 BLOCKS: Final = 2
-"""Blocks of a body that are in the pipe or being read."""
+"""The maximum number of blocks of a body that are in the pipe or being read."""
 _PIECE: Final = 1 << 20
 
 T = TypeVar("T")
@@ -50,11 +50,11 @@ def check_digest(data: bytes, wanted: str) -> None:
 
 def _compare(found: str, wanted: str) -> None:
     if not hmac.compare_digest(found, wanted):
-        raise ChecksumMismatch("the SHA-256 of what arrived is another one")
+        raise ChecksumMismatch("the body that arrived has another SHA-256")
 
 
 class SmallBody:
-    """A body that has arrived as a whole."""
+    """A body that has arrived completely."""
 
     def __init__(self, data: bytes, checksum: str = "") -> None:
         """Raises :exc:`ChecksumMismatch`."""
@@ -66,7 +66,7 @@ class SmallBody:
 
 
 class BrokenOff(Exception):
-    """The body does not come to its end; its sender's side knows why."""
+    """The body was cut off; the sending side knows why."""
 
 
 class BodyPipe:
@@ -83,7 +83,7 @@ class BodyPipe:
         self._loop = asyncio.get_running_loop()
         self._room = asyncio.Semaphore(BLOCKS)
         self.size = 0
-        """Bytes that were read so far."""
+        """The number of bytes read so far."""
 
     # --- the reader's side ---------------------------------------------------------------------------------------
 
@@ -125,7 +125,7 @@ class BodyPipe:
     # --- the sender's side ---------------------------------------------------------------------------------------
 
     async def put(self, block: bytes | memoryview) -> None:
-        """Hand on a block, which must stay as it is until two more were taken; waits until there is room."""
+        """Pass a block on, waiting for room. It must not be changed until two more blocks were accepted."""
         if block:
             await self._room.acquire()
             with self._changed:
@@ -133,13 +133,13 @@ class BodyPipe:
                 self._changed.notify()
 
     def end(self, *, broken: bool = False) -> None:
-        """No more comes; *broken*: though it should."""
+        """Mark the end of the body; *broken*: it was cut off."""
         with self._changed:
             self._ended, self._broken = True, broken
             self._changed.notify()
 
     def give_up(self) -> None:
-        """The reader has ended: let nobody wait for it."""
+        """Mark the end of the reader, so that nobody waits for it."""
         self._room.release()
 
 
@@ -156,9 +156,9 @@ async def take_small(chunks: AsyncIterable[bytes | memoryview], limit: int) -> b
 async def take_in(
     chunks: AsyncIterable[bytes | memoryview], pipe: BodyPipe, reader: Callable[[Body], T], threads: Executor
 ) -> T:
-    """What *reader* returns, which reads the body in *chunks* from *pipe* to its end, in one of *threads*.
+    """Run *reader*, which reads the body in *chunks* from *pipe* to its end, in one of *threads*; returns its result.
 
-    Raises what the reader or *chunks* raises; no thread is at work then, and *chunks* is left where it was.
+    Raises what the reader or *chunks* raises; then no thread is running any more, and *chunks* is not exhausted.
     """
     job = asyncio.get_running_loop().run_in_executor(threads, reader, pipe)
     job.add_done_callback(lambda _: pipe.give_up())
@@ -171,7 +171,7 @@ async def take_in(
         return await asyncio.shield(job)
     except BaseException:
         pipe.end(broken=True)
-        # the blocks are the thread's until it has let go
+        # the thread may still be using the blocks
         await asyncio.wait([job])
         if not job.cancelled():
             job.exception()

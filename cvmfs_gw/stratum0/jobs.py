@@ -1,10 +1,10 @@
-"""What may be asked of a repository, each as something that makes changes of the present tree.
+"""The jobs of the upload API: each plans a list of changes to the present tree.
 
-A job is planned against the tree that its commit finds, after the jobs before it in the same commit. A plan only
-reads: a job that is refused has touched nothing.
+A job is planned against the present tree at the time of its commit, including the changes of earlier jobs in the same
+commit. Planning only reads: a job that is refused has changed nothing.
 
-What is there already, with the same content, is no conflict: so an upload whose reply was lost can be sent again, and
-is answered as if it were the first. Its time is over at the later of both ends.
+An existing file with the same content is no conflict: an upload whose reply was lost can be repeated and gets the same
+answer. The later expiry of the two applies.
 """
 
 from __future__ import annotations
@@ -36,35 +36,35 @@ from cvmfs_objstore.formats.entry import (
 DIRECTORY_MODE: Final = stat.S_IFDIR | 0o755
 _DIRECTORY_SIZE: Final = 4096
 MAX_EXPIRED: Final = 20_000
-"""Entries that one commit removes because their time is over; the next ones follow in another."""
+"""The maximum number of expired entries that one commit removes; others follow in the next."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a job comes to: changes, and for its reply if something is there now that was not, and until when."""
+    """The plan of a job: its changes; and for the reply, whether something new was created, and its expiry."""
 
     changes: Collection[Change]
     created: bool = False
     expires: int | None = None
     entries: int = 0
-    """How many entries are put or removed."""
+    """The number of entries that are put or removed."""
     tag: str = ""
-    """Of the file that is there then; see :mod:`cvmfs_gw.stratum0.conditions`."""
+    """The entity tag of the resulting file; see :mod:`cvmfs_gw.stratum0.conditions`."""
 
 
 class Job(Protocol):
-    """Something that is asked of a repository. *path* is what it may change: itself and what lies below it."""
+    """A requested change of a repository. It may change only what is at or below *path*."""
 
     @property
     def path(self) -> str: ...
 
     def plan(self, tree: CatalogTree, rules: Rules) -> Plan:
-        """The changes that it takes; raises :exc:`UploadError` and :exc:`EngineError`."""
+        """The necessary changes; raises :exc:`UploadError` and :exc:`EngineError`."""
 
 
 @dataclass(frozen=True, slots=True)
 class PutFile:
-    """A file whose content is stored. *now* is its time, *end* when its time is over, both in seconds."""
+    """Put a file whose content is stored. *now* is its ``mtime``, *end* its expiry, both in seconds since the epoch."""
 
     path: str
     content: StoredContent
@@ -84,7 +84,7 @@ class PutFile:
         self.condition.check(_tag(tree, self.path, old))
         if old is not None and not self.overwrite and self.condition.match is None:
             if not same_file(tree, self.path, old, content):
-                raise Exists(f"{self.path} is there, with another content (overwrite=true replaces it)")
+                raise Exists(f"{self.path} exists with other content (overwrite=true replaces it)")
             end = later(expires(old), end)
             if end == expires(old):
                 return Plan([], expires=end, tag=tag)
@@ -112,7 +112,7 @@ class PutFile:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """What is at *path* goes; a directory that is not empty only if *recursive*."""
+    """Remove what is at *path*; a directory that is not empty only if *recursive*."""
 
     path: str
     recursive: bool = False
@@ -130,7 +130,7 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class SetExpiry:
-    """Another end, or none, for what is at *path*; with *recursive* also for all that is below it."""
+    """Set the expiry of what is at *path*, or none; with *recursive*, also of everything below it."""
 
     path: str
     end: int | None
@@ -140,7 +140,7 @@ class SetExpiry:
         top = find(tree, self.path)
         if not self.path:
             if not self.recursive:
-                raise PathConflict("/ has no end (recursive=true sets that of everything in it)")
+                raise PathConflict("/ cannot expire (recursive=true sets the expiry of everything in it)")
             found = list(below(tree, ""))
         else:
             found = [(self.path, top), *(below(tree, self.path) if self.recursive and top.is_directory else ())]
@@ -154,14 +154,14 @@ class SetExpiry:
 
 @dataclass(frozen=True, slots=True)
 class Expire:
-    """Everything whose time is over goes. *spared* says what may not be touched now, as somebody works there."""
+    """Remove all expired entries. *spared* tells which paths must not be changed now, as they are leased."""
 
     index: ExpiryIndex
     now: float
     spared: Callable[[str], bool] = lambda path: False
     path: str = ""
     overflow: list[int] = field(default_factory=list)
-    """Filled with how many more are due than one commit removes."""
+    """Receives the number of expired entries that are left for the next commit."""
 
     def plan(self, tree: CatalogTree, rules: Rules) -> Plan:
         root = tree.root.ref  # the head's, whatever jobs before this one have changed
@@ -196,7 +196,7 @@ def find(tree: CatalogTree, path: str) -> Entry:
 
 
 def missing_directories(tree: CatalogTree, path: str, now: int, end: int | None) -> Iterator[Put]:
-    """The directories that *path* takes and that are not there; raises :exc:`PathConflict`."""
+    """The missing parent directories of *path*; raises :exc:`PathConflict`."""
     uid, gid = owner_of(tree)
     directory, missing = "", False
     for name in path.split("/")[1:]:
@@ -208,13 +208,13 @@ def missing_directories(tree: CatalogTree, path: str, now: int, end: int | None)
             made = Entry(links, None, _DIRECTORY_SIZE, DIRECTORY_MODE, now, None, flags, name, "", uid, gid, None)
             yield Put(directory, with_expiry(made, end))
         elif not entry.is_directory:
-            raise PathConflict(f"{directory} is no directory")
+            raise PathConflict(f"{directory} is not a directory")
         elif entry.flags & FLAG_BIND_MOUNTPOINT:
-            raise PathConflict(f"{directory} shows another directory")
+            raise PathConflict(f"{directory} is a bind mountpoint")
 
 
 def owner_of(tree: CatalogTree) -> tuple[int, int]:
-    """Who owns what uploads bring: the owner of the repository's root directory."""
+    """The owner of uploaded entries: that of the repository's root directory."""
     root = tree.get("")
     return (root.uid, root.gid) if root is not None else (0, 0)
 
@@ -231,7 +231,7 @@ def same_file(tree: CatalogTree, path: str, old: Entry, content: StoredContent) 
 
 
 def _tag(tree: CatalogTree, path: str, entry: Entry | None) -> str | None:
-    """The tag of the file *entry* at *path*; None if it is none."""
+    """The entity tag of *entry* at *path*; None if it is not a file."""
     if entry is None or entry.kind is not Kind.FILE:
         return None
     return tag_of(entry.hash, tree.chunks(path) if entry.is_chunked else ())

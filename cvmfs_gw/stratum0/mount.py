@@ -1,8 +1,7 @@
 """What a client needs to mount a repository: its configuration, and a script that does all of it.
 
-Everything that goes into either is checked to be harmless where it stands: names and URLs against a narrow alphabet,
-keys line by line. The script is one function that is called in its last line, so that one that was cut off on its way
-does nothing.
+Everything that is inserted into them is checked against injection: names and URLs against a narrow alphabet, keys line
+by line. The script is one function that is called in the last line, so that a truncated download does nothing.
 
 Source: ``/etc/cvmfs/keys``, ``/etc/cvmfs/config.d``, and ``mount -t cvmfs`` of the CernVM-FS client.
 """
@@ -91,6 +90,6 @@ class Mount:
 
 
 def authority(host: str) -> tuple[str, int | None] | None:
-    """Host and port of a ``Host`` header, None for one that is no such thing."""
+    """Host and port of a ``Host`` header; None if it is malformed."""
     match = _AUTHORITY.fullmatch(host)
     return (match[1], int(match[2]) if match[2] else None) if match else None

@@ -1,4 +1,4 @@
-"""What is in a repository, as its clients of the upload API see it: entries, and the content of files."""
+"""Reading a repository through the upload API: listing entries, and the content of files."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from cvmfs_objstore.hashes import ContentHash
 from cvmfs_objstore.objects import ObjectStore, plain_pieces
 
 MAX_LISTED: Final = 10_000
-"""Entries in one answer."""
+"""The maximum number of entries in one reply."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The entry at a path, and some of what is in it if it is a directory: path and entry of each, in order."""
+    """The entry at a path and, if it is a directory, part of its content: path and entry of each, in order."""
 
     revision: int
     entry: Entry
     children: tuple[tuple[str, Entry], ...] = ()
     more: bool = False
-    """Whether something comes after the last of them."""
+    """Whether there are more entries after the last one."""
 
 
 def look(
     repository: Repository, path: str, *, recursive: bool = False, after: str = "", limit: int = MAX_LISTED
 ) -> Listing:
-    """What is at *path* of the head, and up to *limit* of what follows the path *after* in it.
+    """The entry at *path* in the head, and up to *limit* entries in it that follow the path *after*.
 
     Raises :exc:`NotThere` and :exc:`EngineError`.
     """
@@ -55,7 +55,7 @@ def look(
 
 
 def _walk(tree: CatalogTree, top: str, after: tuple[str, ...], recursive: bool) -> Iterator[tuple[str, Entry]]:
-    """Everything in *top* in the order of the names, each directory before what is in it, from behind *after* on."""
+    """Everything in *top* after the path *after*, in the order of names, directories before their content."""
 
     def inside(directory: str) -> Iterator[tuple[str, Entry]]:
         found = sorted(tree.entries(directory), key=lambda entry: entry.name)
@@ -79,7 +79,7 @@ def _walk(tree: CatalogTree, top: str, after: tuple[str, ...], recursive: bool) 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file of the head, to be read: its size in bytes and when its time is over, in seconds since the epoch."""
+    """A file in the head: its size in bytes, and its expiry in seconds since the epoch."""
 
     revision: int
     entry: Entry
@@ -97,7 +97,7 @@ class File:
     def read(self, start: int, end: int) -> Iterator[bytes]:
         """The bytes from *start* up to *end*, in pieces; raises :exc:`ObjectStoreError`.
 
-        A part that is not what its name says is found out at its end, by then its bytes have been handed on.
+        A part that does not match its hash is detected only at its end, when its bytes have already been passed on.
         """
         compression = Compression(self.entry.compression)
         for offset, length, name in self.parts:
@@ -131,9 +131,9 @@ def open_file(repository: Repository, path: str) -> File:
     with closing(CatalogTree(repository.catalogs, head.root_hash)) as tree:
         entry = find(tree, path)
         if entry.is_directory:
-            raise PathConflict(f"{path or '/'} is a directory; what is in it is at /entries, not at /files")
+            raise PathConflict(f"{path or '/'} is a directory; its content is listed at /entries, not at /files")
         if entry.kind is not Kind.FILE or entry.is_external:
-            raise PathConflict(f"{path} is no file whose content is here")
+            raise PathConflict(f"{path} is not a regular file, or its content is external")
         chunks = tree.chunks(path) if entry.is_chunked else ()
         parts = tuple((chunk.offset, chunk.size, entry.chunk_hash(chunk)) for chunk in chunks)
     if not parts and entry.size:
@@ -144,7 +144,7 @@ def open_file(repository: Repository, path: str) -> File:
 
 
 def _cut(pieces: Iterator[bytes], first: int, last: int) -> Iterator[bytes]:
-    """The bytes from *first* up to *last* of what the pieces amount to."""
+    """The bytes from *first* up to *last* of the concatenated pieces."""
     at = 0
     for piece in pieces:
         begin, end = max(first - at, 0), min(last - at, len(piece))

@@ -2,12 +2,12 @@
 
 ::
 
-    body ──▶ intake ──▶ job ──▶ committer ──▶ everybody who subscribed is told
+    body ──▶ intake ──▶ job ──▶ committer ──▶ notification of subscribers
                          ▲
     upkeep ── expiry ────┘      whitelists
 
-A body is taken in before its commit is asked for, so however long it takes, nobody waits for it. A job that was asked
-for is committed also when its client has gone away; sent again, it finds what it wanted.
+A body is received before its commit is requested, so however long that takes, nobody waits for it. A submitted job is
+committed even if its client has disconnected; when the request is repeated, there is nothing left to change.
 """
 
 from __future__ import annotations
@@ -55,29 +55,29 @@ from cvmfs_objstore.formats.manifest import Manifest
 log = logging.getLogger(__name__)
 
 MAX_UPLOADS: Final = 1000
-"""Bodies that come in at the same time; more are told to come again. A small one is in memory as a whole."""
+"""The maximum number of bodies received at once; others are refused with 503. Small ones are held in memory."""
 MAX_LARGE: Final = 32
-"""Of these, those that are not small. Each has a thread, and a few chunks in memory."""
+"""The maximum number of large ones among these. Each has a thread, and a few chunks in memory."""
 WATCH_S: Final = 5.0
-"""How often it is looked whether ``uploads.json`` has changed, in seconds."""
+"""The interval at which ``uploads.json`` is checked for changes, in seconds."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """What is wanted of a body. *ttl_s* None: the repository's default; *wait_s*: how long for a leased path."""
+    """The options of an upload. *ttl_s* None: the repository's default; *wait_s*: patience with a leased path."""
 
     overwrite: bool = False
     ttl_s: int | None = None
     mode: int = 0o644
     unpack: Unpack | None = None
-    """The body is an archive, and what is in it is wanted."""
+    """If set, the body is an archive to be unpacked."""
     condition: Condition = ALWAYS
-    """What must be at the path now; only of a file."""
+    """The condition on the present content; only for a file."""
     checksum: str = ""
     length: int | None = None
-    """Of the body, in bytes, where that is known."""
+    """The length of the body in bytes, if known."""
     wait_s: float = 0.0
 
 
@@ -101,12 +101,12 @@ class UploadService:
         self.upkeep = Upkeep(self)
 
     async def start(self, *, upkeep: bool = True) -> None:
-        """Begin to look whether the settings have changed and, with *upkeep*, after times to live and whitelists."""
+        """Start watching the settings and, with *upkeep*, expiry and the renewal of whitelists."""
         self._loop = asyncio.get_running_loop()
         self._tasks = [asyncio.create_task(self._watch_settings()), *(self.upkeep.start() if upkeep else ())]
 
     async def close(self) -> None:
-        """Commit what was taken in, and end the threads."""
+        """Commit what was received, and end the threads."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -115,7 +115,7 @@ class UploadService:
         await asyncio.to_thread(self.clock.save)
 
     async def reload(self) -> None:
-        """Read the settings again; raises :exc:`ConfigError` and changes nothing if it cannot."""
+        """Reload the settings; if that raises :exc:`ConfigError`, nothing has changed."""
         await asyncio.to_thread(self.admission.reload)
         self.upkeep.wake()
 
@@ -125,11 +125,11 @@ class UploadService:
             try:
                 if await asyncio.to_thread(self.admission.changed):
                     await self.reload()
-                    log.info("settings of uploads have changed and were read again")
+                    log.info("the settings of uploads have changed and were reloaded")
             except ConfigError as error:
-                log.error("settings of uploads stay as they were: %s", error)
+                log.error("the settings of uploads are not reloaded: %s", error)
             except Exception:
-                log.exception("cannot look at the settings of uploads")
+                log.exception("cannot check the settings of uploads for changes")
 
     # --- changing ------------------------------------------------------------------------------------------------
 
@@ -139,7 +139,7 @@ class UploadService:
         if not path and not wanted.unpack:
             raise InvalidRequest("a file needs a path")
         if wanted.unpack and wanted.condition:
-            raise InvalidRequest("only a file can be put on a condition")
+            raise InvalidRequest("a condition is possible only for a single file")
         end = self.admission.end(fqrn, wanted.ttl_s)
         if wanted.wait_s <= 0:
             self._check_leases(fqrn, path)  # at once, not after a long body
@@ -152,7 +152,7 @@ class UploadService:
             others = max(self._large - 1, 0)
 
             def read(body: Body) -> Job:
-                # a file's time is the clock's that times to live are measured with, so that its age is right
+                # mtime is taken from the clock of times to live, so that the file's age is right
                 if wanted.unpack is not None:
                     gathered = store_archive(body, wanted.unpack, repository, limits, others)
                     return PutTree(path, gathered, int(self.clock()), end, wanted.overwrite)
@@ -180,12 +180,12 @@ class UploadService:
     async def set_expiry(
         self, place: LeasePath, ttl_s: int | None, *, recursive: bool = False, wait_s: float = 0.0
     ) -> Done:
-        """Let the time to live of what is at *place* begin anew; raises :exc:`UploadError`."""
+        """Restart the time to live of what is at *place*; raises :exc:`UploadError`."""
         end = self.admission.end(place.fqrn, ttl_s)
         return await self.commit(place.fqrn, SetExpiry(place.path, end, recursive), wait_s=wait_s)
 
     async def expire(self, fqrn: str) -> int:
-        """Remove everything whose time is over and that no publisher's lease covers; returns how many entries."""
+        """Remove all expired entries that no publisher's lease covers; returns their number."""
         removed = 0
         while True:
             job = Expire(self.index(fqrn), self.clock(), lambda path: self._leased(fqrn, path) is not None)
@@ -196,9 +196,9 @@ class UploadService:
                 return removed
 
     async def commit(self, fqrn: str, job: Job, *, exclusive: bool = True, wait_s: float = 0.0) -> Done:
-        """Have a job committed, together with others; raises :exc:`UploadError`.
+        """Commit a job, together with others; raises :exc:`UploadError`.
 
-        It waits for up to *wait_s* seconds for leases that are in its way, in the same line as publishers.
+        Waits up to *wait_s* seconds for conflicting leases, in the same queue as publishers.
         """
 
         async def attempt() -> Done:
@@ -231,7 +231,7 @@ class UploadService:
         return done
 
     def notify(self, fqrn: str, head: Manifest) -> None:
-        """Tell everybody who subscribed of the head."""
+        """Notify subscribers of the head."""
         self._gateway.commits.announce(Committed(fqrn, "", CommitOutcome(head.revision, head.root_hash)))
 
     # --- reading -------------------------------------------------------------------------------------------------
@@ -259,27 +259,27 @@ class UploadService:
     # --- for upkeep, and those who watch -------------------------------------------------------------------------
 
     def repository(self, fqrn: str) -> Repository:
-        """The repository; raises :exc:`EngineError`. Looks at the disk."""
+        """The repository; raises :exc:`EngineError`. Blocks on disk I/O."""
         return self._engine.repository(fqrn)
 
     def index(self, fqrn: str) -> ExpiryIndex:
-        """What finds the entries of a repository that are due."""
+        """The index of a repository's expired entries."""
         if fqrn not in self._indexes:
             self._indexes[fqrn] = ExpiryIndex(self.repository(fqrn).catalogs)
         return self._indexes[fqrn]
 
     @property
     def running(self) -> int:
-        """Bodies that are coming in, or wait for their commit."""
+        """The number of bodies being received or waiting for their commit."""
         return len(self._began)
 
     @property
     def waiting(self) -> int:
-        """Jobs that wait for a commit."""
+        """The number of jobs waiting for a commit."""
         return self._committer.waiting
 
     def oldest_work(self, fqrn: str) -> float | None:
-        """When the oldest upload to the repository that is not committed yet began, in seconds since the epoch."""
+        """The start of the oldest upload to the repository that is not committed yet, in seconds since the epoch."""
         return min((began for name, began in list(self._began.values()) if name == fqrn), default=None)
 
     # --- inside --------------------------------------------------------------------------------------------------
@@ -298,7 +298,7 @@ class UploadService:
             del self._began[id(mark)]
 
     def _leased(self, fqrn: str, path: str) -> int | None:
-        """How long a lease that is in the way has to live, in milliseconds; None: there is none. From any thread."""
+        """The remaining life of a conflicting lease, in milliseconds; None if there is none. From any thread."""
         place, now = LeasePath(fqrn, path), self._gateway.now_ms()
         rivals = [lease.expires_ms - now for lease in self._gateway.leases.all() if lease.path.overlaps(place)]
         return max(max(rivals), MIN_REMAINING_MS) if rivals else None
@@ -308,7 +308,7 @@ class UploadService:
             raise PathLeased(remaining)
 
     def _check(self, fqrn: str, path: str, exclusive: bool) -> None:
-        """Whether a job may be committed now, however long ago it was asked for; raises :exc:`UploadError`."""
+        """Check whether a job may be committed now, at the time of its commit; raises :exc:`UploadError`."""
         self.admission.check_enabled(fqrn)
         if exclusive:
             self._check_leases(fqrn, path)

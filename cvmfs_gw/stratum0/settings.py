@@ -1,4 +1,4 @@
-"""Which repositories take uploads, with which limits, and who may upload: ``uploads.json``.
+"""``uploads.json``: which repositories accept uploads, with which limits, and the tokens.
 
 ::
 
@@ -6,8 +6,8 @@
      "repositories": {"ci.example.org": {"default_ttl_s": 604800, "max_ttl_s": 2592000}},
      "tokens": [{"id": "ci", "repository": "ci.example.org", "path": "/builds", "sha256": "9f86d0..."}]}
 
-Without the file, or for a repository that it does not name, there is no upload API. Gateway keys are those of
-``repo.json`` and may be used wherever uploads are enabled; the file adds tokens, as their hashes.
+Uploads are enabled only for repositories listed in this file. Gateway keys are those of ``repo.json`` and may be used
+wherever uploads are enabled; this file adds tokens, as hashes.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from cvmfs_gw.gateway.errors import ConfigError, InvalidLeasePath
 from cvmfs_gw.gateway.leasepath import LeasePath
 
 MAX_TTL_S: Final = 10 * 365 * 86_400
-"""The longest time to live that may be configured or asked for, in seconds."""
+"""The longest time to live that may be configured or requested, in seconds."""
 MAX_FILE: Final = 1 << 40
-"""Bytes of a request's body, unless the file says less."""
+"""The default limit of a request's body, in bytes."""
 MAX_ENTRIES: Final = 1_000_000
-"""Entries of an archive, unless the file says less."""
+"""The default limit of entries in an archive."""
 MAX_TOKEN: Final = 256
-"""Longest bearer token that is looked at, in characters."""
+"""The longest bearer token accepted, in characters."""
 _PREFIX: Final = "cvgw"
 _NOBODY: Final = hashlib.sha256(b"a token that nobody has").hexdigest()
 
 
 class RepositorySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a repository takes uploads. Times in seconds."""
+    """The settings for uploads to one repository. Times are in seconds."""
 
     default_ttl_s: int = 0
-    """For uploads that do not say; 0: they stay."""
+    """The time to live of uploads that do not request one; 0: unlimited."""
     max_ttl_s: int = 0
-    """The longest that may be asked for, and then what does not say gets it; 0: no limit."""
+    """The longest time to live, and then also the default; 0: no limit."""
     max_bytes: int = MAX_FILE
-    """Of a body, and of everything in an archive together."""
+    """The limit for a body, and for the total content of an archive."""
     max_entries: int = MAX_ENTRIES
-    """Of an archive."""
+    """The limit for the entries of an archive."""
     public_read: bool = False
     """Whether anybody may list and download."""
 
@@ -63,7 +63,7 @@ class RepositorySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 
 class TokenSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A token: what it opens, and the SHA-256 of its text."""
+    """A token: the path that it gives access to, and the SHA-256 of its text."""
 
     id: str
     repository: str
@@ -79,7 +79,7 @@ class TokenSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def scope(self) -> LeasePath:
-        """What it opens; raises :exc:`InvalidLeasePath`."""
+        """The path that it gives access to; raises :exc:`InvalidLeasePath`."""
         return LeasePath.parse(f"{self.repository}/{self.path.strip('/')}")
 
 
@@ -93,7 +93,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class UploadSettings:
-    """One reading of ``uploads.json``. Tokens are by id. The URLs are what clients are told, where set."""
+    """The content of ``uploads.json``. Tokens are by id. The URLs, if set, are those given to clients."""
 
     repositories: Mapping[str, RepositorySettings]
     tokens: Mapping[str, TokenSettings]
@@ -104,7 +104,7 @@ class UploadSettings:
 
     @classmethod
     def load(cls, path: str) -> UploadSettings:
-        """Read the file; one that is not there enables nothing. Raises :exc:`ConfigError`."""
+        """Read the file; a missing one enables nothing. Raises :exc:`ConfigError`."""
         try:
             with open(path, "rb") as file:
                 data = file.read()
