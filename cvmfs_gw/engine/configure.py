@@ -28,9 +28,9 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9_./:,@%+=~-]+", re.ASCII)
 class RepositoryOptions:
     """The options of ``mkfs``. Defaults are those of ``cvmfs_server mkfs``.
 
-    *stratum0* is the URL that publishers and clients read from; *owner* the user who owns the repository, its storage and keys;
-    *ttl* is in seconds; *keys* a folder to import ``<fqrn>.{masterkey,pub,key,crt,gw}`` from (a master key must be
-    among them, or a new one is made with all the others).
+    *stratum0* is the URL that publishers and clients read from; *owner* the user who owns the repository, its storage
+    and keys; *ttl* is in seconds; *keys* a folder to import ``<fqrn>.{masterkey,pub,key,crt,gw}`` from (a master key
+    must be among them, or a new one is made with all the others).
     """
 
     stratum0: str
