@@ -7,15 +7,21 @@
 
 Whoever comes during a round waits for the next, so that a slow disk makes rounds larger and nobody's wait longer than
 two flushes.
+
+The thread is woken over a socket, once for all that the event loop has for it in one turn. The kernel then lets it run
+where the event loop has run, which is about to sleep. An executor or a queue wakes it on another processor, and to have
+everything in that one's cache costs as much as the change itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from queue import SimpleQueue
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -30,8 +36,10 @@ class Changes:
 
     def __init__(self, flush: Callable[[], None]) -> None:
         self._flush = flush
-        # an executor would wake threads four times for each change, which costs more than the change
-        self._queue: SimpleQueue[_Change | None] = SimpleQueue()
+        self._waiting: deque[_Change] = deque()
+        self._bell, self._button = socket.socketpair()
+        self._about_to_ring = False
+        self._ended = False
         self._thread: threading.Thread | None = None
 
     async def __call__(self, function: Callable[..., T], *arguments: object) -> T:
@@ -48,17 +56,22 @@ class Changes:
             self._thread = threading.Thread(target=self._work, args=(loop,), name="gw-leases", daemon=True)
             self._thread.start()
         change = _Change(function, durable, loop.create_future())
-        self._queue.put(change)
+        self._waiting.append(change)
+        if not self._about_to_ring:
+            self._about_to_ring = True
+            loop.call_soon(self._ring)
         result: T = await change.told
         return result
 
+    def _ring(self) -> None:
+        self._about_to_ring = False
+        with contextlib.suppress(OSError):  # closed meanwhile, when nothing is left
+            self._button.send(b"\0")
+
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
-        ended = False
-        while not ended:
-            taken = [self._queue.get()]
-            taken += [self._queue.get() for _ in range(self._queue.qsize())]
-            changes = [change for change in taken if change is not None]
-            ended = len(changes) < len(taken)
+        while not self._ended or self._waiting:
+            self._bell.recv(4096)
+            changes = [self._waiting.popleft() for _ in range(len(self._waiting))]
             self._round(changes)
             if changes:
                 loop.call_soon_threadsafe(_tell, changes)
@@ -76,9 +89,12 @@ class Changes:
     def close(self) -> None:
         """Wait for changes that are under way, and end the thread."""
         if self._thread is not None:
-            self._queue.put(None)
+            self._ended = True
+            self._button.send(b"\0")
             self._thread.join()
             self._thread = None
+        self._button.close()
+        self._bell.close()
 
 
 class _Change:

@@ -40,6 +40,25 @@ async def test_those_who_come_during_a_flush_share_the_next() -> None:
     changes.close()
 
 
+async def test_those_of_one_turn_of_the_event_loop_share_a_flush() -> None:
+    disk, order = Disk(), list[int]()
+    disk.gate.release()
+    changes = Changes(disk.flush)
+    await asyncio.gather(*(changes(order.append, number) for number in range(10)))
+    assert (disk.flushes, order) == (1, list(range(10)))
+    changes.close()
+
+
+async def test_what_was_begun_is_made_before_it_is_closed() -> None:
+    order: list[int] = []
+    changes = Changes(lambda: None)
+    last = [asyncio.create_task(changes(order.append, number)) for number in range(3)]
+    await asyncio.sleep(0)
+    changes.close()
+    assert order == [0, 1, 2]
+    await asyncio.gather(*last)
+
+
 async def test_nothing_is_flushed_for_who_only_looks() -> None:
     disk = Disk()
     changes = Changes(disk.flush)
