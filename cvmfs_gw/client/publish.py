@@ -217,7 +217,7 @@ class _Work:
         with _preparing(), closing(self._open(self.head.root_hash)) as tree:
             transaction = Transaction(tree)
             transaction.apply(self._planned.changes)
-            root, stored = tree.store(int(time.time()), self.head.root_hash.algorithm)
+            root, stored = tree.store(int(time.time()), self.head.root_hash.algorithm, last=True)
         self.root, self.catalogs = root.hash, [ref.hash for ref in stored]
         self._counts = transaction.counts
         self._progress.planned(self.head.revision, self._counts)

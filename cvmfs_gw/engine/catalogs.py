@@ -134,13 +134,17 @@ class CatalogStore:
         algorithm: Algorithm,
         journal: Journal | None = None,
         replaced: ContentHash | None = None,
+        *,
+        last: bool = False,
     ) -> NestedRef:
         """Store a catalog; returns its reference.
 
         Unless it exists, its name is recorded in *journal* first; it never equals the name of a publisher's upload.
-        *replaced* is the catalog that it was made from.
+        *replaced* is the catalog that it was made from. With *last*, *catalog* is closed before it is compressed.
         """
         data = catalog.dump()
+        if last:
+            catalog.close()
         earlier = self._cache.take_deflated(self._number, replaced) if replaced is not None else None
         # Catalogs contain their revision and time, so they are never deduplicated, and a faster encoder loses nothing.
         deflated = Deflated.of(data, earlier)

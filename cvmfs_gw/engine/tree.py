@@ -382,12 +382,14 @@ class CatalogTree:
         before_root: Callable[[Catalog], None] | None = None,
         check: Callable[[str, int], None] | None = None,
         journal: Journal | None = None,
+        last: bool = False,
     ) -> tuple[NestedRef, list[NestedRef]]:
         """Store every changed catalog; returns the new root catalog and all catalogs stored.
 
         Each gets the next revision, *now* (seconds since the epoch) as ``last_modified``, and the hash that it replaces
         as ``previous_revision``; the root is always stored. *before_root* may set properties of the root; *check* is
-        called with the mountpoint and number of entries of each catalog before any is stored, and may raise.
+        called with the mountpoint and number of entries of each catalog before any is stored, and may raise. With
+        *last*, each catalog is closed before it is compressed, to save memory; the tree can then only be closed.
         """
         self.settle()
         stored: list[NestedRef] = []
@@ -407,7 +409,7 @@ class CatalogTree:
             catalog.set_property("revision", catalog.revision + 1)
             catalog.set_property("previous_revision", node.ref.hash.bare if node.ref else _NO_HASH)
             catalog.set_property("last_modified", now)
-            ref = self._catalogs.store(catalog, algorithm, journal, node.ref.hash if node.ref else None)
+            ref = self._catalogs.store(catalog, algorithm, journal, node.ref.hash if node.ref else None, last=last)
             stored.append(ref)
             if node.parent is not None:
                 self._account(node.parent, node, ref)

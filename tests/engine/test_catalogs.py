@@ -6,13 +6,15 @@ import os
 from contextlib import closing
 
 from cvmfs_gw.engine.catalogs import CatalogCache, CatalogStore
+from cvmfs_gw.engine.changes import Put
+from cvmfs_gw.engine.transaction import Transaction
 from cvmfs_gw.engine.tree import CatalogTree
 from cvmfs_objstore.formats.entry import Kind
-from cvmfs_objstore.hashes import ContentHash, Suffix
+from cvmfs_objstore.hashes import Algorithm, ContentHash, Suffix
 from cvmfs_objstore.memory import MemoryStorage
 from cvmfs_objstore.objects import ObjectStore
 from cvmfs_objstore.piecewise import Deflated
-from tests.engine.trees import Item, plant
+from tests.engine.trees import NOW, Item, make_entry, plant
 
 STORE = 1
 
@@ -78,3 +80,21 @@ def test_a_root_catalog_that_is_too_large_to_be_kept_is_read_once() -> None:
     with closing(CatalogTree(store, root)) as tree:
         assert tree.get("/file") is not None
     assert store.asked == [root]
+
+
+def test_a_tree_that_is_stored_for_the_last_time() -> None:
+    """It comes out the same, and its catalogs are closed."""
+    nested = {"": Item(Kind.DIRECTORY, 1), "/a": Item(Kind.DIRECTORY, 1), "/a/b": Item(Kind.DIRECTORY, 1)}
+    roots = []
+    for last in (False, True):
+        store = CatalogStore(ObjectStore(MemoryStorage()))
+        root = plant(store, nested, frozenset({"/a", "/a/b"}))
+        with closing(CatalogTree(store, root)) as tree:
+            path = "/a/b/file"
+            Transaction(tree).apply([Put(path, *make_entry(path, Item(Kind.FILE, 1)))])
+            ref, stored = tree.store(NOW, Algorithm.SHA1, last=last)
+            assert len(stored) == 3
+        with closing(CatalogTree(store, ref.hash)) as tree:
+            assert tree.get(path) is not None
+        roots.append(ref)
+    assert roots[0] == roots[1]
