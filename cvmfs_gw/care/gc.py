@@ -42,6 +42,7 @@ from cvmfs_gw.care.lastgc import record_collection
 from cvmfs_gw.care.mark import Marker
 from cvmfs_gw.care.pins import read_pins
 from cvmfs_gw.care.sweep import Hand, Order, Removed, hands
+from cvmfs_gw.care.work import oldest_work
 from cvmfs_gw.engine.errors import ConfigurationError, Conflict, MissingObject
 from cvmfs_gw.engine.locking import busy_with, collecting
 from cvmfs_gw.engine.publish import Publication, TagChanges, load_history
@@ -124,8 +125,8 @@ def collect(
     clock: Callable[[], float] = time.time,
 ) -> GcReport:
     """Collect the garbage of *repository*. *oldest_lease* is when the oldest open lease began, in seconds since the
-    epoch; determine it before the call. May be called from any thread, while others publish. May safely be ended early
-    by *stop*.
+    epoch; determine it before the call. Uploads of other processes are found here. May be called from any thread, while
+    others publish. May safely be ended early by *stop*.
 
     Raises :exc:`EngineError`: :exc:`ConfigurationError` if it may not be collected, :exc:`Conflict` if somebody else
     collects, ``cvmfs_server`` publishes, or it was stopped; :exc:`MissingObject` or :exc:`MergeError` for a catalog
@@ -135,9 +136,9 @@ def collect(
     with ExitStack() as stack:
         if not dry_run and not stack.enter_context(collecting(repository.paths, repository.fqrn)):
             raise Conflict(f"{repository.fqrn}: another collector, or a check of cvmfs_server, is at work")
-        collection = stack.enter_context(
-            closing(Collection(repository, policy, now, oldest_lease, dry_run, on_delete, stop))
-        )
+        began = [oldest_lease, oldest_work(repository.paths, repository.fqrn)]
+        oldest = min((moment for moment in began if moment is not None), default=None)
+        collection = stack.enter_context(closing(Collection(repository, policy, now, oldest, dry_run, on_delete, stop)))
         success = False
         try:
             collection.run()

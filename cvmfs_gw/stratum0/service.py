@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from cvmfs_gw.care.work import WorkMark
 from cvmfs_gw.engine.commit import Engine
 from cvmfs_gw.engine.commit_api import CommitOutcome
 from cvmfs_gw.engine.errors import EngineError, StorageError
@@ -58,6 +59,9 @@ MAX_UPLOADS: Final = 1000
 """The maximum number of bodies received at once; others are refused with 503. Small ones are held in memory."""
 MAX_LARGE: Final = 32
 """The maximum number of large ones among these. Each has a thread, and a few chunks in memory."""
+MARK_S: Final = 20.0
+"""The interval at which collectors of other processes are told of uploads in progress, in seconds. They spare what is
+up to two minutes old in any case."""
 WATCH_S: Final = 5.0
 """The interval at which ``uploads.json`` is checked for changes, in seconds."""
 
@@ -90,6 +94,7 @@ class UploadService:
         self.admission = Admission(settings_file, gateway.access, gateway.repositories.enabled, clock)
         self._began: dict[int, tuple[str, float]] = {}
         self._large = 0
+        self._marks: dict[str, WorkMark] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._bodies = ThreadPoolExecutor(MAX_LARGE, "gw-body")
         self._readers = ThreadPoolExecutor(8, "gw-read")
@@ -103,7 +108,8 @@ class UploadService:
     async def start(self, *, upkeep: bool = True) -> None:
         """Start watching the settings and, with *upkeep*, expiry and the renewal of whitelists."""
         self._loop = asyncio.get_running_loop()
-        self._tasks = [asyncio.create_task(self._watch_settings()), *(self.upkeep.start() if upkeep else ())]
+        background = (self._watch_settings(), self._keep_marks())
+        self._tasks = [*map(asyncio.create_task, background), *(self.upkeep.start() if upkeep else ())]
 
     async def close(self) -> None:
         """Commit what was received, and end the threads."""
@@ -112,7 +118,23 @@ class UploadService:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for pool in (self._bodies, self._readers, self._committer):
             await asyncio.to_thread(pool.shutdown if isinstance(pool, ThreadPoolExecutor) else pool.close)
+        await asyncio.to_thread(self.mark_work)
         await asyncio.to_thread(self.clock.save)
+
+    async def _keep_marks(self) -> None:
+        while True:
+            await asyncio.sleep(MARK_S)
+            await asyncio.to_thread(self.mark_work)
+
+    def mark_work(self) -> None:
+        """Tell collectors of other processes since when uploads to each repository are under way."""
+        for fqrn in {name for name, _ in list(self._began.values())}.union(self._marks):
+            try:
+                if fqrn not in self._marks:
+                    self._marks[fqrn] = WorkMark(self.repository(fqrn).paths, fqrn)
+                self._marks[fqrn].set(self.oldest_work(fqrn))
+            except (EngineError, OSError) as error:
+                log.error("%s: a collector may take what uploads have stored: %s", fqrn, error)
 
     async def reload(self) -> None:
         """Reload the settings; if that raises :exc:`ConfigError`, nothing has changed."""

@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 import errno
 import math
+import time
 from collections.abc import AsyncIterator
 from contextlib import closing
+from typing import Any
 
 import pytest
 
+from cvmfs_gw.care import gc
+from cvmfs_gw.care.gc import Collection, Policy
+from cvmfs_gw.care.work import oldest_work
 from cvmfs_gw.client.keys import read_key_file
 from cvmfs_gw.engine.changes import Nest, Put
 from cvmfs_gw.engine.edit import edit
+from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.engine.rules import Rules
 from cvmfs_gw.engine.statistics import PublishCounts
 from cvmfs_gw.engine.tags import rollback
@@ -230,6 +236,43 @@ async def test_a_running_upload_holds_back_the_collector(server: Server) -> None
     go_on.set()
     assert (await upload)[0] == 201
     assert server.gateway.garbage.oldest_lease(FQRN) is None
+
+
+async def test_a_running_upload_holds_back_the_collector_of_another_process(server: Server) -> None:
+    """As ``cvmfs-gw gc`` is one, which finds leases in the lease database, and uploads nowhere else."""
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    begun = time.time()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"x" * 100_000
+        reached.set()
+        await go_on.wait()
+        yield b"y"
+
+    upload = asyncio.create_task(server.put("f", pieces()))
+    await reached.wait()
+    await until(lambda: server.uploads.running)
+    server.uploads.mark_work()
+    seen: list[float | None] = []
+
+    class Looking(Collection):
+        def __init__(
+            self, repository: Repository, policy: Policy, now: float, oldest: float | None, *rest: Any
+        ) -> None:
+            seen.append(oldest)
+            super().__init__(repository, policy, now, oldest, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gc, "Collection", Looking)
+        gc.collect(server.repository, Policy(0), dry_run=True)
+        gc.collect(server.repository, Policy(0), dry_run=True, oldest_lease=1.0)
+    assert seen[0] is not None
+    assert begun - 1 < seen[0] <= time.time()
+    assert seen[1] == 1.0
+    go_on.set()
+    assert (await upload)[0] == 201
+    server.uploads.mark_work()
+    assert oldest_work(server.paths, FQRN) is None
 
 
 async def test_more_than_one_commit_removes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
