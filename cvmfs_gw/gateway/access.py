@@ -1,4 +1,4 @@
-"""Who may change what: ``repo.json``, the gateway's keys and the repositories that they open.
+"""Access control: ``repo.json``, the gateway's keys, and the repositories and paths that they give access to.
 
 Version 2::
 
@@ -15,13 +15,14 @@ Version 1 (no ``version``)::
 
 A ``.gw`` key file is one line ``plain_text <id> <secret>`` with any white space.
 
-While a key is rotated, two secrets count: the new one, and that of ``"previous_secret"`` beside ``"secret"``, or of a
-second line of the ``.gw`` file with the same id. The reference and publishers look at neither.
+While a key is rotated, two secrets are valid: the new one, and ``"previous_secret"`` beside ``"secret"``, or that of a
+second line in the ``.gw`` file with the same id. The reference and publishers ignore both.
 
-Source: the reference's loader, with its corners: ``admin`` counts in the top-level ``keys`` only, the last of two
-equal names wins, the key id ``default`` stands for the repository's own key file, a key without a path opens all.
+Source: the reference's loader, with its corner cases: ``admin`` counts only in the top-level ``keys``, the last of two
+equal names wins, the key id ``default`` stands for the repository's own key file, a key without a path is valid for the
+whole repository.
 
-Divergence: a key's path is compared by component and without trailing slashes; ``/below/`` opens nothing there.
+Divergence: a key's path is compared by component and without trailing slashes; there, ``/below/`` matches nothing.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ from cvmfs_gw.gateway.members import UnknownMember, entries, unknown_members
 from cvmfs_gw.paths import SystemPaths
 
 KeyPaths = Mapping[str, str]
-"""Key id -> the path below which the key may be used, as the file says it."""
+"""Key id -> the path at and below which the key is valid, as in the file."""
 KeyReader = Callable[[str], tuple[str, ...]]
 """File name -> key id and secret, and the secret before if the key is being rotated."""
 
@@ -75,14 +76,14 @@ def read_key_file(path: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class AccessConfig:
-    """One reading of ``repo.json`` and of the key files that it names."""
+    """The content of ``repo.json`` and of the key files that it names."""
 
     repositories: Mapping[str, KeyPaths] = field(default_factory=dict)
     keys: Mapping[str, Key] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     """The key files that were read."""
     unknown: tuple[UnknownMember, ...] = ()
-    """What ``repo.json`` says and nobody reads."""
+    """Names in ``repo.json`` that are not known and have no effect."""
 
     @classmethod
     def load(cls, path: str, paths: SystemPaths) -> AccessConfig:
@@ -135,7 +136,7 @@ class AccessConfig:
         )
 
     def check(self, key_id: str, path: LeasePath) -> None:
-        """Return if the key may change what lies at and below *path*; raises :exc:`AccessDenied`."""
+        """Check that the key may change what is at and below *path*; raises :exc:`AccessDenied`."""
         grants = self.repositories.get(path.fqrn)
         if grants is None:
             raise RepositoryNotAllowed
@@ -147,7 +148,7 @@ class AccessConfig:
 
 
 class Access:
-    """The access configuration in force. Replaced as a whole by :meth:`reload`, from any thread."""
+    """The access configuration in force. :meth:`reload` replaces it atomically, from any thread."""
 
     def __init__(self, config: AccessConfig, path: str = "", paths: SystemPaths | None = None) -> None:
         self._config = config
@@ -161,7 +162,7 @@ class Access:
         return cls(AccessConfig.load(path, paths), path, paths)
 
     def reload(self) -> None:
-        """Read the files again; raises :exc:`ConfigError` and changes nothing if they cannot be used."""
+        """Reload the files; if they are unusable, raises :exc:`ConfigError` and changes nothing."""
         before = self._look(self._config.files)
         try:
             self._config = AccessConfig.load(self._path, self._paths)
@@ -171,7 +172,7 @@ class Access:
         self._seen = self._look(self._config.files)
 
     def changed(self) -> bool:
-        """Whether a file is another one than when it was read: by name, time, size and inode."""
+        """Whether a file has changed since it was read: by name, time, size and inode."""
         return self._look(self._config.files) != self._seen
 
     def _look(self, key_files: tuple[str, ...]) -> tuple[object, ...]:
@@ -182,7 +183,7 @@ class Access:
         return self._config
 
     def authorize(self, header: str | None, message: bytes) -> Key:
-        """The key that vouches for *message*; raises :exc:`InvalidHmac`, whatever is wrong."""
+        """The key that signed *message*; raises :exc:`InvalidHmac`, whatever is wrong."""
         parsed = parse_header(header)
         key_id, claimed = parsed or ("", b"")
         key = self._config.keys.get(key_id)
@@ -191,9 +192,9 @@ class Access:
         return key
 
     def authorize_admin(self, header: str | None, message: bytes) -> Key:
-        """The administrator's key that vouches for *message*; raises :exc:`AuthorizationError`.
+        """The administrator's key that signed *message*; raises :exc:`AuthorizationError`.
 
-        Source: admin routes of the reference say what is wrong, before they look at the MAC.
+        Source: the reference's admin routes say what is wrong, before they check the MAC.
         """
         parsed = parse_header(header)
         if parsed is None:
@@ -209,11 +210,12 @@ class Access:
         return key
 
     def check_owner(self, key: Key, owner: str, path: LeasePath) -> None:
-        """Return if *key* may use the lease on *path* that the key with the id *owner* has; raises :exc:`AccessDenied`.
+        """Check that *key* may use the lease on *path* held by the key *owner*; raises :exc:`AccessDenied`.
 
-        A lease is its key's alone, as long as that key may still have it, and every administrator's.
+        A lease may be used by the key that acquired it, as long as that key is still valid for it, and by
+        administrators.
 
-        Divergence: in the reference any key may commit, fill or cancel any lease whose token it knows.
+        Divergence: in the reference, any key may upload to, commit or cancel any lease whose token it knows.
         """
         if key.admin:
             return

@@ -1,12 +1,12 @@
-"""How a request says who made it: an HMAC in the ``Authorization`` header.
+"""Authentication of requests: an HMAC in the ``Authorization`` header.
 
 ::
 
     Authorization: <key id> <base64(lower-case hex(HMAC-SHA1(secret, message)))>
 
-What the message is depends on the route: the body, the lease's token, the head of a payload, or the URL's path.
+The message depends on the route: the body, the lease's token, the head of a payload, or the URL's path.
 
-Source: the reference; base64 is of the hex *text*, not of the digest's bytes.
+Source: the reference; it encodes the hex *text* in base64, not the bytes of the digest.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from dataclasses import dataclass, field
 from typing import Final
 
 MAX_HEADER: Final = 4096
-"""Longest ``Authorization`` header that is looked at, in characters."""
+"""The longest ``Authorization`` header accepted, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A gateway key. Its secrets never show in logs or tracebacks. While it is rotated it has two of them."""
+    """A gateway key. Its secrets never appear in logs or tracebacks. While it is rotated, it has two of them."""
 
     id: str
     secret: bytes = field(repr=False)
     admin: bool = False
     previous: bytes = field(default=b"", repr=False)
-    """The secret before this one, which counts as well; empty: none."""
+    """The previous secret, which is still valid; empty: none."""
 
 
 _NOBODY: Final = Key("", b"a secret that nobody has")
@@ -41,12 +41,12 @@ def mac(secret: bytes, message: bytes) -> bytes:
 
 
 def sign(key: Key, message: bytes) -> str:
-    """The header that vouches for *message*."""
+    """The header that signs *message*."""
     return f"{key.id} {base64.b64encode(mac(key.secret, message)).decode()}"
 
 
 def parse_header(header: str | None) -> tuple[str, bytes] | None:
-    """The key id and the hex text that a header carries, or None where it is no such header."""
+    """The key id and the hex text in a header; None if it is malformed."""
     parts = header.split() if header and len(header) <= MAX_HEADER else ()
     if len(parts) != 2:
         return None
@@ -57,9 +57,9 @@ def parse_header(header: str | None) -> tuple[str, bytes] | None:
 
 
 def verify(key: Key | None, claimed: bytes, message: bytes) -> bool:
-    """Whether *claimed* is the MAC of *message* by *key*, in a time that does not tell how near it was.
+    """Whether *claimed* is the MAC of *message* by *key*, compared in constant time.
 
-    An unknown key (None) costs the same work, so that the time does not tell which ids exist.
+    An unknown key (None) costs the same work, so that the timing does not reveal which ids exist.
     """
     key_or_nobody = key or _NOBODY
     right = hmac.compare_digest(claimed, mac(key_or_nobody.secret, message))

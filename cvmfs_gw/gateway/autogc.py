@@ -1,11 +1,11 @@
-"""Automatic collections of garbage: after a commit, if it is time for one, and nobody waits for it.
+"""Automatic garbage collection: after a commit, if one is due; nobody waits for it.
 
 ::
 
     commit ─▶ (none under way?) ─▶ due?  ─▶ collect, in a thread, between commits
               one look at a time   server.conf, the last collection
 
-A look reads two small files, in a thread. Of the commits that come meanwhile one more look is taken.
+The check whether one is due reads two small files, in a thread. Commits that arrive meanwhile share the next check.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class AutoGarbage:
-    """Listens to commits. To be used from one event loop only."""
+    """A listener of commits. To be used from one event loop only."""
 
     def __init__(self, garbage: Garbage) -> None:
         self._garbage = garbage
@@ -30,7 +30,7 @@ class AutoGarbage:
         self._again: set[str] = set()
 
     async def committed(self, committed: Committed) -> None:
-        """Collect if it is time; returns at once."""
+        """Collect if a collection is due; returns at once."""
         fqrn = committed.fqrn
         if fqrn in self._running:
             self._again.add(fqrn)
@@ -38,7 +38,7 @@ class AutoGarbage:
         self._running[fqrn] = asyncio.create_task(self._run(fqrn))
 
     async def idle(self) -> None:
-        """Wait until nothing is under way."""
+        """Wait until no collection is running."""
         while self._running:
             await asyncio.gather(*self._running.values())
 

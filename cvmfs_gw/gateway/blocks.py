@@ -1,11 +1,11 @@
-"""Blocks of memory that bodies are read into, and that other processes can see.
+"""Blocks of shared memory, which bodies are read into and other processes can read.
 
 ::
 
-    network ──▶ block ──▶ hash, file        no byte is copied on its way from one process to another
+    network ──▶ block ──▶ hash, file        no byte is copied from one process to another
 
-A block is used again and again. All lie in one file that is in memory only and has no name; it grows as blocks are
-needed, and goes with the last process that has it. Where there are no such files blocks are this process's own.
+Blocks are reused. All of them are in one anonymous file in memory, which grows as blocks are needed and is freed with
+the last process that has it. Where this is not supported, blocks are private to this process.
 
 Source: memfd_create(2).
 """
@@ -17,21 +17,21 @@ import os
 from typing import Final
 
 BLOCK: Final = 1 << 20
-"""Bytes in a block: as much as crosses to a thread or a process at once."""
+"""The size of a block in bytes: the unit that is passed to a thread or process."""
 
 
 class Blocks:
-    """Makes blocks and takes them back. With *shared* false, or where that cannot be, they are the process's own."""
+    """A pool of blocks. With *shared* false, or if that is not supported, they are private to this process."""
 
     def __init__(self, *, shared: bool = True) -> None:
         self.fd = os.memfd_create("cvmfs-gw-blocks") if shared and hasattr(os, "memfd_create") else -1
-        """The file that blocks are parts of; -1 if there is none."""
+        """The descriptor of the file that contains the blocks; -1 if there is none."""
         self._free: list[memoryview] = []
         self._maps: list[mmap.mmap] = []
         self._numbers: dict[int, int] = {}  # by the identity of the map
 
     def take(self) -> memoryview:
-        """A block of :data:`BLOCK` bytes; nobody else has it. Raises ``OSError``."""
+        """A free block of :data:`BLOCK` bytes. Raises ``OSError``."""
         if self.fd < 0:
             return memoryview(bytearray(BLOCK))
         if self._free:
@@ -44,16 +44,16 @@ class Blocks:
         return memoryview(mapped)
 
     def give(self, block: memoryview) -> None:
-        """Take a block back: nobody reads it or writes to it any more."""
+        """Return a block to the pool: nobody uses it any more."""
         if id(block.obj) in self._numbers:
             self._free.append(block)
 
     def number(self, view: bytes | memoryview) -> int | None:
-        """Of which block *view* is the beginning; None if it is something else."""
+        """The number of the block that *view* is the beginning of; None if it is something else."""
         return self._numbers.get(id(view.obj)) if isinstance(view, memoryview) else None
 
     def close(self) -> None:
-        """Give the memory back. Blocks that are still in use stay until they are forgotten."""
+        """Free the memory. Blocks that are still in use stay valid until they are unreferenced."""
         self._free.clear()
         if self.fd >= 0:
             os.close(self.fd)

@@ -1,7 +1,7 @@
-"""Caring for repositories over the API: tags, going back, signing, checks, and how a repository has grown.
+"""Maintenance over the API: tags, rollback, signing, checks, and the growth of a repository.
 
-What changes a repository takes its turn with commits, in the engine, and is announced as they are. A check takes long:
-it is a job that goes on by itself, and whoever asked for it asks again how far it is.
+Changes take the repository's lock in turn with commits and are announced like them. A check takes long, so it is a
+background job whose progress clients poll.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from cvmfs_objstore.hashes import ContentHash
 log = logging.getLogger(__name__)
 
 MAX_JOBS: Final = 20
-"""Checks that are remembered: for a new one, the oldest that has ended is forgotten."""
+"""The number of checks that are kept: a new one replaces the oldest finished one."""
 _THREADS: Final = 2
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class CheckJob:
-    """A check that is running or has ended: how far it is, and its report or what ended it."""
+    """A check that is running or has ended: its progress, and its report or error."""
 
     id: str
     fqrn: str
@@ -74,7 +74,7 @@ class Care:
         self._stop = threading.Event()
 
     def close(self) -> None:
-        """End checks before their time, and wait for all else."""
+        """Abort checks, and wait for everything else."""
         self._stop.set()
         self._checks.shutdown(cancel_futures=True)
         self._pool.shutdown()
@@ -86,7 +86,7 @@ class Care:
         return await self._do(fqrn, list_tags)
 
     async def put_tag(self, fqrn: str, name: str, revision: str, description: str, *, move: bool) -> Tag:
-        """Name a revision (``""``: the head), or with *move* let an existing tag name it."""
+        """Tag a revision (``""``: the head) or, with *move*, move an existing tag to it."""
 
         def work(repository: Repository) -> Tag:
             root = find_root(repository, revision)
@@ -97,11 +97,11 @@ class Care:
         return await self._do(fqrn, work)
 
     async def remove_tag(self, fqrn: str, name: str) -> Tag:
-        """Remove a tag; returns what it was."""
+        """Remove a tag; returns it."""
         return (await self._do(fqrn, lambda repository: remove_tags(repository, [name], time.time())))[0]
 
     async def rollback(self, fqrn: str, tag: str) -> Rollback:
-        """Go back to a tag, or where it is ``""`` undo the last publish. Subscribers are told."""
+        """Roll back to a tag or, if it is ``""``, undo the last publish. Subscribers are notified."""
         done = await self._do(fqrn, lambda repository: rollback(repository, tag, time.time()))
         self._commits.announce(Committed(fqrn, "", CommitOutcome(done.head.revision, done.head.root_hash)))
         return done
@@ -113,7 +113,7 @@ class Care:
     # -- signatures
 
     async def whitelist(self, fqrn: str) -> WhitelistState:
-        """How long the whitelist is good."""
+        """The validity of the whitelist."""
         return await self._do(fqrn, whitelist_state)
 
     async def resign_whitelist(self, fqrn: str) -> WhitelistState:
@@ -132,7 +132,7 @@ class Care:
     # -- checks
 
     async def begin_check(self, fqrn: str, options: CheckOptions) -> CheckJob:
-        """Begin to check a repository, or join a check of it that is running with the same options."""
+        """Start a check of a repository, or join a running one with the same options."""
         engine = self._known(fqrn)
         for job in self._jobs.values():
             if (job.fqrn, job.options, job.state) == (fqrn, options, "running"):
@@ -148,7 +148,7 @@ class Care:
         return job
 
     def check(self, fqrn: str, job_id: str) -> CheckJob:
-        """How far a check is; raises :exc:`UnknownJob`."""
+        """The state of a check; raises :exc:`UnknownJob`."""
         job = self._jobs.get(job_id)
         if job is None or job.fqrn != fqrn:
             raise UnknownJob(f"no such check: {job_id}")
@@ -194,7 +194,7 @@ class Care:
 
 
 class _JobProgress(Progress):
-    """Notes in a job how many folders of the storage were looked at."""
+    """Records in a job how many folders of the storage were checked."""
 
     def __init__(self, job: CheckJob, check_stop: Callable[[], None]) -> None:
         self._job, self._check_stop = job, check_stop

@@ -1,16 +1,16 @@
-"""The one thread that changes leases: in order, and durable before anybody hears of it.
+"""The one thread that changes leases: in order, and durable before a change is acknowledged (group commit).
 
 ::
 
     changes   a  b   c  d  e        f
-    rounds    [ a   ][ b c d e ][ f ]      each makes its changes one after the other, and one flush for all of them
+    rounds    [ a   ][ b c d e ][ f ]      each applies its changes in order, then flushes once for all of them
 
-Whoever comes during a round waits for the next, so that a slow disk makes rounds larger and nobody's wait longer than
-two flushes.
+A change that arrives during a round waits for the next one: with a slow disk the rounds get larger, but no change waits
+longer than two flushes.
 
-The thread is woken over a socket, once for all that the event loop has for it in one turn. The kernel then lets it run
-where the event loop has run, which is about to sleep. An executor or a queue wakes it on another processor, and to have
-everything in that one's cache costs as much as the change itself.
+The thread is woken through a socket, once for all changes that the event loop has for it in one turn. The kernel then
+runs it on the processor of the event loop, which is about to sleep. An executor or a queue would wake it on another
+processor, and filling that one's cache costs as much as the change itself.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ T = TypeVar("T")
 class Changes:
     """Calls functions in a thread of its own. To be used from one event loop only.
 
-    *flush* makes durable what was changed until then; it is called in the thread. What it raises is told to everybody
-    whose change it was for.
+    *flush* makes the changes so far durable; it is called in the thread. If it raises, every change of the round fails.
     """
 
     def __init__(self, flush: Callable[[], None]) -> None:
@@ -43,11 +42,11 @@ class Changes:
         self._thread: threading.Thread | None = None
 
     async def __call__(self, function: Callable[..., T], *arguments: object) -> T:
-        """What *function* returns or raises; a change is durable by then."""
+        """Call *function* and return its result once its change is durable."""
         return await self._put(partial(function, *arguments), True)
 
     async def look(self, function: Callable[..., T], *arguments: object) -> T:
-        """The same for a function that changes nothing."""
+        """Call a function that changes nothing."""
         return await self._put(partial(function, *arguments), False)
 
     async def _put(self, function: Callable[[], T], durable: bool) -> T:
@@ -87,7 +86,7 @@ class Changes:
                     change.error = change.error or (error if change.durable else None)
 
     def close(self) -> None:
-        """Wait for changes that are under way, and end the thread."""
+        """Wait for pending changes, and end the thread."""
         if self._thread is not None:
             self._ended = True
             self._button.send(b"\0")
@@ -98,7 +97,7 @@ class Changes:
 
 
 class _Change:
-    """A function, whether it must be durable, what came of it, and who waits for that."""
+    """A function, whether it must be durable, its result, and the future that waits for it."""
 
     __slots__ = ("durable", "error", "function", "result", "told")
 

@@ -1,4 +1,4 @@
-"""The order of commits: one at a time for each repository, first come first served; repositories side by side."""
+"""The queue of commits: one at a time for each repository, in order of arrival; repositories run in parallel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 MAX_PARALLEL: Final = 32
-"""Most repositories that are committed to at the same time."""
+"""The maximum number of repositories that are committed to at the same time."""
 
 T = TypeVar("T")
 

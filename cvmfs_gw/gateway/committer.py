@@ -5,10 +5,10 @@
     outcome recorded?  ──yes──▶ the same answer again
     commit running?    ──yes──▶ join it, if the hashes are the same
     lease usable?      ──no───▶ invalid lease
-    begin (recorded) ─▶ the repository's turn ─▶ engine ─┬─▶ done: outcome recorded, lease ended, listeners told
+    begin (recorded) ─▶ the repository's turn ─▶ engine ─┬─▶ done: outcome recorded, lease ended, listeners called
                                                          └─▶ failed: the lease is as it was
 
-A commit is not tied to the connection that asked for it: it goes on when the publisher has gone away.
+A commit is not tied to the connection of its request: it continues if the publisher disconnects.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from cvmfs_objstore.hashes import ContentHash
 log = logging.getLogger(__name__)
 
 RECENT_COMMITS: Final = 20
-"""How many commits are remembered for people to see."""
+"""The number of recent commits kept for display."""
 
 
 @dataclass(frozen=True, slots=True)
 class CommitBody:
-    """What a publisher says of its commit; see :class:`CommitRequest` for the meaning."""
+    """A publisher's commit request; see :class:`CommitRequest` for the meaning."""
 
     old_root: ContentHash
     new_root: ContentHash
@@ -53,7 +53,7 @@ class CommitBody:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """A commit that was published just now, for whoever wants to know."""
+    """A commit that was just published, for listeners."""
 
     fqrn: str
     lease_path: str
@@ -76,7 +76,7 @@ class RecentCommit:
 
 @dataclass(frozen=True, slots=True)
 class _Running:
-    """A commit under way, what it was asked, and whose lease it is for."""
+    """A running commit, its request, and the owner of its lease."""
 
     body: CommitBody
     key_id: str
@@ -105,9 +105,9 @@ class Committer:
         self._moved = moved
         self._metrics = metrics or Metrics()
         self.on_committed: list[Listener] = []
-        """Called after each commit, one after the other; what they raise is logged."""
+        """Called after each commit, one after the other; exceptions are logged."""
         self.recent: deque[RecentCommit] = deque(maxlen=RECENT_COMMITS)
-        """The latest commits of this process, the oldest first."""
+        """The recent commits of this process, oldest first."""
         self._engine = engine
         self._leases = leases
         self._changes = changes
@@ -119,7 +119,7 @@ class Committer:
 
     @property
     def running(self) -> int:
-        """Commits that are at work or wait for their turn."""
+        """The number of commits running or waiting."""
         return len(self._running)
 
     def busy(self, fqrn: str) -> bool:
@@ -131,7 +131,7 @@ class Committer:
         await self._queue.idle(fqrn)
 
     async def finish(self) -> None:
-        """Let everything that was begun come to its end."""
+        """Wait until all commits that have begun are finished."""
         await asyncio.gather(*(running.task for running in self._running.values()), return_exceptions=True)
         await asyncio.gather(*self._announcing, return_exceptions=True)
 
@@ -140,9 +140,9 @@ class Committer:
         self._queue.close()
 
     async def commit(self, token: str, body: CommitBody, key: Key) -> CommitOutcome:
-        """Publish what the lease's packs brought; raises :exc:`GatewayError` and :exc:`EngineError`.
+        """Publish what was uploaded under a lease; raises :exc:`GatewayError` and :exc:`EngineError`.
 
-        The same token and hashes get the same answer, however often they are asked and also after a restart.
+        The same token and hashes always get the same answer, also after a restart.
         """
         running = self._running.get(token)
         if running is None:
@@ -192,7 +192,7 @@ class Committer:
         return outcome
 
     def announce(self, committed: Committed) -> None:
-        """Tell whoever wants to know of a commit, also of one that this server has made by itself."""
+        """Call the listeners for a commit, also for one that this server has made itself."""
         fqrn, path, outcome = committed.fqrn, committed.lease_path, committed.outcome
         self._moved(fqrn)
         self.recent.append(RecentCommit(fqrn, path, outcome.final_revision, outcome.tag_name, self._clock()))

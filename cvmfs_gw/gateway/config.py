@@ -1,10 +1,10 @@
 """The daemon's settings: ``user.json`` and command-line flags.
 
-A flag beats the file, the file beats the default; of the names that older releases used, ``fe_tcp_port`` beats
-even ``--port``; ``receiver_config.size`` and ``receiver_worker_config.executable_path`` beat the file's new names.
+Flags override the file, the file overrides the defaults. Of the names used by older releases, ``fe_tcp_port`` overrides
+even ``--port``; ``receiver_config.size`` and ``receiver_worker_config.executable_path`` override the file's new names.
 
 Source: the reference's flags (with underscores) and file; ``num_receivers``, ``receiver_path`` and the ``pprof``
-ports are read and mean nothing here, as there are no receiver processes.
+ports are accepted but have no effect, as there are no receiver processes.
 
 Ours alone: ``log_format`` (``text``, or ``json`` with the field names of the reference's log), ``tls_certificate`` and
 ``tls_key`` (PEM files; both or neither).
@@ -59,7 +59,7 @@ class Config:
     fsync: bool = True
     """Wait for the disk before a commit is acknowledged."""
     unknown: tuple[UnknownMember, ...] = ()
-    """What ``user.json`` says and nobody reads."""
+    """Names in ``user.json`` that are not known and have no effect."""
 
     @property
     def max_lease_ms(self) -> int:
@@ -73,9 +73,9 @@ class Config:
     def load(
         cls, paths: SystemPaths, flags: Mapping[str, Any] | None = None, user_config_file: str | None = None
     ) -> Config:
-        """Put together file and *flags* (by setting name; None: not given); raises :exc:`ConfigError`.
+        """Combine the file and *flags* (by setting name; None: not given); raises :exc:`ConfigError`.
 
-        A *user_config_file* that is not there counts as empty.
+        A missing *user_config_file* counts as empty.
         """
         given = {name: value for name, value in (flags or {}).items() if value is not None}
         path = user_config_file or paths.user_config

@@ -1,4 +1,4 @@
-"""Errors of the gateway, and what a publisher gets to read of them.
+"""Errors of the gateway, and how they are reported to publishers.
 
 ::
 
@@ -39,14 +39,14 @@
     │   └── CertificateNotFound              200   error      certificate_not_found
     ├── LeaseDatabaseError                   500   error      the lease database cannot be written: <why>
     ├── UnknownJob                           200   error      no such check: <id>
-    ├── NotAvailable                         200   error      what this server does not do, in words
+    ├── NotAvailable                         200   error      what this server does not support, in words
     └── ConfigError                          never on the wire; the process ends with exit code 1
 
 An :exc:`~cvmfs_gw.engine.errors.EngineError` is HTTP 200, status ``error``, with its own reason.
 
-Publishers look at ``status`` and print ``reason``; where the reason is a fixed word, ``detail`` says more.
+Publishers look at ``status`` and print ``reason``; if the reason is a fixed word, ``detail`` explains it.
 
-Source: the reference's replies; HTTP 4xx is left for requests that nobody can make sense of.
+Source: the reference's replies; HTTP 4xx is used only for malformed requests.
 """
 
 from __future__ import annotations
@@ -59,17 +59,17 @@ from cvmfs_gw.engine.errors import EngineError
 from cvmfs_gw.gateway.gotime import NANOSECONDS_PER_MS, format_duration
 
 _MAX_TEXT = 500
-"""Longest ``reason`` or ``detail`` in a reply, in characters: replies fit into one network packet."""
+"""The longest ``reason`` or ``detail`` in a reply, in characters: replies fit into one network packet."""
 
 
 class GatewayError(Exception):
-    """Base of everything that the gateway raises on purpose. *detail* must hold no secret and no token."""
+    """Base of all exceptions that the gateway raises on purpose. *detail* must not contain secrets or tokens."""
 
     http_status: ClassVar[int] = 200
     status: ClassVar[str] = "error"
     reason: str = "miscellaneous"
     headers: Mapping[str, str] = MappingProxyType({})
-    """What else the HTTP reply says."""
+    """Additional headers of the HTTP reply."""
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(detail or self.reason)
@@ -86,7 +86,7 @@ class GatewayError(Exception):
 
 
 class _InWords(GatewayError):
-    """An error whose reason is said in words, not by a fixed one."""
+    """An error whose reason is a sentence, not a fixed word."""
 
     def __init__(self, reason: str) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class _InWords(GatewayError):
         self.args = (reason,)
 
 
-# --- requests that make no sense ------------------------------------------------------------------------------
+# --- malformed requests ---------------------------------------------------------------------------------------
 
 
 class BadRequest(_InWords):
@@ -104,7 +104,7 @@ class BadRequest(_InWords):
 
 
 class InvalidBody(BadRequest):
-    """A body that is no JSON, or JSON of another shape."""
+    """A body that is not JSON, or has the wrong structure."""
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(f"invalid request body: {detail}" if detail else "invalid request body")
@@ -133,11 +133,11 @@ class BodyTooLarge(BadRequest):
         super().__init__("request body too large")
 
 
-# --- who is asking --------------------------------------------------------------------------------------------
+# --- authorization --------------------------------------------------------------------------------------------
 
 
 class AuthorizationError(GatewayError):
-    """The request is not signed by a key that may make it."""
+    """The request is not signed by a suitable key."""
 
 
 class InvalidHmac(AuthorizationError):
@@ -186,7 +186,7 @@ class UnknownRepository(RepositoryError):
 
 
 class RepositoryNotFound(RepositoryError):
-    """A lease is asked for in a repository that is not served here."""
+    """A lease is requested in a repository that is not served here."""
 
     def __init__(self, fqrn: str) -> None:
         self.reason = f"repository not found: {fqrn[:80]}"
@@ -212,7 +212,7 @@ class LeaseError(GatewayError):
 
 
 class InvalidLeasePath(_InWords, LeaseError):
-    """A lease path that could not be a directory of a repository."""
+    """A lease path that cannot be a path in a repository."""
 
 
 class IncompatibleVersion(_InWords, LeaseError):
@@ -220,7 +220,7 @@ class IncompatibleVersion(_InWords, LeaseError):
 
 
 class PathBusy(LeaseError):
-    """The path, one above it or one below it is leased."""
+    """The path, or one above or below it, is leased."""
 
     status = "path_busy"
     reason = ""
@@ -228,7 +228,7 @@ class PathBusy(LeaseError):
     def __init__(self, remaining_ms: int) -> None:
         super().__init__()
         self.remaining_ms = remaining_ms
-        """How long the lease that is in the way has to live, in milliseconds."""
+        """The remaining life of the conflicting lease, in milliseconds."""
 
     def reply(self) -> dict[str, str]:
         duration = format_duration(self.remaining_ms * NANOSECONDS_PER_MS)
@@ -236,13 +236,13 @@ class PathBusy(LeaseError):
 
 
 class InvalidLease(LeaseError):
-    """A token that never was, or whose lease has expired, was cancelled or is committed."""
+    """A token that is unknown, or whose lease has expired, was cancelled or is committed."""
 
     reason = "invalid lease"
 
 
 class CommitInProgress(LeaseError):
-    """The lease is being committed: it can be neither cancelled nor renewed nor committed otherwise."""
+    """The lease is being committed: it can be neither cancelled nor renewed nor committed with other hashes."""
 
     reason = "commit in progress"
 
@@ -251,11 +251,11 @@ class CommitInProgress(LeaseError):
 
 
 class PayloadError(GatewayError):
-    """An object pack was not taken in."""
+    """An object pack was not accepted."""
 
 
 class BadPack(PayloadError):
-    """Bytes that are not the object pack that they are said to be."""
+    """The bytes are not a valid object pack, or not the announced one."""
 
     reason = "other_error"
 
@@ -267,13 +267,13 @@ class PackTooLarge(PayloadError):
 
 
 class StoreFailure(PayloadError):
-    """The storage below refused to take an object."""
+    """The storage failed to store an object."""
 
     reason = "uploader_error"
 
 
 class CommitFailed(GatewayError):
-    """The engine broke down in a way that nobody has foreseen."""
+    """The engine failed with an unexpected error."""
 
     reason = "miscellaneous"
 
@@ -282,7 +282,7 @@ class CommitFailed(GatewayError):
 
 
 class KeyEndpointError(GatewayError):
-    """A repository's public key and certificate cannot be handed out."""
+    """A repository's public key and certificate cannot be provided."""
 
 
 class KeyEndpointDisabled(KeyEndpointError):
@@ -298,27 +298,27 @@ class CertificateNotFound(KeyEndpointError):
 
 
 class UnknownJob(_InWords):
-    """There is no such job, or none any more."""
+    """There is no such job, or it is no longer kept."""
 
 
 class NotAvailable(_InWords):
-    """Something that this server does not do."""
+    """Something that this server does not support."""
 
 
 class LeaseDatabaseError(_InWords):
-    """What is to be remembered of a lease cannot be written; nothing has changed."""
+    """A change of a lease cannot be written to the database; nothing has changed."""
 
     http_status = 500
 
 
 class ConfigError(GatewayError):
-    """A configuration or key file that cannot be used: ends the start; at a reload the old one stays."""
+    """An unusable configuration or key file: the start fails; at a reload, the old one stays in force."""
 
     exit_code: ClassVar[int] = 1
 
 
 def describe(error: GatewayError | EngineError) -> tuple[int, dict[str, str]]:
-    """HTTP status and JSON object that answer a request which ended in *error*."""
+    """HTTP status and JSON object of the reply to a request that ended in *error*."""
     if isinstance(error, GatewayError):
         return error.http_status, error.reply()
     body = {"status": "error", "reason": error.reason}

@@ -1,4 +1,4 @@
-"""Garbage collections of the gateway: in threads of their own, with leases open, beside commits and uploads."""
+"""Garbage collection by the gateway: in threads of its own, with leases open, alongside commits and uploads."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from cvmfs_gw.gateway.leases import Lease
 from cvmfs_objstore.errors import ObjectStoreError
 
 MAX_PARALLEL: Final = 2
-"""Repositories that are collected at the same time."""
+"""The maximum number of repositories that are collected at the same time."""
 
 
 @runtime_checkable
 class CareEngine(Protocol):
-    """What is needed of an engine whose repositories can be cared for. *clock* gives seconds since the epoch."""
+    """The interface of an engine that supports maintenance. *clock* gives seconds since the epoch."""
 
     clock: Callable[[], float]
 
@@ -31,7 +31,7 @@ class CareEngine(Protocol):
 
 
 class Garbage:
-    """Runs collections. *leases* tells those that are alive; none lives longer than *max_lease_ms* unless renewed."""
+    """Runs collections. *leases* returns the active leases; none lives longer than *max_lease_ms* unless renewed."""
 
     def __init__(self, engine: object, leases: Callable[[], Iterable[Lease]], max_lease_ms: int) -> None:
         self._engine = engine if isinstance(engine, CareEngine) else None
@@ -39,7 +39,7 @@ class Garbage:
         self._pool = ThreadPoolExecutor(MAX_PARALLEL, "gw-gc")
         self._stop = threading.Event()
         self.others: Callable[[str], float | None] = lambda fqrn: None
-        """When the oldest work on a repository began that needs objects and has no lease, in seconds."""
+        """The start of the oldest activity on a repository that needs objects but has no lease, in seconds."""
 
     async def collect(self, fqrn: str, policy: Policy, *, dry_run: bool, on_delete: OnDelete | None = None) -> GcReport:
         """Collect the garbage of *fqrn*; *on_delete* is called in a thread.
@@ -68,7 +68,7 @@ class Garbage:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def due(self, fqrn: str) -> Policy | None:
-        """What an automatic collection is to keep now; None if it is not time. Raises :exc:`EngineError`."""
+        """The policy of an automatic collection that is due; None if none is. Raises :exc:`EngineError`."""
         if self._engine is None:
             return None
         try:
@@ -78,7 +78,7 @@ class Garbage:
         return None if since is None else Policy(since=since)
 
     def oldest_lease(self, fqrn: str) -> float | None:
-        """When the oldest open lease of the repository was granted, or other work on it began, in seconds."""
+        """The time when the oldest open lease of the repository was granted, or other activity began, in seconds."""
         began = [self._granted_ms(lease) / 1000 for lease in self._leases() if lease.path.fqrn == fqrn]
         if (other := self.others(fqrn)) is not None:
             began.append(other)
@@ -89,10 +89,10 @@ class Garbage:
         return lease.granted_ms or lease.expires_ms - self._max_lease_ms - DAY_MS
 
     def stop(self) -> None:
-        """End collections before their time; the next ones go on with what is left."""
+        """Abort collections; later ones will collect what is left."""
         self._stop.set()
 
     def close(self) -> None:
-        """The same, and wait for them."""
+        """Abort collections and wait for them."""
         self.stop()
         self._pool.shutdown()

@@ -1,4 +1,4 @@
-"""Durations and times as the reference's language prints them, which is what stands in replies.
+"""Durations and times in the form that Go prints, as used in replies.
 
 ::
 
@@ -58,7 +58,7 @@ def format_duration(nanoseconds: int) -> str:
 
 
 def parse_duration(text: str) -> int:
-    """The nanoseconds that *text* says; raises :exc:`ValueError`."""
+    """The duration in *text*, in nanoseconds; raises :exc:`ValueError`."""
     sign, body = (-1, text[1:]) if text[:1] == "-" else (1, text[text[:1] == "+" :])
     if body == "0":
         return 0
@@ -89,7 +89,7 @@ def format_time(milliseconds: int) -> str:
 
 
 def parse_time(text: str) -> int:
-    """The moment that *text* says, in milliseconds since the epoch; raises :exc:`ValueError`."""
+    """The time in *text*, in milliseconds since the epoch; raises :exc:`ValueError`."""
     match = _TIME.fullmatch(text)
     if match is None:
         raise ValueError(f"not a time: {text[:80]!r}")

@@ -1,6 +1,6 @@
-"""Where repositories stand, for whoever is granted a lease: one look at the disk serves all who ask at about that time.
+"""A short-lived cache of repositories' heads, for replies to lease requests: concurrent requests share one read.
 
-A lease is granted more often than a repository changes, and a look costs more than all else that a grant does.
+Leases are granted more often than repositories change, and reading the head costs more than the rest of a grant.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cvmfs_objstore.hashes import ContentHash
 log = logging.getLogger(__name__)
 
 FRESH_S: Final = 0.05
-"""For how long a head counts as the present one, in seconds. Others who publish by themselves are seen this late."""
+"""For how long a head is cached, in seconds. Publishes by other programs are noticed this late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,6 @@ class Heads:
         return head
 
     def moved(self, fqrn: str) -> None:
-        """There is a new head: what was read, and what is being read right now, counts no longer."""
+        """Invalidate the cached head, and one that is being read right now: there is a new one."""
         self._moves[fqrn] += 1
         self._known.pop(fqrn, None)

@@ -5,16 +5,16 @@
     lease path = fqrn "/"                  the whole repository
                / fqrn "/" ["/"] name *("/" name)
 
-A path stands for itself and everything below it. Two leases collide if one's path is the other's or lies above it,
-component by component: ``/ab`` and ``/abc`` have nothing to do with each other.
+A path stands for itself and everything below it. Two leases conflict if one's path equals the other's or is above it,
+component by component: ``/ab`` and ``/abc`` do not conflict.
 
-Source: the reference takes what comes before the first slash as the name, stores the rest (``/`` for the whole
-repository) and reports a leading slash and a missing one in the words used here. ``cvmfs_server ingest -b /a``
-asks for ``fqrn//a``, so that a slash doubled right after the name is folded.
+Source: the reference takes the part before the first slash as the name and stores the rest (``/`` for the whole
+repository); the error messages for a leading and a missing slash are the reference's. ``cvmfs_server ingest -b /a``
+requests ``fqrn//a``, so a doubled slash right after the name is folded.
 
-Divergence: doubled and trailing slashes elsewhere corrupt the repository there (issue 3785), and ``.``, ``..`` and
-NUL are granted there; all are refused here. Overlap there is a string prefix that ignores case and takes ``_`` and
-``%`` for wildcards.
+Divergence: in the reference, doubled and trailing slashes elsewhere corrupt the repository (issue 3785), and ``.``,
+``..`` and NUL are granted; all are refused here. Its test for overlap is a string prefix that ignores case and takes
+``_`` and ``%`` for wildcards.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""What has happened, in numbers: counters and histograms for Prometheus.
+"""Counters and histograms for Prometheus.
 
-Source: the Prometheus text exposition format, version 0.0.4. They only grow and begin at zero with the process;
-what is the case right now (gauges) is asked for when somebody looks, see :mod:`cvmfs_gw.api.metrics`.
+They start at zero with the process and only grow; gauges are determined at the time of a scrape, see
+:mod:`cvmfs_gw.api.metrics`.
+
+Source: the Prometheus text exposition format, version 0.0.4.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What is done with the bytes of an object pack: parse, hash, store.
+"""Receives an object pack: parse, hash, store.
 
-Each object is hashed before it gets its name in the store, so that nothing wrong is ever stored. When a pack turns
-out to be bad, the good objects of it stay: they are what their names say, nothing refers to them, and a
-publisher that tries again finds them there. They are durable once the commit has synchronised the store.
+Each object is hashed before it gets its name in the store, so that nothing invalid is ever stored. If a pack turns out
+to be bad, its valid objects stay: they match their hashes, nothing refers to them, and a publisher that tries again
+finds them there. They are durable once the commit has synced the store.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ class PackReceiver:
         note: Callable[[ContentHash], object] = lambda name: None,
         share: Share = WHOLE,
     ) -> None:
-        """*digest* and *header_size* are what the publisher says of the pack's header, *max_size* is in bytes.
+        """*digest* and *header_size* are announced by the publisher for the pack's header; *max_size* is in bytes.
 
-        *note* is told of every object, whether it was new or not, once it is there. Only the objects of *share* are
-        stored: others take the rest.
+        *note* is called with every object, new or not, once it is stored. Only the objects of *share* are stored: other
+        receivers store the rest.
         """
         self._note = note
         try:
@@ -60,11 +60,11 @@ class PackReceiver:
         self._max_size = max_size
         self._staged: Staged | None = None  # the large object that is being written
         self.catalogs: list[ContentHash] = []
-        """The catalogs that the pack brought, whether they were new or not."""
+        """The catalogs in the pack, new or not."""
         self._added = self._duplicated = self._catalogs = 0
         self._bytes = self._catalog_bytes = 0
         self.received = 0
-        """Bytes of the pack that were taken in so far; may be read from any thread."""
+        """Bytes of the pack received so far; may be read from any thread."""
 
     def feed(self, chunks: Iterable[bytes | memoryview]) -> None:
         """Take the next bytes of the pack."""
@@ -80,11 +80,11 @@ class PackReceiver:
 
     @property
     def objects(self) -> int:
-        """How many objects are stored, or were there, so far."""
+        """The number of objects stored so far, or found to exist."""
         return self._added + self._duplicated
 
     def finish(self) -> UploadStatistics:
-        """The body has ended; returns what the pack has brought."""
+        """End the pack; returns what it contained."""
         try:
             self._parser.finish()
         except ObjectPackError as error:
@@ -92,7 +92,7 @@ class PackReceiver:
         return UploadStatistics(self._added, self._duplicated, self._catalogs, self._bytes, self._catalog_bytes)
 
     def abort(self) -> None:
-        """Throw away what is half written."""
+        """Discard partially written objects."""
         if self._staged is not None:
             with contextlib.suppress(OSError):
                 self._staged.discard()
@@ -132,7 +132,7 @@ class PackReceiver:
 
 
 def keep(storage: Storage, name: ContentHash, size: int) -> bool:
-    """Whether an object of that name and stored size is there, and made young. Raises ``OSError``."""
+    """Whether an object with this name and stored size exists; refreshes its time. Raises ``OSError``."""
     # one of another length was cut off by a power failure, and is written again
     try:
         return storage.size(name.path) == size and storage.touch(name.path)

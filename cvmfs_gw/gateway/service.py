@@ -1,20 +1,20 @@
-"""The gateway's service: what the REST API calls, and the one bridge between the event loop and threads.
+"""The gateway's service: what the REST API calls, and the only bridge between the event loop and threads.
 
 ::
 
-    GatewayService ─┬─ repositories   who may change them, whether leases are granted
+    GatewayService ─┬─ repositories   access to them, and whether leases are granted
                     ├─ leases         granted, waited for, renewed, cancelled
                     ├─ payloads       object packs on their way into the store
                     ├─ commits        in order for each repository, with recorded outcomes
-                    ├─ care           tags, going back, signing, checks
-                    └─ garbage        collections, asked for and automatic ones
+                    ├─ care           tags, rollback, signing, checks
+                    └─ garbage        collections, on request and automatic
 
-Everything that may wait for a disk runs in threads: changes of leases in one of their own, in order; object packs in
-a few, and large ones in processes; commits in one for each repository that is being committed to. Reading leases and
-repositories touches memory only, so that neither waits for anybody.
+Everything that may block on a disk runs in threads: changes of leases in one thread, in order; object packs in a few,
+and large ones in processes; commits in one for each repository that is being committed to. Leases and repositories are
+read from memory, so that reading them never blocks.
 
-A request's work is not tied to its connection: a commit goes on when the publisher has gone away, and asking for the
-same commit again joins it or gets its recorded outcome.
+A request's work is not tied to its connection: a commit continues if the publisher disconnects, and a repeated request
+joins it or gets its recorded outcome.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ from cvmfs_objstore.objects import ObjectStore
 log = logging.getLogger(__name__)
 
 WATCH_S: Final = 5.0
-"""How often it is looked whether ``repo.json`` or a key file has changed, in seconds."""
+"""The interval at which ``repo.json`` and key files are checked for changes, in seconds."""
 HOUSEKEEPING_S: Final = 60.0
-"""How often expired leases are cleared away, in seconds."""
+"""The interval at which expired leases are removed, in seconds."""
 OUTCOMES_KEPT_MS: Final = 30 * 86_400_000
 """How long the outcome of a commit is remembered, in milliseconds."""
 
@@ -197,7 +197,7 @@ class GatewayService:
         return True
 
     async def reload(self) -> None:
-        """Read ``repo.json`` and the key files again; raises :exc:`ConfigError` and changes nothing if it cannot."""
+        """Reload ``repo.json`` and the key files; raises :exc:`ConfigError`, changing nothing, if they are unusable."""
         await asyncio.to_thread(self.access.reload)
         _warn(*self.access.config.unknown)
         await self.repositories.configured()

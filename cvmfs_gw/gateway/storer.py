@@ -1,14 +1,14 @@
-"""A process that stores object packs, or its share of each: what it is told, what it answers, and its work.
+"""A worker process that stores object packs, or its share of each: the messages, and the work.
 
-The gateway reads bodies into blocks that both see, and says which block comes next. Each pack has a thread of its own,
-so that a slow disk below one repository holds up no other. The process ends when the gateway does.
+The gateway reads bodies into shared blocks and tells the process which block is next. Each pack has its own thread, so
+that a slow disk of one repository does not delay another. The process exits when the gateway does.
 
 ::
 
     Begin ─▶ Block* ─▶ End     Stored for each block, at the end Finished
-                    └▶ Abort   Refused; also at any time when something is wrong with the pack or the storage
+                    └▶ Abort   Refused; also at any time, on an error in the pack or of the storage
 
-Exactly one of ``Finished`` and ``Refused`` comes for each ``Begin``; after it no block is read any more.
+Each ``Begin`` is answered by exactly one ``Finished`` or ``Refused``, after which no more blocks are read.
 """
 
 from __future__ import annotations

@@ -6,10 +6,10 @@
     storer 1               parse, hash, write every other object of each block
     storer 2               parse, hash, write the rest
 
-An interpreter runs one thread at a time, and a pack of small objects is mostly interpreter: in threads, two processors
-store it hardly faster than one, and the event loop waits for both. The processes see the blocks, so that no byte is
-copied; each parses the whole header, so that nothing has to be handed out. They are started when the first large pack
-comes, which threads take. One that ends fails the packs that it was at, and another takes its place.
+Storing a pack of small objects is mostly interpreter work, so with threads (and the GIL), two processors would hardly
+be faster than one, and would delay the event loop. The processes share the blocks, so that no byte is copied; each
+parses the whole header, so that no coordination is needed. They are started when the first large pack arrives, which is
+still stored by threads. If one exits, the packs that it was storing fail, and another process replaces it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from cvmfs_objstore.hashes import ContentHash
 log = logging.getLogger(__name__)
 
 MAX_STORERS: Final = 4
-"""More share a pack no better: the connection and the disk are what it waits for then."""
+"""The maximum number of processes. More are not faster: the connection and the disk are the bottleneck then."""
 _PROGRAM: Final = "from cvmfs_gw.gateway.storer import main; main()"
 _LENGTH: Final = 4  # bytes before each message, as multiprocessing.connection has them
 

@@ -1,4 +1,4 @@
-"""The repositories as they are right now, for people and for monitoring: revision, age, and room in the store."""
+"""The present state of the repositories, for the status page and monitoring: revision, age, free space."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RepositoryState:
-    """One repository. ``head`` is None where it cannot be read; sizes in bytes, 0 where nobody knows."""
+    """One repository. ``head`` is None if it cannot be read; sizes are in bytes, 0 if unknown."""
 
     fqrn: str
     enabled: bool
@@ -25,7 +25,7 @@ class RepositoryState:
 
 
 async def survey(repositories: Repositories) -> list[RepositoryState]:
-    """All of them, in the order of their names. Looks at the disk, in a thread."""
+    """All repositories, sorted by name. Reads from disk, in a thread."""
     names = [(name, view.enabled) for name, view in sorted(repositories.all().items())]
     return await asyncio.to_thread(lambda: [_look(repositories, name, enabled) for name, enabled in names])
 

@@ -1,13 +1,13 @@
-"""Taking in object packs: off the network, through the hash, into the store, in bounded memory.
+"""Receives object packs in threads: from the network through the hash into the store, in bounded memory.
 
 ::
 
     event loop      chunks of a body ──▶ batch of about BATCH bytes ──┐ (reading goes on)
     upload thread                        parse, hash, write  ◀────────┘
 
-A few batches are in memory for each upload: one that is read, one that waits and one that is stored. Whoever sends
-faster than the disk writes is slowed down by the network's own flow control. What crosses threads is a batch and never
-a single object: a hop costs more than a small object.
+A few batches are in memory for each upload: one being read, one waiting and one being stored. A sender that is faster
+than the disk is slowed down by TCP flow control. Whole batches are passed to the thread, never single objects, as a
+thread switch costs more than a small object.
 
 Large packs go to processes instead, see :mod:`cvmfs_gw.gateway.storers`.
 """

@@ -1,8 +1,8 @@
-"""Waiting for a path instead of polling it: first come, first served.
+"""A queue for busy lease paths, so that publishers need not poll: first come, first served.
 
-A request that may wait stands in line. It is tried again when a lease ends, when the one that is in its way runs out,
-and when somebody before it has left. Nobody is served before somebody who came earlier and wants a path that overlaps,
-whether they wait or not: else those who poll would win over and over again.
+A request that may wait joins the queue. It is retried when a lease ends, when the conflicting lease expires, and when
+an earlier request has left the queue. No request is served before an earlier one for an overlapping path, whether or
+not it may wait: otherwise, those who poll would win again and again.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from cvmfs_gw.gateway.leasepath import LeasePath
 from cvmfs_gw.gateway.leases import MIN_REMAINING_MS
 
 MAX_WAIT_S: Final = 600.0
-"""Longest wait that is granted, in seconds: HTTP clients and proxies give up some time, too."""
+"""The longest wait that is granted, in seconds: HTTP clients and proxies have time-outs, too."""
 LOOK_S: Final = 1.0
-"""How often it is looked whether a client that waits is still there, in seconds."""
+"""The interval at which to check whether a waiting client is still connected, in seconds."""
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ class _Waiter:
 
 
 class WaitingLine:
-    """Those who wait for a path. To be used from one event loop only."""
+    """The queue of requests that wait for a path. To be used from one event loop only."""
 
     def __init__(self) -> None:
         self._line: list[_Waiter] = []
@@ -47,9 +47,9 @@ class WaitingLine:
         wait_s: float,
         gone: Callable[[], bool] = lambda: False,
     ) -> T:
-        """What *acquire* returns, tried until it does not raise :exc:`PathBusy` any more, for up to *wait_s* seconds.
+        """Call *acquire* until it no longer raises :exc:`PathBusy`, for up to *wait_s* seconds; returns its result.
 
-        Raises the last :exc:`PathBusy` when time is up, or when the client is *gone*.
+        Raises the last :exc:`PathBusy` when the time is up or the client is *gone*.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + min(wait_s, MAX_WAIT_S)
@@ -73,7 +73,7 @@ class WaitingLine:
             self.wake()
 
     def wake(self) -> None:
-        """A lease has ended: let those who wait try again."""
+        """Let waiting requests try again, as a lease has ended."""
         for waiter in self._line:
             waiter.woken.set()
 
