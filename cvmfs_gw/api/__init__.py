@@ -1,1 +1,1 @@
-"""HTTP: one module of routes for each resource, which parse, call the service and reply; and the running process."""
+"""The HTTP layer: a module of routes per resource, which parse, call the service and reply; and the server process."""

@@ -1,6 +1,6 @@
 """The REST API as an aiohttp application.
 
-Whatever happens, the reply is a small JSON object with ``status`` and ``reason``, also for routes that do not exist:
+Every reply is a small JSON object with ``status``, and ``reason`` for errors, also for routes that do not exist:
 publishers crash on anything else. ``Expect: 100-continue`` is answered by aiohttp before a route runs.
 """
 
@@ -57,7 +57,7 @@ class Resource(Protocol):
     """A module of routes."""
 
     PATHS: Paths
-    """What the OpenAPI description says of them."""
+    """Their part of the OpenAPI description."""
 
     def routes(self, root: str) -> list[web.RouteDef]:
         """The routes below *root*."""
@@ -88,7 +88,7 @@ def make_app(
     publish_keys: Mapping[str, bytes] | None = None,
     uploads: UploadService | None = None,
 ) -> web.Application:
-    """The application. It does not own the services and *hub*: whoever made them starts and closes them."""
+    """The application. It does not own the services and *hub*: the caller starts and closes them."""
     app = web.Application(middlewares=[observe, errors], client_max_size=MAX_JSON_BODY)
     app[SERVICE] = service
     app[RUNNING] = Running()
@@ -111,7 +111,7 @@ def make_runner(app: web.Application, shutdown_timeout: float = 60.0) -> web.App
 
 @web.middleware
 async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn whatever a route raises into JSON."""
+    """Turn all exceptions of routes into JSON replies."""
     response = await _answer(request, handler)
     if request.get(CLOSE):
         response.force_close()

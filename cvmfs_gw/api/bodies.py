@@ -1,16 +1,16 @@
-"""The body of a payload: read from the HTTP server as usual, or, if it is large, straight from the connection.
+"""The body of a payload: read through the HTTP server or, if it is large, directly from the connection.
 
 ::
 
     HTTP server:  socket ─▶ bytes ─▶ parser ─▶ bytes ─▶ queue ─▶ bytes      three copies, a new buffer for each piece
-    straight:     socket ─▶ block                                            none; a few blocks are used again and again
+    directly:     socket ─▶ block                                            none; a few blocks are reused
 
-What an HTTP parser does with a body of known length is to count it, so counting is all that is left to do here. At
-the end the connection goes back to the server, with a parser that has not begun. Where the body is not read to its end
-the connection is closed after the reply. Over TLS, decrypted bytes are written into the blocks.
+An HTTP parser only counts the bytes of a body of known length, so that is all there is to do here. At the end, the
+connection is returned to the server with a fresh parser. If the body is not read to its end, the connection is closed
+after the reply. Over TLS, decrypted bytes are written into the blocks.
 
-At most :data:`BLOCKS` blocks are in memory for each body. When all are in use the socket is not read, and the network's
-flow control slows the publisher down.
+At most :data:`BLOCKS` blocks are in memory for each body. While all are in use, the socket is not read, and TCP flow
+control slows the publisher down.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from cvmfs_gw.gateway.errors import BadPack, InvalidBody
 from cvmfs_gw.gateway.uploads import UNFINISHED
 
 IDLE_S: Final = 900.0
-"""How long a publisher may send nothing in the middle of a payload, in seconds."""
+"""How long a publisher may pause within a payload, in seconds."""
 BLOCKS: Final = UNFINISHED + 2
-"""Blocks for each body: those that a thread has, one that is full and one that is filled."""
+"""Blocks for each body: those in use by a thread, a full one, and one that is being filled."""
 STRAIGHT: Final = 2 * BLOCK
-"""From how many missing bytes on a body is read straight from the connection."""
+"""The number of missing bytes from which a body is read directly from the connection."""
 CLOSE: Final = web.RequestKey("close", bool)
 """Set on a request whose connection must be closed after the reply."""
 
@@ -71,7 +71,7 @@ class Body:
         return data
 
     async def chunks(self) -> AsyncIterator[bytes | memoryview]:
-        """What is left, in pieces.
+        """The rest of the body, in pieces.
 
         When a piece is asked for, no more than :data:`UNFINISHED` pieces may be in use, the newest ones.
         """
@@ -96,7 +96,7 @@ class Body:
                 await self.drain(limit)
 
     def close(self) -> None:
-        """Give the blocks back. Nobody may use a piece of the body any more."""
+        """Return the blocks to the pool. No piece of the body may be used any more."""
         if self._direct is not None:
             self._direct.give_back()
 
@@ -108,7 +108,7 @@ class Body:
         return chunk
 
     def _take_over(self) -> None:
-        """Read from the connection from here on, if that is worth it and possible."""
+        """Read directly from the connection from now on, if possible and worthwhile."""
         length, transport, server = self._request.content_length, self._request.transport, self._request.protocol
         if length is None or transport is None or transport.is_closing() or not isinstance(server, Connection):
             return  # a length unknown: chunked
@@ -127,7 +127,7 @@ class Body:
 
 
 class _Direct(asyncio.BufferedProtocol):
-    """Takes *missing* bytes from the connection, in place of the HTTP server's protocol."""
+    """Receives *missing* bytes from the connection, in place of the HTTP server's protocol."""
 
     def __init__(
         self, request: web.Request, server: Connection, transport: asyncio.Transport, missing: int, blocks: Blocks
@@ -188,7 +188,7 @@ class _Direct(asyncio.BufferedProtocol):
     async def read(self) -> memoryview:
         """The next block, empty at the end.
 
-        Raises :exc:`BadPack` when nothing comes any more, and :exc:`ConnectionError` when nobody is there.
+        Raises :exc:`BadPack` if the publisher stops sending, and :exc:`ConnectionError` if it has disconnected.
         """
         if len(self._lent) > UNFINISHED:
             self._free.append(self._lent.popleft())
@@ -206,7 +206,7 @@ class _Direct(asyncio.BufferedProtocol):
         return block
 
     def give_back(self) -> None:
-        """Let others have the blocks."""
+        """Return the blocks to the pool."""
         if self._missing:
             self._transport.pause_reading()
             self._missing = 0
@@ -215,7 +215,7 @@ class _Direct(asyncio.BufferedProtocol):
         self._made = []
 
     def _hand_back(self) -> None:
-        """The body was read to its end: let the server go on with what comes then."""
+        """Return the connection to the server after the end of the body."""
         if self._request[CLOSE] and self._lost is None:
             self._request[CLOSE] = False
             self._server.begin_anew()

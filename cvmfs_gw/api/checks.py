@@ -1,6 +1,6 @@
-"""``/repos/<name>/checks``: look for everything that can be wrong.
+"""``/repos/<name>/checks``: check a repository for all kinds of faults.
 
-A check is a job: it is begun, and asked for how far it is. It is for administrators.
+A check is a background job: it is started, and its progress is polled. Only for administrators.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cvmfs_gw.gateway.care import CheckJob
 from cvmfs_gw.text import printable
 
 MAX_SHOWN: Final = 1000
-"""Faults that a reply tells at most."""
+"""The maximum number of faults in a reply."""
 
 
 class CheckRequest(msgspec.Struct, frozen=True):
@@ -100,14 +100,14 @@ _JOB: Final = {
     "began": {**COUNT, "description": "seconds since the epoch"},
     "catalogs": COUNT,
     "objects": COUNT,
-    "progress": {"type": "number", "description": "the part of the storage that was looked at"},
+    "progress": {"type": "number", "description": "the part of the storage that has been checked"},
     "error": TEXT,
     "report": {"type": "object"},
 }
 PATHS: Final[Paths] = {
     "/repos/{name}/checks": {
         "post": operation(
-            "Begin to look for everything that can be wrong",
+            "Start a check",
             _NAME,
             body=json_request(
                 {"tag": TEXT, "every_tag": FLAG, "objects": FLAG, "integrity": FLAG, "subtree": TEXT}, []
@@ -118,7 +118,9 @@ PATHS: Final[Paths] = {
         )
     },
     "/repos/{name}/checks/{job}": {
-        "get": operation("How far a check is", _NAME, in_path("job"), answer=_JOB, signed="path", admin=True)
+        "get": operation(
+            "The progress and report of a check", _NAME, in_path("job"), answer=_JOB, signed="path", admin=True
+        )
     },
 }
 

@@ -1,4 +1,4 @@
-"""What every route needs: the service, the request's body and its signature."""
+"""Helpers of all routes: the service, the request's body and its signature."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def service(request: web.Request) -> GatewayService:
 
 
 def authorization(request: web.Request) -> str | None:
-    """The header that says who asks."""
+    """The ``Authorization`` header."""
     return request.headers.get("Authorization")
 
 
@@ -52,7 +52,7 @@ async def json_body(request: web.Request) -> bytes:
 
 
 def url_path(request: web.Request) -> bytes:
-    """The URL's path with its escapes resolved, which is what some routes sign."""
+    """The URL's path with percent-escapes decoded, which is the signed message of some routes."""
     target = request.raw_path
     # an absolute target is what a client sends through a proxy
     path = target.partition("?")[0] if target.startswith("/") else urlsplit(target).path

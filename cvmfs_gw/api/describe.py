@@ -1,4 +1,4 @@
-"""The words in which a resource describes its routes, as parts of an OpenAPI 3.1 document.
+"""Building blocks with which a resource describes its routes, as parts of an OpenAPI 3.1 document.
 
 Each module of routes has ``PATHS`` beside ``routes``: path below the API's root -> method -> :func:`operation`.
 """
@@ -21,7 +21,7 @@ SCHEMAS: Final[Mapping[str, Any]] = {
         "properties": {"status": {"enum": ["ok", "error", "path_busy", "repo_busy"]}, "reason": TEXT, "detail": TEXT},
     }
 }
-"""What descriptions refer to by name."""
+"""Components that descriptions refer to by name."""
 _STATUS: Final = {"$ref": "#/components/schemas/Status"}
 
 SECURITY: Final[Mapping[str, Any]] = {
@@ -36,11 +36,11 @@ SECURITY: Final[Mapping[str, Any]] = {
 SIGNED: Final[Mapping[str, str]] = {
     "body": "the body",
     "token": "the token",
-    "path": "the URL's path without its escapes",
+    "path": "the URL's path, percent-decoded",
     "head": "the JSON before the object pack",
-    "request": "method, URL from its path on, X-Cvmfs-Date and X-Content-SHA256, with line feeds between; or a token",
+    "request": "method, URL path with query, X-Cvmfs-Date and X-Content-SHA256, separated by line feeds; or a token",
 }
-"""What a signature may be of."""
+"""The messages that may be signed."""
 
 
 def in_path(name: str) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def struct(properties: Mapping[str, Any], required: list[str] | None = None) -> 
 
 
 def table(of: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema of a JSON object with names that nobody knows beforehand."""
+    """The schema of a JSON object with arbitrary names."""
     return {"type": "object", "additionalProperties": of}
 
 
@@ -79,12 +79,12 @@ def operation(
     bare: bool = False,
     errors: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """*answer* is what a reply has beside ``status``, which one that is *bare* does not have.
+    """*answer* are the members of a reply beside ``status``, which a *bare* reply does not have.
 
-    *errors* are HTTP codes that have a meaning of their own here, each with what it says.
+    *errors* are HTTP codes with a special meaning here, each with its description.
 
-    *signed* is what the signature is of, one of :data:`SIGNED`, or empty where there is none; *admin* says that it must
-    be an administrator's. Programs find the former as ``x-signed``.
+    *signed* is the message that is signed, one of :data:`SIGNED`, or empty if there is no signature; *admin*: only by
+    an administrator's key. Programs find the former as ``x-signed``.
     """
     refusal = {"application/json": {"schema": _STATUS}}
     schema = struct(answer or {}) if bare else {"allOf": [_STATUS, struct(answer or {})]}
@@ -97,7 +97,7 @@ def operation(
                 "content": {"application/json": {"schema": schema}},
             },
             **{code: {"description": words, "content": refusal} for code, words in (errors or {}).items()},
-            "default": {"description": "a request that makes no sense, or a breakdown", "content": refusal},
+            "default": {"description": "a malformed request, or an internal error", "content": refusal},
         },
     }
     if body is not None:

@@ -1,4 +1,4 @@
-"""``/repos/<name>/entries/<path>``: what is in a repository: sizes, ages, and when their time is over."""
+"""``/repos/<name>/entries/<path>``: listing a repository, with sizes, ages and expiry."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def look(request: web.Request) -> web.Response:
 
 
 def shown(path: str, entry: Entry, now: float) -> dict[str, Any]:
-    """An entry for people and programs. *now* is in seconds since the epoch."""
+    """An entry in the form of the reply. *now* is in seconds since the epoch."""
     end = expires(entry)
     result: dict[str, Any] = {
         "path": path or "/",
@@ -65,24 +65,24 @@ _ENTRY: Final = struct(
 )
 
 _PARAMETERS: Final = (
-    in_query("recursive", FLAG, "also what is further down"),
-    in_query("limit", {**COUNT, "minimum": 1, "maximum": MAX_LISTED}, "how many at most"),
-    in_query("after", TEXT, "only those behind this path: the last one of the answer before"),
+    in_query("recursive", FLAG, "also the content of sub-directories"),
+    in_query("limit", {**COUNT, "minimum": 1, "maximum": MAX_LISTED}, "the maximum number of entries"),
+    in_query("after", TEXT, "only entries after this path: the last one of the previous reply"),
     DATE,
 )
 _ANSWER: Final = {
     "revision": COUNT,
     "entry": _ENTRY,
     "entries": {"type": "array", "items": _ENTRY},
-    "more": {**FLAG, "description": "whether there are more of them"},
+    "more": {**FLAG, "description": "whether there are more entries"},
 }
 PATHS: Final[Paths] = {
     "/repos/{name}/entries": {
-        "get": operation("What is in a repository", NAME, *_PARAMETERS, answer=_ANSWER, signed="request")
+        "get": operation("List the root directory", NAME, *_PARAMETERS, answer=_ANSWER, signed="request")
     },
     "/repos/{name}/entries/{path}": {
         "get": operation(
-            "An entry, and what is in it", NAME, in_path("path"), *_PARAMETERS, answer=_ANSWER, signed="request"
+            "Show an entry, and list its content", NAME, in_path("path"), *_PARAMETERS, answer=_ANSWER, signed="request"
         )
     },
 }

@@ -1,15 +1,15 @@
-"""``/repos/<name>/files/<path>``: what is in a repository, put, read, kept for longer and removed.
+"""``/repos/<name>/files/<path>``: uploading, reading and removing files, and setting their time to live.
 
 ::
 
     PUT, POST   the body becomes the file             ?overwrite ?ttl_s=N ?mode=0644 ?wait=N
-                what is in it goes into the directory ?unpack=tar|oci ?platform ?tag ?overwrite ?ttl_s=N ?wait=N
-    GET, HEAD   the file, or the one range of it that is asked for
+                or is unpacked into the directory     ?unpack=tar|oci ?platform ?tag ?overwrite ?ttl_s=N ?wait=N
+    GET, HEAD   the file, or one range of it
     PATCH       {"ttl_s": N} or null for the default  ?recursive ?wait=N
-    DELETE      it goes                               ?recursive ?wait=N
+    DELETE      remove it                             ?recursive ?wait=N
 
-A reply to PUT, PATCH and DELETE says in which revision it is so; it is published then. ``If-Match`` and
-``If-None-Match`` hold at that moment; the tag of a file is in the ``ETag`` of GET, HEAD and PUT.
+A reply to PUT, PATCH and DELETE has the revision with the change, which is published by then. ``If-Match`` and
+``If-None-Match`` are evaluated at the commit; the tag of a file is the ``ETag`` of GET, HEAD and PUT.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _MODE: Final = re.compile(r"0?[0-7]{3}", re.ASCII)
 
 
 class ExpiryRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``PATCH``. ``ttl_s`` 0: it stays for ever, where that is allowed; null: the default."""
+    """``PATCH``. ``ttl_s`` 0: no expiry, if that is allowed; null: the default."""
 
     ttl_s: int | None
 
@@ -144,11 +144,13 @@ async def delete(request: web.Request) -> web.Response:
 
 
 _MAX_DRAIN: Final = 64 << 20
-"""How much of the body of somebody unknown is read and thrown away, in bytes."""
+"""How much of an unauthorized body is read and discarded, in bytes."""
 
 _PATH: Final = in_path("path")
-_WAIT: Final = in_query("wait", {**COUNT, "maximum": MAX_WAIT_S}, "seconds to wait for a path that a publisher leases")
-_RECURSIVE: Final = in_query("recursive", FLAG, "a directory with all that is in it")
+_WAIT: Final = in_query(
+    "wait", {**COUNT, "maximum": MAX_WAIT_S}, "seconds to wait for a path that a publisher has leased"
+)
+_RECURSIVE: Final = in_query("recursive", FLAG, "include the content of a directory")
 _DONE: Final = {"revision": COUNT, "path": TEXT, "published": FLAG}
 _EXPIRES: Final = {"type": ["integer", "null"], "description": "seconds since the epoch"}
 _FILE: Final = {"required": True, "content": {"application/octet-stream": {"schema": {"format": "binary"}}}}
@@ -156,11 +158,11 @@ _PUT: Final = operation(
     "Put a file",
     NAME,
     _PATH,
-    in_query("overwrite", FLAG, "replace a file that is there with another content"),
-    in_query("ttl_s", {**COUNT, "maximum": MAX_TTL_S}, "after how many seconds it goes; 0: it stays"),
-    in_query("unpack", {"enum": [*Archive]}, "put what is in the archive into the directory"),
-    in_query("platform", TEXT, "of an image for several, as in linux/amd64"),
-    in_query("tag", TEXT, "of several images, as in name:tag"),
+    in_query("overwrite", FLAG, "replace an existing file with other content"),
+    in_query("ttl_s", {**COUNT, "maximum": MAX_TTL_S}, "time to live in seconds; 0: unlimited"),
+    in_query("unpack", {"enum": [*Archive]}, "unpack the archive into the directory"),
+    in_query("platform", TEXT, "which image of a multi-platform one, as in linux/amd64"),
+    in_query("tag", TEXT, "which of several images, as in name:tag"),
     in_query("mode", TEXT, "permissions, as in 0755"),
     _WAIT,
     IF_MATCH,
@@ -180,7 +182,7 @@ PATHS: Final[Paths] = {
             "Read a file", NAME, _PATH, in_header("Range", TEXT), IF_MATCH, IF_NONE_MATCH, DATE, signed="request"
         ),
         "patch": operation(
-            "Let the time to live begin anew",
+            "Restart or change the time to live",
             NAME,
             _PATH,
             _RECURSIVE,
@@ -224,7 +226,7 @@ def _mode(text: str) -> int:
 
 
 def _bounds(wanted: re.Match[str], file: File) -> tuple[int, int]:
-    """First byte and the one behind the last of a range; raises :exc:`RangeNotSatisfiable`."""
+    """Start and end (exclusive) of a range; raises :exc:`RangeNotSatisfiable`."""
     first, last, tail = wanted.groups()
     if tail is not None:
         start, end = max(file.size - int(tail), 0), file.size

@@ -1,7 +1,7 @@
-"""``POST /gc``: garbage collection, beside commits and uploads.
+"""``POST /gc``: garbage collection, while commits and uploads go on.
 
-Source: ``num_revisions`` 0 and Go's zero time mean that nothing is said; then the revisions of the last three days
-stay. ``verbose`` lists what was removed. Divergence: the reference runs ``cvmfs_server gc``, which fails while leases
+Source: ``num_revisions`` 0 and Go's zero time mean "not given"; by default, the revisions of the last three days are
+kept. ``verbose`` lists what was removed. Divergence: the reference runs ``cvmfs_server gc``, which fails while leases
 are open.
 """
 
@@ -22,7 +22,7 @@ from cvmfs_gw.gateway.errors import InvalidBody
 from cvmfs_objstore.hashes import ContentHash
 
 MAX_LISTED: Final = 10_000
-"""Removed objects that a reply names at most, the last ones."""
+"""The maximum number of removed objects listed in a reply: the last ones."""
 
 
 async def collect(request: web.Request) -> web.Response:
@@ -43,7 +43,7 @@ async def collect(request: web.Request) -> web.Response:
 
 
 def policy_of(wanted: GcRequest, now: float) -> Policy:
-    """What is asked for; *now* is in seconds since the epoch. Raises :exc:`InvalidBody`."""
+    """The requested policy; *now* is in seconds since the epoch. Raises :exc:`InvalidBody`."""
     if wanted.num_revisions < 0:
         raise InvalidBody("num_revisions is negative")
     since: float | None = None

@@ -1,4 +1,4 @@
-"""``GET /repos/<name>/growth``: entries and bytes of the tagged revisions, of which the status page draws a picture."""
+"""``GET /repos/<name>/growth``: entries and bytes of the tagged revisions, for the chart on the status page."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _POINT: Final = struct(
 PATHS: Final[Paths] = {
     "/repos/{name}/growth": {
         "get": operation(
-            "How the repository has grown over its tags",
+            "The growth of the repository over its tags",
             in_path("name"),
             answer={"data": {"type": "array", "items": _POINT}},
         )

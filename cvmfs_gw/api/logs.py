@@ -1,12 +1,12 @@
-"""What the log says: requests with their ids, in words or as JSON, and never a session token.
+"""Logging: requests with their ids, as text or JSON, and never a session token.
 
 ::
 
     INFO cvmfs_gw.api.app: 127.0.0.1 "GET /api/v1/leases" 200 31 0.4 ms [5f1d8a3c0b7e]
     {"level":"info","component":"http","req_id":"5f1d8a3c0b7e","req_dt":0.4,"time":"...","message":"..."}
 
-Source: the names of the JSON's fields are those of the reference's log.
-Divergence: the reference writes tokens to its log, in URLs and by themselves.
+Source: the names of the JSON fields are those of the reference's log.
+Divergence: the reference writes tokens to its log, within URLs and separately.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _TOKEN_URL: Final = re.compile(r"(/(?:leases|payloads|objects)/)([^/?\s]+)")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
-"""The id of the request that is being answered, also in what is called for it."""
+"""The id of the present request, inherited by everything that is called for it."""
 
 REQUEST_ID_KEY: Final = web.RequestKey("request_id", str)
 
 
 def mask_token(token: str) -> str:
-    """Enough of a token to tell two apart in a log, and not enough to use it."""
+    """A prefix of a token: enough to tell two apart in a log, not enough to use it."""
     return token[:_SHOWN] + "..." if len(token) > 2 * _SHOWN else "..."
 
 

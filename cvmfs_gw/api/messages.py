@@ -1,10 +1,10 @@
 """The JSON of requests and replies.
 
-Requests are read by shape: a field of the wrong type is refused, one that is unknown is passed over. Paths and names
-are bytes on the publisher's disk and are written into the JSON as they are, so that a body that is not UTF-8 is read
-with surrogate escapes. Replies are always valid UTF-8: what is not shows as replacement characters.
+Requests are validated: a field of the wrong type is refused, an unknown one is ignored. Paths and names are bytes on
+the publisher's disk, which it writes into the JSON as they are; so a body that is not UTF-8 is read with surrogate
+escapes. Replies are always valid UTF-8, with replacement characters where necessary.
 
-Source: publishers send ``api_version`` and ``header_size`` as strings; numbers are taken as well.
+Source: publishers send ``api_version`` and ``header_size`` as strings; numbers are accepted as well.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from cvmfs_objstore.hashes import ContentHash, Suffix
 
 
 class NewLeaseRequest(msgspec.Struct, frozen=True):
-    """``POST /leases``. Publishers before 2.11 do not say their host's name."""
+    """``POST /leases``. Publishers before 2.11 do not send their host name."""
 
     path: str
     api_version: str | int
     hostname: str | None = None
     wait: str | int | None = None
-    """Seconds to wait for a path that is busy; also as the header ``Lease-Wait``. Deployed publishers never ask."""
+    """Seconds to wait for a busy path; also as the header ``Lease-Wait``. Not used by deployed publishers."""
     request: str = ""
-    """A name for the request, by which it is known when it is asked again because the reply was lost."""
+    """A unique name of the request, by which it is recognized if it is repeated because the reply was lost."""
 
 
 class CommitRequest(msgspec.Struct, frozen=True):
-    """``POST /leases/<token>``. ``delete_tags`` are names with spaces between them."""
+    """``POST /leases/<token>``. ``delete_tags`` are names separated by spaces."""
 
     old_root_hash: str
     new_root_hash: str
@@ -60,13 +60,13 @@ class CommitRequest(msgspec.Struct, frozen=True):
 
 
 class RenewRequest(msgspec.Struct, frozen=True):
-    """``PATCH /leases/<token>``. Without a number of seconds, a lease gets the life of a new one."""
+    """``PATCH /leases/<token>``. Without a number of seconds, the lease is extended to the life of a new one."""
 
     expires_in_sec: int | None = None
 
 
 class PayloadHead(msgspec.Struct, frozen=True):
-    """What stands before an object pack. ``session_token`` is in the URL in newer requests."""
+    """The JSON head before an object pack. In newer requests, ``session_token`` is in the URL."""
 
     payload_digest: str
     header_size: str | int
@@ -113,7 +113,7 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def decode(data: bytes, shape: type[M]) -> M:
-    """Read JSON as *shape*; raises :exc:`InvalidBody`."""
+    """Parse JSON into a *shape*; raises :exc:`InvalidBody`."""
     try:
         try:
             data.decode()
@@ -125,7 +125,7 @@ def decode(data: bytes, shape: type[M]) -> M:
 
 
 def number(value: str | int, name: str) -> int:
-    """A number that may be written as text; raises :exc:`InvalidBody`."""
+    """A number that may be given as a string; raises :exc:`InvalidBody`."""
     if isinstance(value, int):
         return value
     # int() alone would take spaces, underscores and the digits of every script

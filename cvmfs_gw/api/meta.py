@@ -1,11 +1,11 @@
-"""``/cvmfs-meta/<fqrn>.{pub,crt,conf,sh}``: all that a client needs to mount a repository. No secrets.
+"""``/cvmfs-meta/<fqrn>.{pub,crt,conf,sh}``: everything that a client needs to mount a repository. No secrets.
 
 ::
 
     curl http://stratum0.example.org:8080/cvmfs-meta/software.example.org.sh | sudo sh
 
-The URLs in configuration and script are those under which the client has reached this server, unless ``uploads.json``
-says others, so they are right behind any name; a reply is for who asked and must not be cached.
+The URLs in configuration and script have the host name by which the client has reached this server, unless
+``uploads.json`` sets others. So replies differ from client to client and must not be cached.
 """
 
 from __future__ import annotations

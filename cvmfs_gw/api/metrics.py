@@ -1,4 +1,4 @@
-"""``GET /metrics`` for Prometheus, ``GET /healthz`` and ``GET /readyz`` for whoever watches over the process."""
+"""``GET /metrics`` for Prometheus, ``GET /healthz`` and ``GET /readyz`` for liveness and readiness probes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def metrics(request: web.Request) -> web.Response:
 
 
 async def gauges(gateway: GatewayService) -> list[Sample]:
-    """What is the case right now."""
+    """The gauges."""
     views = gateway.lease_views()
     committing = sum(view.committing for view in views)
     samples = [
@@ -68,7 +68,7 @@ async def gauges(gateway: GatewayService) -> list[Sample]:
 
 
 def upload_gauges(uploads: UploadService, now: float) -> list[Sample]:
-    """What is the case with uploads right now; *now* is in seconds since the epoch."""
+    """The gauges of the upload API; *now* is in seconds since the epoch."""
     samples = [
         Sample("uploads_running", uploads.running),
         Sample("uploads_waiting", uploads.waiting),
@@ -80,12 +80,12 @@ def upload_gauges(uploads: UploadService, now: float) -> list[Sample]:
 
 
 async def healthz(request: web.Request) -> web.Response:
-    """The event loop turns, or nobody would answer."""
+    """Liveness: a reply shows that the event loop is running."""
     return reply({"status": "ok"})
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """Whether leases can be granted: the lease database can be written. A repository that is broken does not count."""
+    """Readiness: leases can be granted, as the lease database can be written. Broken repositories are ignored."""
     try:
         async with asyncio.timeout(READY_S):
             await service(request).probe()

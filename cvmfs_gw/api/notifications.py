@@ -1,10 +1,10 @@
 """``/notifications``: publish an activity message, subscribe to event streams.
 
-A deployed client sends its subscription as the JSON body of a GET. Everybody else may also name repositories in the
-URL: ``?repository=a&repository=b``, or ``?repository=*``.
+A deployed client sends its subscription as the JSON body of a GET. Others may also name repositories in the URL:
+``?repository=a&repository=b``, or ``?repository=*``.
 
-Who calls itself ``cvmfs/...`` gets no refusal in words: any complete reply ends its subscription for good, so it gets a
-reset and comes back.
+A client whose ``User-Agent`` begins with ``cvmfs/`` is refused by a reset, after which it reconnects: any complete
+reply would end its subscription for good.
 
 Source: the routes of the reference's gateway; see :mod:`cvmfs_notify.sse` for the streams.
 """
@@ -45,7 +45,7 @@ _MAX_CERTIFICATE = 1 << 20
 
 
 class RepositoryAnchors:
-    """Trust in the repositories whose storage and public key are on this machine."""
+    """Trust anchors of the repositories whose storage and public key are on this machine."""
 
     def __init__(self, engine: Engine, paths: SystemPaths) -> None:
         self._engine = engine
@@ -66,7 +66,7 @@ class RepositoryAnchors:
 
 
 class Announcer:
-    """Tells of the repositories of this gateway what their published manifest says."""
+    """Announces the published manifests of this gateway's repositories."""
 
     def __init__(self, hub: NotificationHub, engine: Engine) -> None:
         self._hub = hub
@@ -77,10 +77,10 @@ class Announcer:
         await self.announce(committed.fqrn)
 
     async def announce(self, fqrn: str) -> None:
-        """Publish the manifest as it is in the storage now; what cannot be published is logged.
+        """Announce the manifest that is in the storage now; errors are logged.
 
-        At the start this brings what was published meanwhile: by ``cvmfs_server`` on this machine, or by a process
-        that was killed between the swap of the manifest and its notification.
+        At the start, this announces what was published meanwhile: by ``cvmfs_server`` on this machine, or by a process
+        that was killed between writing the manifest and its notification.
         """
         try:
             manifest = await asyncio.to_thread(self._read, fqrn)
@@ -106,8 +106,8 @@ def install(
 ) -> None:
     """Add the routes below *root*, and cut the streams when the application is about to stop.
 
-    With *publish_keys* (id -> secret), messages must be signed by one of them. What this gateway commits is not
-    concerned, so ``notify -p`` of the tools is needed no more.
+    With *publish_keys* (id -> secret), messages must be signed by one of them. This does not concern this gateway's own
+    commits, so that ``notify -p`` of the tools is not needed.
     """
     app[HUB] = hub
     app[PUBLISH_KEYS] = publish_keys or {}
@@ -174,7 +174,7 @@ def _open(request: web.Request, transport: asyncio.Transport, wanted: frozenset[
 
 
 class _Nothing(web.StreamResponse):
-    """What the HTTP server sends on a connection that is no longer its own. Only the access log reads it."""
+    """The response on a connection that was handed over: never sent, only for the access log."""
 
     async def prepare(self, request: web.BaseRequest) -> None:
         return None

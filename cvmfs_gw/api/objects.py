@@ -1,4 +1,4 @@
-"""``/objects``: which objects need not be sent, as the repository has them."""
+"""``/objects``: which objects need not be sent, as the repository already has them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cvmfs_gw.gateway.protocol import MAX_ASKED
 
 
 async def missing(request: web.Request) -> web.Response:
-    """``POST /objects/<token>``: of the objects in the body, the names of those that are not there."""
+    """``POST /objects/<token>``: which of the objects in the body are missing."""
     body = await json_body(request)
     key = service(request).access.authorize(authorization(request), body)
     wanted = decode(body, ObjectsRequest).named()
@@ -26,7 +26,7 @@ _OBJECTS: Final = {**table(COUNT), "maxProperties": MAX_ASKED, "description": "s
 PATHS: Final[Paths] = {
     "/objects/{token}": {
         "post": operation(
-            "Ask which objects a lease's repository does not have; the others stay for the commit",
+            "Ask which objects are missing in a lease's repository; the others are kept for the commit",
             in_path("token"),
             body=json_request({"objects": _OBJECTS}, ["objects"]),
             answer={"missing": {"type": "array", "items": TEXT}},

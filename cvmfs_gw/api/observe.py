@@ -1,7 +1,6 @@
-"""Around every request: an id, a limit on how many are answered at the same time, and a count.
+"""The outermost middleware: request ids, a limit on concurrent requests, and counters.
 
-The id is the client's ``X-Request-Id`` if it sends a sensible one; it is in the reply, in the access log and in JSON
-log lines.
+The id is the client's ``X-Request-Id`` if that is valid; it appears in the reply, the access log and JSON log lines.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from cvmfs_gw.api.messages import reply
 from cvmfs_gw.api.running import RUNNING
 
 MAX_RUNNING: Final = 2048
-"""Requests that are answered at the same time; more get HTTP 503. Notification streams do not count."""
+"""The maximum number of concurrent requests; others get HTTP 503. Notification streams do not count."""
 
 SUBSCRIBE: Final = "/notifications/subscribe"
 

@@ -1,4 +1,4 @@
-"""``GET /api/v1/openapi.json``: the REST API as an OpenAPI 3.1 description, assembled from what each resource says."""
+"""``GET /api/v1/openapi.json``: the OpenAPI 3.1 description, assembled from the ``PATHS`` of all resources."""
 
 from __future__ import annotations
 

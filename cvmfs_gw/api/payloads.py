@@ -5,8 +5,7 @@
     Message-Size: n
     body = n bytes of JSON, then the object pack
 
-A publisher takes a connection that ends early for the end of its publish, so that a refused payload is read to its
-end, and then answered.
+A publisher aborts when its connection is closed early, so a refused payload is read to its end before it is answered.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""SIGHUP: keys, repositories, settings and certificate are read again, each for itself."""
+"""SIGHUP: reloads keys, repositories, settings and certificate, each independently."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ log = logging.getLogger(__name__)
 
 
 class Reloader:
-    """Reads everything again. *parts* say by name how; what raises :exc:`ConfigError` has left its part as it was."""
+    """Reloads all *parts* (name -> function). A part that raises :exc:`ConfigError` stays as it was."""
 
     def __init__(self, parts: Mapping[str, Callable[[], Awaitable[None]]]) -> None:
         self._parts = parts
         self._running: set[asyncio.Task[None]] = set()  # the loop alone would not keep them
 
     def begin(self) -> None:
-        """For a signal handler: returns before it is done."""
+        """For a signal handler: starts the reload and returns."""
         self._running.add(task := asyncio.get_running_loop().create_task(self.run()))
         task.add_done_callback(self._running.discard)
 
     async def run(self) -> None:
-        """A part that cannot be used does not keep back the others."""
+        """Reload every part, even if others fail."""
         for name, reload in self._parts.items():
             try:
                 await reload()

@@ -1,4 +1,4 @@
-"""``/repos``: which repositories there are, who may change them, and whether leases are granted."""
+"""``/repos``: the repositories, their keys, and whether leases are granted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``GET /``: says that there is a gateway."""
+"""``GET`` of the API's root: a greeting."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ async def welcome(request: web.Request) -> web.Response:
     return reply({"welcome": "This is a gateway for publishing to CernVM-FS repositories."})
 
 
-PATHS: Final[Paths] = {"/": {"get": operation("Says that there is a gateway", answer={"welcome": TEXT}, bare=True)}}
+PATHS: Final[Paths] = {"/": {"get": operation("A greeting", answer={"welcome": TEXT}, bare=True)}}
 
 
 def routes(root: str) -> list[web.RouteDef]:

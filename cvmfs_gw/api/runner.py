@@ -1,4 +1,4 @@
-"""The HTTP server's settings: limits on what a client may send and for how long, and JSON for what is no HTTP.
+"""The HTTP server's settings: limits on sizes and times, and JSON replies to malformed HTTP.
 
 | limit | value |
 | --- | --- |
@@ -35,7 +35,7 @@ IDLE_S: Final = 75.0
 
 
 class Connection(web.RequestHandler):
-    """Answers what the HTTP parser refuses as everything else is answered."""
+    """Answers malformed requests in JSON, like all others."""
 
     __slots__ = ()
 
@@ -68,10 +68,10 @@ class Connection(web.RequestHandler):
 
 
 class Runner(web.AppRunner):
-    """Serves an application with the settings that payloads and publishers need; signals are the caller's.
+    """Serves an application with the settings that payloads and publishers need; signals are left to the caller.
 
-    Request bodies are taken as they come: a ``Content-Encoding`` is not undone. *shutdown_timeout* is how long requests
-    in flight may take when it is cleaned up, in seconds.
+    Request bodies are not decoded: a ``Content-Encoding`` is ignored. *shutdown_timeout* is the time that requests in
+    flight have at the cleanup, in seconds.
     """
 
     __slots__ = ()

@@ -1,8 +1,8 @@
-"""The running process: gateway and, where asked for, the web server of the repositories, in one event loop.
+"""The server process: the gateway and, optionally, the web server of the repositories, in one event loop.
 
-Start: read the configuration, remove what an earlier process left half written, open the lease database, listen. Stop
-(SIGTERM, SIGINT): listen no longer, cut the event streams, let requests in flight and commits come to their end, close
-the databases. Sockets that were inherited stay open elsewhere, see :mod:`cvmfs_gw.api.supervisor`.
+Start: read the configuration, clean up after an earlier process, open the lease database, listen. Stop (SIGTERM,
+SIGINT): stop listening, cut the event streams, finish requests in flight and commits, close the databases. Inherited
+sockets stay open in the parent, see :mod:`cvmfs_gw.api.supervisor`.
 """
 
 from __future__ import annotations
@@ -49,25 +49,25 @@ from cvmfs_objstore.web import web_app
 log = logging.getLogger(__name__)
 
 SHUTDOWN_S = 60.0
-"""How long requests in flight may take when the process is asked to stop, in seconds."""
+"""How long requests in flight may take after the process was asked to stop, in seconds."""
 SWITCH_S = 0.0002
 """For how long a thread that commits or stores may keep the interpreter from the event loop, in seconds."""
 LOOKERS = 32
-"""Threads that look at repositories for whoever asks: some that wait for a slow disk leave others for the rest."""
+"""Threads that read heads and the like: enough that some may wait for a slow disk while others work."""
 GATEWAY = "gateway"
 WEB = "web"
-"""What inherited sockets are called; also in ``FileDescriptorName=`` of a systemd socket unit."""
+"""The names of inherited sockets; also in ``FileDescriptorName=`` of a systemd socket unit."""
 NOTIFICATIONS = "notifications.db"
-"""The newest notification of each repository, beside the lease database."""
+"""The file of the newest notification of each repository, beside the lease database."""
 CLOCK = "clock.json"
-"""What times to live are measured with, beside the lease database."""
+"""The state of the clock of times to live, beside the lease database."""
 RESERVED_FILES = 512
-"""File descriptors that subscribers cannot use up."""
+"""The number of file descriptors reserved from subscribers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where to listen. *host* None is every interface; a port None is no such server, 0 any free port."""
+    """Where to listen. *host* None: every interface; port None: no such server, 0: any free port."""
 
     host: str | None
     port: int
@@ -76,7 +76,7 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """What a process has inherited: listening sockets, and the parent that holds them if it is one of ours."""
+    """What the process has inherited: listening sockets, and the connection to its supervisor, if it has one."""
 
     sockets: Sockets
     parent: Parent | None = None
@@ -204,7 +204,7 @@ def head_of(engine: Engine, fqrn: str) -> Head | None:
 
 
 def _recover(engine: Engine, fqrns: list[str]) -> None:
-    """Put right what an earlier process left behind. A repository that is out of order does not stop the others."""
+    """Clean up after an earlier process. A broken repository does not affect the others."""
     for fqrn in fqrns:
         try:
             engine.recover(fqrn)

@@ -1,7 +1,7 @@
-"""``/repos/<name>/whitelist`` and ``/manifest``: how long signatures are good, and signing again.
+"""``/repos/<name>/whitelist`` and ``/manifest``: the validity of signatures, and signing again.
 
-An administrator may, and so may whoever may upload to the whole repository: it names no other certificate, and shows no
-other content, than before.
+Allowed for administrators, and for whoever may upload to the whole repository, as it changes neither the trusted
+certificates nor the content.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cvmfs_gw.stratum0.errors import NotCommitted
 
 
 async def look(request: web.Request) -> web.Response:
-    """No secret: the whitelist itself is for everybody."""
+    """Not protected, as the whitelist itself is public."""
     Query(request)
     return reply(_shown(await service(request).care.whitelist(request.match_info["name"])))
 
@@ -44,7 +44,7 @@ async def sign_manifest(request: web.Request) -> web.Response:
 
 
 def _authorized(request: web.Request) -> str:
-    """The repository's name, if who asks may sign; raises :exc:`GatewayError`."""
+    """The repository's name, if the sender may sign; raises :exc:`GatewayError`."""
     Query(request)
     if is_upload(request):
         return authorized(request, change=True).fqrn
@@ -61,11 +61,11 @@ _NAME: Final = in_path("name")
 _WHITELIST: Final = {
     "expires": {**COUNT, "description": "seconds since the epoch"},
     "valid_s": COUNT,
-    "can_sign": {**FLAG, "description": "whether the master key is here"},
+    "can_sign": {**FLAG, "description": "whether the server has the master key"},
 }
 PATHS: Final[Paths] = {
     "/repos/{name}/whitelist": {
-        "get": operation("How long the whitelist is good", _NAME, answer=_WHITELIST),
+        "get": operation("The validity of the whitelist", _NAME, answer=_WHITELIST),
         "post": operation("Sign the whitelist again", _NAME, DATE, answer=_WHITELIST, signed="path", admin=True),
     },
     "/repos/{name}/manifest": {

@@ -1,6 +1,6 @@
-"""``GET /``: a page for people that shows what is going on; ``GET /api/v1/status``: the same as JSON.
+"""``GET /``: the status page; ``GET /api/v1/status``: the same information as JSON.
 
-The page is one file without anything from elsewhere; it asks for the JSON every few seconds. Neither shows a token.
+The page is a single file without external resources, and fetches the JSON every few seconds. Neither shows tokens.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cvmfs_gw.gateway.survey import RepositoryState, survey
 from cvmfs_gw.version import version
 
 WINDOW_S: Final = 10.0
-"""Over how long throughput is averaged, in seconds."""
+"""The period over which throughput is averaged, in seconds."""
 
 _PAGE: Final = resources.files("cvmfs_gw.api").joinpath("status.html")
 _POLICY: Final = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'"
@@ -30,7 +30,7 @@ _STARTED: Final = time.time()
 
 
 class Throughput:
-    """Bytes in a second, from what a counter said at each time somebody looked."""
+    """Bytes per second, from successive values of a counter."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
@@ -73,7 +73,7 @@ async def status(request: web.Request) -> web.Response:
     )
 
 
-PATHS: Final[Paths] = {"/status": {"get": operation("What is going on")}}
+PATHS: Final[Paths] = {"/status": {"get": operation("The present state of the gateway")}}
 
 
 def routes(root: str) -> list[web.RouteDef]:
@@ -81,7 +81,7 @@ def routes(root: str) -> list[web.RouteDef]:
 
 
 def install(app: web.Application) -> None:
-    """What the routes need to remember."""
+    """The state of the routes."""
     assert SERVICE in app
     app[THROUGHPUT] = Throughput()
 

@@ -1,4 +1,4 @@
-"""How a server is run: by a parent that keeps its listening sockets open, or in this process.
+"""Runs a server under a supervisor, which keeps its listening sockets open, or in this process.
 
 ::
 
@@ -29,8 +29,8 @@ def run_server(
 ) -> int:
     """Run *start* to its end, in a worker if *supervised*; returns the exit code.
 
-    Takes the variables that name inherited sockets out of *environment*. Raises ``OSError`` if it cannot listen, and
-    what *start* raises.
+    Removes the variables that describe inherited sockets from *environment*. Raises ``OSError`` if it cannot listen,
+    and what *start* raises.
     """
     if is_worker(environment):
         with closing(Parent(environment)) as parent:

@@ -1,6 +1,6 @@
-"""``/repos/<name>/tags`` and ``/rollback``: names for revisions, and going back to one. Changes need an administrator.
+"""``/repos/<name>/tags`` and ``/rollback``. Changes need an administrator's key.
 
-A revision is said as a tag, as ``@NUMBER`` of a tagged one, or as the hash of its root catalog; nothing is the head.
+A revision is given as a tag, as ``@NUMBER`` of a tagged one, or as the hash of its root catalog; by default the head.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cvmfs_objstore.formats.history import Tag
 
 
 class TagRequest(msgspec.Struct, frozen=True):
-    """``POST /repos/<name>/tags``. With ``move`` the tag must exist, without it must not."""
+    """``POST /repos/<name>/tags``. With ``move``, the tag must exist; without, it must not."""
 
     name: str
     revision: str = ""
@@ -94,7 +94,7 @@ PATHS: Final[Paths] = {
     "/repos/{name}/tags": {
         "get": operation("All tags", _NAME, answer={"data": {"type": "array", "items": _TAG}}),
         "post": operation(
-            "Name a revision",
+            "Tag a revision, or move a tag",
             _NAME,
             body=json_request(_REQUEST, ["name"]),
             answer={"data": _TAG},
@@ -107,7 +107,7 @@ PATHS: Final[Paths] = {
     },
     "/repos/{name}/rollback": {
         "post": operation(
-            "Go back to a tag, or undo the last publish",
+            "Roll back to a tag, or undo the last publish",
             _NAME,
             body=json_request({"tag": TEXT}, []),
             answer={"revision": COUNT, "target": _TAG, "removed": {"type": "array", "items": _TAG}},

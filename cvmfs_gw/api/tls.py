@@ -1,7 +1,7 @@
 """TLS for the gateway: a certificate and a key that can be replaced while it runs.
 
-The files are read again on SIGHUP and when they change (renewed certificates are renamed into place). Connections that
-are open keep what they have; files that cannot be used leave everything as it was.
+The files are reloaded on SIGHUP and when they change (renewed certificates are renamed into place). Open connections
+are not affected; if the new files are unusable, the old certificate stays.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cvmfs_gw.gateway.errors import ConfigError
 log = logging.getLogger(__name__)
 
 WATCH_S: Final = 10.0
-"""How often it is looked whether the files have changed, in seconds."""
+"""The interval at which the files are checked for changes, in seconds."""
 
 
 class TlsFiles:
@@ -33,7 +33,7 @@ class TlsFiles:
         self.reload()
 
     def reload(self) -> None:
-        """Read the files; raises :exc:`ConfigError` and keeps what was there if they cannot be used."""
+        """Reload the files; if they are unusable, raises :exc:`ConfigError` and keeps the old certificate."""
         self._seen = self._look()
         # tried on a context of its own: one that fails half-way would have a certificate without its key
         trial = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -56,9 +56,9 @@ class TlsFiles:
             await asyncio.sleep(WATCH_S)
             try:
                 if await asyncio.to_thread(self.reload_if_changed):
-                    log.info("the TLS certificate was read again")
+                    log.info("the TLS certificate was reloaded")
             except ConfigError as error:
-                log.error("the TLS certificate stays as it was: %s", error)
+                log.error("the TLS certificate is not reloaded: %s", error)
 
     def _look(self) -> tuple[object, ...]:
         found: list[object] = []

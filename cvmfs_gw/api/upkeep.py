@@ -1,6 +1,6 @@
-"""``/repos/<name>/expiry`` and ``/announcement``: what a repository needs from time to time, done now.
+"""``/repos/<name>/expiry`` and ``/announcement``: periodic maintenance of a repository, on request.
 
-They concern the repository as a whole, and so does the grant that they take.
+As they concern the whole repository, they need a permission for all of it.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ async def announce(request: web.Request) -> web.Response:
 PATHS: Final[Paths] = {
     "/repos/{name}/expiry": {
         "post": operation(
-            "Remove what has lived its time", NAME, DATE, answer={"revision": COUNT, "removed": COUNT}, signed="request"
+            "Remove expired entries", NAME, DATE, answer={"revision": COUNT, "removed": COUNT}, signed="request"
         )
     },
     "/repos/{name}/announcement": {
         "post": operation(
-            "Tell subscribers of the present revision", NAME, DATE, answer={"revision": COUNT}, signed="request"
+            "Notify subscribers of the present revision", NAME, DATE, answer={"revision": COUNT}, signed="request"
         )
     },
 }

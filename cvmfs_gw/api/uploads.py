@@ -1,6 +1,6 @@
-"""What the routes of the upload API share: who asks, about which path, and with which parameters.
+"""Common parts of the upload API's routes: authorization, path, and parameters.
 
-A request is authorised before its body is read; one that says ``Expect: 100-continue``, before it is sent.
+A request is authorized before its body is read and, with ``Expect: 100-continue``, before the body is sent.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from cvmfs_gw.stratum0.service import UploadService
 UPLOADS: web.AppKey[UploadService] = web.AppKey("uploads", UploadService)
 
 MAX_WAIT_S: Final = 600
-"""The longest that may be waited for a leased path, in seconds."""
+"""The longest time to wait for a leased path, in seconds."""
 _TRUE: Final = frozenset(("", "1", "true", "yes"))
 _FALSE: Final = frozenset(("0", "false", "no"))
 
 NAME: Final = in_path("name")
 CHECKSUM: Final = in_header("X-Content-SHA256", TEXT, "the SHA-256 of the body in lower-case hex; a signature needs it")
-IF_MATCH: Final = in_header("If-Match", TEXT, "only if the file there has one of these tags; it is replaced then")
+IF_MATCH: Final = in_header("If-Match", TEXT, "only if the present file has one of these tags; it is then replaced")
 IF_NONE_MATCH: Final = in_header(
-    "If-None-Match", TEXT, "only if no file there has one of these tags; *: only if none is there"
+    "If-None-Match", TEXT, "only if the present file has none of these tags; *: only if there is no file"
 )
 DATE: Final = in_header("X-Cvmfs-Date", COUNT, "seconds since the epoch, for a signature")
 
@@ -50,7 +50,7 @@ def uploads(request: web.Request) -> UploadService:
 
 
 def place(request: web.Request) -> LeasePath:
-    """The path that the request is about, the whole repository where the route has none; raises :exc:`UploadError`."""
+    """The request's path, the whole repository if the route has none; raises :exc:`UploadError`."""
     path = ""
     if "path" in request.match_info:
         # as bytes, as names need not be UTF-8
@@ -60,19 +60,19 @@ def place(request: web.Request) -> LeasePath:
 
 
 def authorized(request: web.Request, *, change: bool) -> LeasePath:
-    """The path that the request is about, if who asks may read or change it; raises :exc:`UploadError`."""
+    """The request's path, if the sender may read or change it; raises :exc:`UploadError`."""
     found = place(request)
     uploads(request).admission.authorize(asked(request), found, change=change)
     return found
 
 
 def is_upload(request: web.Request) -> bool:
-    """Whether who asks does it with what the upload API takes, and not as an administrator of the gateway does."""
+    """Whether the request is authorized in the way of the upload API, not in that of the gateway's admin routes."""
     return "X-Cvmfs-Date" in request.headers or request.headers.get("Authorization", "").lower().startswith("bearer ")
 
 
 def asked(request: web.Request) -> Asked:
-    """What of the request says who made it."""
+    """The parts of the request that authorize it."""
     headers = request.headers
     return Asked(
         request.method,
@@ -85,12 +85,12 @@ def asked(request: web.Request) -> Asked:
 
 
 def checksum(request: web.Request) -> str:
-    """The SHA-256 that the body shall have, ``""`` for any."""
+    """The SHA-256 that the body must have, ``""`` for any."""
     return request.headers.get("X-Content-SHA256", "").strip()
 
 
 def condition(request: web.Request) -> Condition:
-    """What the request says of what must be at its path; raises :exc:`InvalidRequest`."""
+    """The condition in the request's headers; raises :exc:`InvalidRequest`."""
     return Condition(
         *(
             _tags(request, name, found)
@@ -123,7 +123,7 @@ async def expect(request: web.Request) -> web.StreamResponse | None:
 
 
 class Query:
-    """The parameters of a request. Those that the route does not know are refused: they may be misspelt."""
+    """The parameters of a request. Unknown ones are refused: they may be misspelt."""
 
     def __init__(self, request: web.Request, *known: str) -> None:
         """Raises :exc:`InvalidRequest`."""
@@ -133,14 +133,14 @@ class Query:
                 raise InvalidRequest(f"unknown parameter {name[:80]!r}; there are: {', '.join(known)}")
 
     def flag(self, name: str) -> bool:
-        """A switch, which may stand without a value."""
+        """A switch, whose value may be omitted."""
         text = self._query.get(name, "0").lower()
         if text not in _TRUE | _FALSE:
             raise InvalidRequest(f"{name} is neither true nor false")
         return text in _TRUE
 
     def number(self, name: str, *, least: int = 0, most: int) -> int | None:
-        """A number from *least* to *most*; None: it is not there."""
+        """A number from *least* to *most*; None: not given."""
         text = self._query.get(name)
         if text is None:
             return None
