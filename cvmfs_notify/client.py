@@ -14,7 +14,7 @@ from typing import Final
 import aiohttp
 
 from cvmfs_notify.authorization import sign
-from cvmfs_notify.errors import InvalidMessage, MessageRefused, NotifyError, ServerUnreachable
+from cvmfs_notify.errors import InvalidMessage, MessageRefused, ServerUnreachable
 from cvmfs_notify.messages import MAX_MANIFEST, Activity, format_subscription
 from cvmfs_notify.sse import Reader
 
@@ -104,12 +104,11 @@ async def fetch_manifest(session: aiohttp.ClientSession, repository_url: str) ->
         async with session.get(url, headers={"Cache-Control": "no-cache"}) as response:
             if response.status != 200:
                 raise ServerUnreachable(f"{url}: HTTP {response.status}")
-            data = await response.content.read(MAX_MANIFEST + 1)
+            data = b""
+            async for piece in response.content.iter_any():
+                data += piece
+                if len(data) > MAX_MANIFEST:
+                    raise InvalidMessage(f"{url}: over {MAX_MANIFEST} bytes")
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         raise ServerUnreachable(f"{url}: {error}") from error
-    if len(data) > MAX_MANIFEST:
-        raise InvalidMessage(f"{url}: over {MAX_MANIFEST} bytes")
     return data
-
-
-__all__ = ["NotifyError", "Subscriber", "fetch_manifest", "publish"]

@@ -10,7 +10,7 @@ from cvmfs_notify.errors import OlderRevision, SubscriberRefused, TooManyReposit
 from cvmfs_notify.hub import NotificationHub
 from cvmfs_notify.store import EventStore
 from cvmfs_notify.trust import NothingKnown
-from tests.notify.support import FQRN, OTHER, FakeSource, Keys
+from tests.notify.support import FQRN, OTHER, FakeSource, Keys, until, within
 
 
 async def test_listening(hub: NotificationHub, keys: Keys) -> None:
@@ -108,3 +108,16 @@ async def test_a_disk_that_is_full(
     monkeypatch.setattr(hub._store, "save", full)
     assert await hub.publish(keys.message(1)) is not None
     assert "cannot record revision 1" in caplog.text
+
+
+async def test_closing_ends_what_is_open(hub: NotificationHub) -> None:
+    async def listen() -> int:
+        async with hub.listen(None) as events:
+            return len([event async for event in events])
+
+    listener = asyncio.create_task(listen())
+    await until("it listens", lambda: hub.subscribers == 1)
+    await hub.close()
+    assert await within(listener) == 0
+    with pytest.raises(SubscriberRefused):
+        hub.admit()
