@@ -5,7 +5,7 @@
     hashes        ContentHash: the names of everything that is stored
     compression   the codecs that stored objects may have
     storage       the protocol of storage drivers ...
-    local, memory ... and drivers: a directory (over ``posix``), and a dictionary for tests
+    local, memory ... and drivers: a directory (over ``staging``, ``folders`` and ``posix``), a dictionary for tests
     objects       content-addressed put and get over any storage
     formats       what the objects hold: one module per format, no network and no clock
     web           the HTTP server for /cvmfs/...

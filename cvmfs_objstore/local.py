@@ -19,26 +19,18 @@ import errno
 import fcntl
 import itertools
 import os
-import secrets
-import shutil
 import stat
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from types import TracebackType
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import BinaryIO, Final
 
-from cvmfs_objstore import folders, posix
+from cvmfs_objstore import folders, posix, staging
 from cvmfs_objstore.errors import ObjectNotFound
+from cvmfs_objstore.staging import StagedFile, unlink
 from cvmfs_objstore.storage import STAGING, YOUNG_S, check_path
 
 FILE_MODE: Final = 0o644
-
-OWN_PREFIX: Final = "gw-"
-"""The prefix of this driver's staged files."""
-
-FOREIGN_AGE: Final = 3600.0
-"""A staged file of another tool counts as left behind when it has not changed for this many seconds."""
 
 LINKED: Final = 1 << 16
 """Up to this size in bytes an object is written before checking whether it exists: the check costs more."""
@@ -69,8 +61,7 @@ class LocalStorage:
         self._fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._finalizer = weakref.finalize(self, os.close, self._fd)
         self._base = self.root + "/"
-        # Unique among threads, processes and restarts.
-        self._staging = f"{self._base}{STAGING}/{OWN_PREFIX}{os.getpid():x}-{secrets.token_hex(4)}-"
+        self._staging = f"{self._base}{STAGING}/{staging.own_prefix()}"
         self._serial = itertools.count()
         self._chmod = posix.umask() & FILE_MODE != 0
         self._txn = self._base + STAGING
@@ -198,7 +189,7 @@ class LocalStorage:
                 os.close(fd)
             self._rename(name, target)
         except BaseException:
-            _unlink(name)
+            unlink(name)
             raise
         return True
 
@@ -242,7 +233,7 @@ class LocalStorage:
                 os.close(fd)
             self._rename(name, target)
         except BaseException:
-            _unlink(name)
+            unlink(name)
             raise
         if self.durable:
             posix.sync_dir(os.path.dirname(target))
@@ -262,7 +253,7 @@ class LocalStorage:
             self._rename(name, new)
         finally:
             # rename(2) does nothing for two names of one file.
-            _unlink(name)
+            unlink(name)
         if self.durable:
             posix.sync_dir(os.path.dirname(new))
 
@@ -323,32 +314,8 @@ class LocalStorage:
             posix.sync_file_system(self._fd)
 
     def clean(self) -> int:
-        """Remove what earlier processes left in ``data/txn``; returns how many files and folders.
-
-        Other tools and servers may be working on the same repository, and stage their files here too. So files that
-        are not this driver's, and those of processes that are there, are removed only when they have not changed for
-        :data:`FOREIGN_AGE` seconds.
-        """
-        folder = self._base + STAGING
-        oldest = self.now() - FOREIGN_AGE
-        removed = 0
-        try:
-            with os.scandir(folder) as scan:
-                entries = [*scan]
-        except FileNotFoundError:
-            return 0
-        for entry in entries:
-            try:
-                if not _is_left_behind(entry.name) and _newest(entry) > oldest:
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    shutil.rmtree(entry.path)
-                else:
-                    os.unlink(entry.path)
-            except FileNotFoundError:
-                continue  # its owner removed it first
-            removed += 1
-        return removed
+        """See :func:`cvmfs_objstore.staging.remove_left_behind`."""
+        return staging.remove_left_behind(self._txn, self.now())
 
     def _create(self) -> tuple[str, int]:
         name = self._staging + str(next(self._serial))
@@ -382,79 +349,3 @@ class LocalStorage:
         for part in folder[len(self._base) :].split("/"):
             path = f"{path}/{part}"
             posix.make_dir(path)
-
-
-class StagedFile:
-    """A staged file on disk; see :class:`cvmfs_objstore.storage.Staged`."""
-
-    __slots__ = ("_fd", "_name", "_publish")
-
-    def __init__(self, name: str, fd: int, publish: Callable[[str, str], None]) -> None:
-        self._name = name
-        self._fd = fd
-        self._publish = publish
-
-    def write(self, data: bytes | bytearray | memoryview, /) -> int:
-        if self._fd < 0:
-            raise ValueError("the staged file is closed")
-        view = memoryview(data)
-        posix.write_all(self._fd, view)
-        return view.nbytes
-
-    def publish(self, path: str) -> None:
-        if self._fd < 0:
-            raise ValueError("the staged file is closed")
-        check_path(path)
-        self._close()
-        try:
-            self._publish(self._name, path)
-        except BaseException:
-            _unlink(self._name)
-            raise
-
-    def discard(self) -> None:
-        if self._fd >= 0:
-            self._close()
-            _unlink(self._name)
-
-    def _close(self) -> None:
-        fd, self._fd = self._fd, -1
-        os.close(fd)
-
-    def __enter__(self) -> StagedFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.discard()
-
-
-def _unlink(path: str) -> None:
-    with contextlib.suppress(OSError):
-        os.unlink(path)
-
-
-def _is_left_behind(name: str) -> bool:
-    """Whether a staged file is one of this driver's and of a process that is no more, or of this one's number."""
-    if not name.startswith(OWN_PREFIX):
-        return False
-    try:
-        process = int(name[len(OWN_PREFIX) :].partition("-")[0], 16)
-        if process != os.getpid():
-            os.kill(process, 0)
-            return False
-    except PermissionError:
-        return False  # it is there, and another user's
-    except (ValueError, OverflowError, ProcessLookupError):
-        pass
-    return True
-
-
-def _newest(entry: os.DirEntry[str]) -> float:
-    """When the file, or anything directly in the folder, last changed."""
-    newest = entry.stat(follow_symlinks=False).st_mtime
-    if entry.is_dir(follow_symlinks=False):
-        with os.scandir(entry.path) as inside:
-            newest = max([newest, *(e.stat(follow_symlinks=False).st_mtime for e in inside)])
-    return newest

@@ -15,7 +15,8 @@ import pytest
 
 from cvmfs_objstore import posix
 from cvmfs_objstore.errors import ObjectNotFound
-from cvmfs_objstore.local import OWN_PREFIX, LocalStorage
+from cvmfs_objstore.local import LocalStorage
+from cvmfs_objstore.staging import OWN_PREFIX
 from cvmfs_objstore.storage import Storage
 from tests.objstore.storage_suite import OBJECT, StorageSuite
 
