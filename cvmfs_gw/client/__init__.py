@@ -25,10 +25,10 @@ To read::
 
 ::
 
-    publish, request, sources     what is published, and how it is done
+    publish, request, sources     publishing: the steps, the request and its result, the names of sources
     session, gateway              a lease and its connections; the REST API
     spool                         new objects until they are sent
-    reader, download, location    reading; copying to the local disk; how repositories are named
-    trust, remote, net            whose signatures count; files over HTTP; connections
-    errors                        everything that is raised on purpose, with exit codes
+    reader, download, location    reading; copying to the local disk; the names of repositories
+    trust, remote, net            public keys and the chain of trust; files over HTTP; connections
+    errors                        the exceptions, with exit codes
 """

@@ -1,8 +1,8 @@
 """Copying a part of a repository to the local disk.
 
-Objects are fetched in parallel, also those of one large file; every one is verified. A file appears under its name
-when it is complete. What is there with the same size and time is taken for the same, so that a copy that was
-interrupted goes on where it was. Names of one file are names of one file in the copy, too.
+Objects are fetched in parallel, also those of a single large file; every one is verified. A file appears under its name
+only when it is complete. An existing file of the same size and time is assumed to be the same, so that an interrupted
+copy can be continued. Hard links are preserved.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class DownloadReport:
 
 
 class Download:
-    """One copy. *progress* is told the plain bytes of every object that has come, from any thread.
+    """One copy. *progress* is called with the plain bytes of every object that has arrived, from any thread.
 
-    Permissions, times, pipes and sockets are kept; owners, set-user-id bits and devices if *owners* is wished, which
-    takes root. Raises :exc:`ClientError` and ``OSError``.
+    Permissions, times, pipes and sockets are kept; owners, set-user-id bits and devices only with *owners*, which needs
+    root. Raises :exc:`ClientError` and ``OSError``.
     """
 
     def __init__(

@@ -4,11 +4,11 @@
 
     ClientError                1
     ├── NotThere               1   no such path, tag or revision in the repository
-    ├── PathBusy               2   somebody else holds a lease that overlaps
+    ├── PathBusy               2   somebody else holds an overlapping lease
     ├── GatewayRefused         1   the gateway answered with an error
-    ├── GatewayUnreachable     3   no (sensible) answer from the gateway or the Stratum 0
-    │   └── CommitInDoubt      5   the reply to a commit was lost, and nobody says whether it was done
-    └── UntrustedRepository    4   a signature on the way to the root catalog is wrong
+    ├── GatewayUnreachable     3   no (valid) answer from the gateway or the Stratum 0
+    │   └── CommitInDoubt      5   the reply to a commit was lost, and its outcome is unknown
+    └── UntrustedRepository    4   the chain of trust to the root catalog is broken
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import ClassVar
 
 
 class ClientError(Exception):
-    """Base of everything that this package raises on purpose."""
+    """Base of all exceptions that this package raises on purpose."""
 
     exit_code: ClassVar[int] = 1
 
@@ -27,9 +27,9 @@ class NotThere(ClientError):
 
 
 class PathBusy(ClientError):
-    """Somebody else holds a lease that overlaps; *remaining* is how long, as the gateway puts it.
+    """Somebody else holds an overlapping lease; *remaining* is its remaining life, in the gateway's words.
 
-    *in_doubt*: it may be our own, as the reply to a request for it was lost and the gateway grants none again.
+    *in_doubt*: it may be our own lease: the reply to our request was lost, and this gateway cannot grant it again.
     """
 
     exit_code = 2
@@ -41,7 +41,7 @@ class PathBusy(ClientError):
 
 
 class GatewayRefused(ClientError):
-    """The gateway answered with an error; *reason* is its word for it."""
+    """The gateway answered with an error and this *reason*."""
 
     def __init__(self, what: str, reason: str, detail: str = "") -> None:
         super().__init__(f"{what}: {reason}" + (f" ({detail})" if detail else ""))
@@ -49,7 +49,7 @@ class GatewayRefused(ClientError):
 
 
 class GatewayUnreachable(ClientError):
-    """No (sensible) answer from the gateway or the Stratum 0; *passing*: it may be better the next time."""
+    """No (valid) answer from the gateway or the Stratum 0; *passing*: the error may be temporary."""
 
     exit_code = 3
 
@@ -59,7 +59,7 @@ class GatewayUnreachable(ClientError):
 
 
 class CommitInDoubt(GatewayUnreachable):
-    """The reply to a commit was lost, and nobody says whether it was done."""
+    """The reply to a commit was lost, and its outcome is unknown."""
 
     exit_code = 5
 

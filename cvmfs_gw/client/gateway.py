@@ -1,9 +1,9 @@
 """The gateway's REST API as a publisher uses it.
 
-What may be asked twice is asked again when the connection breaks: everything but an object pack. This project's gateway
-grants a lease again whose token was in a reply that was lost, and remembers the outcome of a commit. The reference's
-keeps the path of such a lease until that runs out; and it answers that there is no such lease, which says nothing of
-the commit (:exc:`CommitInDoubt`).
+All requests except object packs are repeated when the connection breaks. If the reply to a lease request was lost, this
+project's gateway grants the lease again; and it records the outcome of commits. With the reference's gateway, the path
+stays leased until the lost lease expires; and a repeated commit is answered with "invalid lease", which leaves its
+outcome unknown (:exc:`CommitInDoubt`).
 
 Source: ``/api/v1`` of the reference gateway, protocol version 3 on; ``Lease-Wait``, ``request`` and ``/objects`` are
 this project's.
@@ -35,11 +35,11 @@ from cvmfs_objstore.hashes import ContentHash
 
 PROTOCOL: Final = 4
 PATIENCE_S: Final = 60.0
-"""How long a gateway that cannot be reached is tried again, in seconds."""
+"""How long requests to an unreachable gateway are retried, in seconds."""
 FIRST_PATIENCE_S: Final = 3.0
-"""The same before it was ever reached: then it is more likely that the address is wrong."""
+"""The same if it was never reached: then the address is probably wrong."""
 ASKED_AT_ONCE: Final = 8192
-"""Objects that one question for what is missing names."""
+"""The number of objects in one query for missing objects."""
 _READ_S: Final = 3600.0
 _MAX_REPLY: Final = 16 << 20
 _LEASE_WAIT_S: Final = 300.0
@@ -65,7 +65,7 @@ class Pack(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CommitReply:
-    """What a commit published, as far as the gateway tells; *missing* objects are named by it and not there."""
+    """The result of a commit, as far as the gateway reports it; *missing*: objects it refers to that do not exist."""
 
     final_revision: int
     tag_name: str = ""
@@ -73,9 +73,9 @@ class CommitReply:
 
 
 class GatewayClient:
-    """One publisher's connections to a gateway. *url* ends in ``/api/v1``. Thread-safe.
+    """One publisher's connections to a gateway. *url* ends with ``/api/v1``. Thread-safe.
 
-    *patience_s* is how long a gateway that does not answer is asked again; *sleep* waits for some seconds.
+    *patience_s* is how long requests to an unreachable gateway are retried; *sleep* waits for some seconds.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class GatewayClient:
         self._ahead_s = 0.0
 
     def close(self) -> None:
-        """Drop all connections; others are made if anything is asked yet."""
+        """Close all connections; later requests open new ones."""
         self._pool.clear()
 
     @property
@@ -110,8 +110,8 @@ class GatewayClient:
     def acquire(self, path: str, wait_s: float = 0.0, waiting: Callable[[PathBusy], object] = lambda busy: None) -> str:
         """Lease *path* (``<fqrn>/`` or ``<fqrn>/a/b``); returns the session token.
 
-        A busy path is waited for, for up to *wait_s* seconds: in line, where the gateway has one, else by asking again
-        and again. *waiting* is told whenever it was busy. Raises :exc:`PathBusy`.
+        Waits up to *wait_s* seconds for a busy path: in the gateway's queue if it has one, else by polling. *waiting*
+        is called whenever the path was busy. Raises :exc:`PathBusy`.
         """
         request = {"path": path, "api_version": str(PROTOCOL), "hostname": socket.gethostname()}
         body = json.dumps({**request, "request": secrets.token_hex(16)}).encode()
@@ -135,7 +135,7 @@ class GatewayClient:
         return token
 
     def seconds_left(self, token: str) -> float | None:
-        """How long the lease lives yet, in seconds; None if the gateway does not say."""
+        """The remaining life of the lease, in seconds; None if the gateway does not report it."""
         return self._left(self._call("GET", f"/leases/{token}", signed=token.encode()))
 
     def renew(self, token: str) -> float | None:
@@ -156,7 +156,7 @@ class GatewayClient:
         return None if expires is None else max(expires / 1000 - time.time() - self._ahead_s, 0.0)
 
     def release(self, token: str) -> None:
-        """Give a lease back."""
+        """Release a lease."""
         self._expect(self._call("DELETE", f"/leases/{token}", signed=token.encode()), "release of the lease")
 
     def missing(self, token: str, items: Sequence[PackItem]) -> list[PackItem]:
@@ -201,7 +201,7 @@ class GatewayClient:
     def commit(
         self, token: str, old_root: ContentHash, new_root: ContentHash, tag: str = "", description: str = ""
     ) -> CommitReply:
-        """Commit what was uploaded. Raises :exc:`CommitInDoubt` where nobody says whether it was done."""
+        """Commit what was uploaded. Raises :exc:`CommitInDoubt` if the outcome is unknown."""
         body = json.dumps(
             {
                 "old_root_hash": str(old_root),
@@ -314,11 +314,11 @@ class NotSupported(GatewayRefused):
 
 
 class _NotConnected(ClientError):
-    """Nobody was there, so nothing was done."""
+    """The connection was refused, so nothing was done."""
 
 
 def _pauses() -> Iterable[float]:
-    """Longer and longer ones, each a little different, so that those who wait do not all come at once."""
+    """Growing pauses with jitter, so that waiting clients do not all retry at the same time."""
     pause = _FIRST_PAUSE_S
     while True:
         yield pause * random.uniform(0.5, 1.5)

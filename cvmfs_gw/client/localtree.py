@@ -1,8 +1,8 @@
-"""Files of a local tree that appear under their names when they are complete, wherever the names come from.
+"""Writes the files of a local tree so that they appear under their names only when they are complete.
 
-A file has no name until then, so that nothing is left of one whose writer was killed. Where the file system has no
-such files, and for links and special files, there is a name that nobody can guess, and while a file is written it is
-known by its descriptor. So no entry of a repository, whatever it is called and whatever it links to, gets between.
+A file is unnamed until then, so that nothing is left of it if the process is killed. Where the file system does not
+support this, and for links and special files, it has an unguessable temporary name, and while a file is written it is
+accessed only by its descriptor. So no entry of a repository can interfere, whatever its name or link target.
 
 Source: open(2), ``O_TMPFILE``.
 """
@@ -22,7 +22,7 @@ from cvmfs_gw.client.errors import ClientError
 from cvmfs_objstore.formats.entry import Entry, Kind, unpack_xattrs
 
 PREFIX: Final = ".cvmfs-get-"
-"""How the names of files that are not complete begin."""
+"""The prefix of the names of incomplete files."""
 _PERMISSIONS: Final = 0o777
 _UNNAMED: Final = hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd")
 _NO_SUCH_FILES: Final = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)

@@ -1,6 +1,6 @@
-"""Where a repository is, as people write it: ``http://host/cvmfs/software.example.org@TAG``, or its name alone.
+"""Locations of repositories on the command line: ``http://host/cvmfs/software.example.org@TAG``, or a name.
 
-A name alone is the repository of this machine.
+A name alone is a repository on this machine.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Connections to servers: how long is waited, what is tried again, and through which proxy.
+"""Connections to servers: time-outs, retries and proxies.
 
 Source: ``http_proxy``, ``https_proxy`` and ``no_proxy`` of the environment, as every other HTTP client reads them.
 """
@@ -18,7 +18,7 @@ _AGAIN: Final = (502, 503, 504)
 
 
 def why(error: BaseException) -> str:
-    """What broke a connection, in the system's words if it has any; never the URL, which may hold a session token."""
+    """The cause of a connection error, if possible the system's message; never the URL, which may contain a token."""
     for _ in range(_DEEPEST):
         if isinstance(error, OSError) and error.strerror:
             return error.strerror

@@ -1,4 +1,4 @@
-"""Where each of many objects lies: the last ones in memory, those before them in a database without a name.
+"""An index of where each of many objects is stored: recent ones in memory, older ones in an unnamed database.
 
 An entry takes some 300 bytes of memory, and a tree has objects by the million.
 """

@@ -1,16 +1,16 @@
-"""Publishing: read the sources, work out the change, and only then lease, upload and commit.
+"""Publishing: read the sources, determine the changes, and only then lease, upload and commit.
 
 ::
 
-    check      whether the key can be of use, as a wrong one shall not cost what follows
+    check      whether the key is suitable, to fail before the long work
     gather     read, cut, compress, hash: everything that takes long, before anything is leased
-    plan       what that changes in the head; nothing: the end
-    lease      wait for the path; if the head has moved meanwhile, plan again: from here on nobody else changes the path
-    upload     what the repository does not have yet, while the new catalogs are made; then these
-    commit     once: after a lost reply it is asked again, or looked for in the head
+    plan       determine the changes to the head; if there are none, stop here
+    lease      wait for the path; if the head has moved meanwhile, plan again: from now on nobody else changes the path
+    upload     what the repository does not have yet, while the new catalogs are made; then the catalogs
+    commit     once: if the reply is lost, repeat the request, or look for the commit in the head
 
-A process that is killed leaves the old revision or the new one, and a lease that runs out. The next publish of the same
-sources sends only what is missing.
+A process that is killed leaves the old revision or the new one, and a lease that will expire. The next publish of the
+same sources sends only what is missing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Reading a repository over HTTP or from this machine's storage, every signature and hash verified.
 
-Catalogs are fetched when a path in them is asked for. Contents leave this module verified only: an object is held back
-until its last byte has been hashed, in memory or, if it is large, in a temporary file.
+Catalogs are fetched when a path in them is accessed. This module returns only verified content: an object is held back,
+in memory or, if it is large, in a temporary file, until its last byte has been hashed.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from cvmfs_objstore.objects import ObjectStore, Sink, plain_pieces
 from cvmfs_objstore.storage import Storage
 
 THREADS: Final = 4
-"""How many objects are fetched at once."""
+"""The number of objects that are fetched at once."""
 HELD: Final = 32 << 20
-"""Up to this many bytes an object is held in memory until it is verified; a larger one in a temporary file."""
+"""An object of at most this many bytes is held in memory until it is verified; a larger one in a temporary file."""
 _MAX_HISTORY: Final = 1 << 30
 
 

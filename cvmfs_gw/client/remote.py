@@ -1,4 +1,4 @@
-"""A repository's storage over HTTP, with what is new kept here until it is uploaded."""
+"""A repository's storage over HTTP; new objects are kept locally until they are uploaded."""
 
 from __future__ import annotations
 

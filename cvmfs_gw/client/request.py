@@ -1,4 +1,4 @@
-"""What is asked of a publish, and what came of it."""
+"""The request and the result of a publish."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EVERYTHING: Final = GatherOptions()
 
 
 class Action(Enum):
-    """What a source does to the path that it is for."""
+    """How a source is applied to the target path."""
 
     REPLACE = "replace"
     """The path becomes equal to the source."""
@@ -28,7 +28,7 @@ class Action(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One operation on *target* (``""`` or ``/a/b``); without a source, nothing is to be there. Use sources once."""
+    """One operation on *target* (``""`` or ``/a/b``); without a source, the target is removed. Use sources once."""
 
     target: str
     source: Source | None = None
@@ -79,10 +79,10 @@ class PublishRequest:
 
 @dataclass(frozen=True, slots=True)
 class PublishReport:
-    """What was published: the revision, and how many objects and bytes went to the gateway.
+    """The result of a publish: the revision, and how many objects and bytes were sent to the gateway.
 
-    Where nothing was to be changed, *changed* is False and the revision is the one that is there. *files* and *bytes*
-    were read, *unchanged* files were not. *missing* objects are not there, the gateway says: somebody must look.
+    If there was nothing to change, *changed* is False and the revision is the present one. *files* and *bytes* were
+    read, *unchanged* files were not. *missing* objects do not exist, according to the gateway: this needs attention.
     """
 
     revision: int
@@ -98,7 +98,7 @@ class PublishReport:
 
 
 class Progress:
-    """Told of what goes on, some of it from other threads; does nothing. The command line draws it."""
+    """Follows the progress, partly from other threads. This base class does nothing; the command line displays it."""
 
     def stored(self, path: str, size: int) -> None:
         """A file's content of *size* bytes is being compressed and hashed."""

@@ -1,6 +1,6 @@
-"""One lease from its grant to its end: renewed while it is held, filled by several connections, committed once.
+"""One lease from its grant to its end: renewed while it is held, uploaded to over several connections, committed once.
 
-A pack whose connection breaks is sent again, less what the gateway says has arrived.
+If a connection breaks, its pack is sent again, without the objects that have arrived according to the gateway.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from cvmfs_objstore.formats.objectpack import PackItem
 from cvmfs_objstore.hashes import ContentHash
 
 CONNECTIONS: Final = 4
-"""Object packs that are sent at once."""
+"""The number of object packs that are sent at once."""
 PACK_SIZE: Final = 32 << 20
 """Bytes in a pack, unless one object has more: what has to be sent again at most when a connection breaks."""
 PACK_OBJECTS: Final = 8192
 RENEW_S: Final = 20.0
 """How often a lease of unknown life is renewed, and how soon at the latest after that failed, in seconds."""
 RENEW_SHARE: Final = 1 / 3
-"""After which share of its life a lease is renewed: twice more before it would run out."""
+"""The fraction of its life after which a lease is renewed: leaves two more attempts before it expires."""
 
 _SHORTEST_S: Final = 0.1
 _SENDINGS: Final = 20
@@ -36,7 +36,7 @@ _ASKED_FROM: Final = 2048
 
 
 class Session:
-    """A lease that was granted. As a context manager it gives the lease back, unless it was committed."""
+    """A lease that was granted. Leaving its context releases the lease unless it was committed."""
 
     def __init__(self, gateway: GatewayClient, token: str) -> None:
         self._gateway, self._token = gateway, token

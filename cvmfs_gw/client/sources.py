@@ -1,4 +1,4 @@
-"""What to publish, as people name it.
+"""The names of sources on the command line.
 
 ::
 

@@ -1,7 +1,7 @@
-"""New objects on their way to a gateway: kept one after the other in a file without a name.
+"""New objects on their way to a gateway, appended to one unnamed temporary file.
 
-A file for each of 100,000 small objects would cost more than compressing them. What lies side by side is read and sent
-side by side. Nothing is left behind, however the process ends.
+A file for each of 100,000 small objects would cost more than compressing them. Adjacent objects are read and sent
+together. Nothing is left behind, however the process ends.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whom a reader trusts: the repository's public master keys, and what they vouch for.
+"""The trust of a reader: the repository's public master keys, and the manifest verified with them.
 
 Source: the chain that a client checks before it mounts; ``CVMFS_KEYS_DIR`` (``<keys>/<domain>/*.pub``).
 """

@@ -1,8 +1,8 @@
 """A tar archive as a source: plain or compressed, a file or a pipe.
 
-What an archive says is not trusted. Names lose their leading slashes, as every tool takes them away, and may not
-climb with ``..``; nothing can be put into what is no directory, so not behind a symbolic link either; hard links lead
-to files of the same archive. What comes twice counts as it came last.
+Archives are not trusted. Leading slashes are stripped from names, as every tool does, and ``..`` is refused; entries
+can only be put into directories, so not behind symbolic links either; hard links must refer to files in the same
+archive. If a name occurs twice, the last one counts.
 """
 
 from __future__ import annotations

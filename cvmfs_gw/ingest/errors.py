@@ -8,9 +8,9 @@
     │   └── BadImage        ... of a container image
     ├── SourceTooLarge      a source over a limit: entries, size of a file, length of a name
     ├── BadTarget           an operation on a path where it cannot be
-    └── BadConfiguration    a map of owners, a dirtab or chunk sizes that make no sense
+    └── BadConfiguration    an invalid map of owners, dirtab, or chunk sizes
 
-What the operating system refuses stays ``OSError``.
+Errors of the operating system are raised as ``OSError``.
 """
 
 from __future__ import annotations
