@@ -90,4 +90,4 @@ PATHS: Final[Paths] = {
 
 def routes(root: str) -> list[web.RouteDef]:
     top = f"{root}/repos/{{name}}/entries"
-    return [web.get(top, look), web.get(f"{top}/{{path:.*}}", look)]
+    return [web.get(top, look), web.get(f"{top}/{{path:(?s:.*)}}", look)]

@@ -199,7 +199,7 @@ PATHS: Final[Paths] = {
 
 
 def routes(root: str) -> list[web.RouteDef]:
-    path = f"{root}/repos/{{name}}/files/{{path:.*}}"
+    path = f"{root}/repos/{{name}}/files/{{path:(?s:.*)}}"
     return [
         web.put(path, put, expect_handler=expect),
         web.post(path, put, expect_handler=expect),

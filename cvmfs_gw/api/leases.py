@@ -178,7 +178,7 @@ def routes(root: str) -> list[web.RouteDef]:
         web.post(f"{root}/leases/{{token}}", commit_lease),
         web.patch(f"{root}/leases/{{token}}", renew_lease),
         web.delete(f"{root}/leases/{{token}}", cancel_lease),
-        web.delete(f"{root}/leases-by-path/{{path:.*}}", cancel_by_path),
+        web.delete(f"{root}/leases-by-path/{{path:(?s:.*)}}", cancel_by_path),
     ]
 
 

@@ -26,6 +26,7 @@
     │   ├── InvalidLeasePath                 200   error      what is wrong with the path, in words
     │   ├── IncompatibleVersion              200   error      incompatible request version: N, min version: M
     │   ├── PathBusy                         200   path_busy  (with time_remaining)
+    │   ├── TooManyLeases                    200   error      too many leases
     │   ├── InvalidLease                     200   error      invalid lease
     │   └── CommitInProgress                 200   error      commit in progress
     ├── PayloadError
@@ -233,6 +234,12 @@ class PathBusy(LeaseError):
     def reply(self) -> dict[str, str]:
         duration = format_duration(self.remaining_ms * NANOSECONDS_PER_MS)
         return {"status": self.status, "time_remaining": duration}
+
+
+class TooManyLeases(LeaseError):
+    """As many leases are open as the gateway keeps in memory."""
+
+    reason = "too many leases"
 
 
 class InvalidLease(LeaseError):

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from cvmfs_gw.engine.commit_api import CommitOutcome, UploadStatistics
-from cvmfs_gw.gateway.errors import CommitInProgress, InvalidLease, InvalidLeasePath, PathBusy
+from cvmfs_gw.gateway.errors import CommitInProgress, InvalidLease, InvalidLeasePath, PathBusy, TooManyLeases
 from cvmfs_gw.gateway.leasedb import LeaseDatabase, LeaseRow, RecordedCommit
 from cvmfs_gw.gateway.leaseindex import LeaseIndex
 from cvmfs_gw.gateway.leasepath import LeasePath
@@ -33,6 +33,8 @@ from cvmfs_objstore.hashes import ContentHash
 log = logging.getLogger(__name__)
 
 TOKEN_BYTES: Final = 32
+MAX_LEASES: Final = 100_000
+"""Leases that are open at the same time; each takes about a kilobyte of memory."""
 GRACE_MS: Final = 600_000
 """How long a lease lives on, at most, after an upload or a failed commit that outlived it, in milliseconds."""
 MIN_REMAINING_MS: Final = 1_000
@@ -190,13 +192,15 @@ class LeaseBook:
         hostname: str = "",
         request: str = "",
     ) -> Lease:
-        """Grant a lease; raises :exc:`PathBusy` if one that is alive overlaps the path."""
+        """Grant a lease; raises :exc:`PathBusy` if one that is alive overlaps the path, :exc:`TooManyLeases`."""
         with self._changing:
             with self._memory:
                 rivals = [self._entries[token] for token in self._index.overlapping(path)]
                 busy = [entry.lease.expires_ms - now for entry in rivals if entry.alive(now)]
                 if busy:
                     raise PathBusy(max(*busy, MIN_REMAINING_MS))
+                if len(self._entries) - len(rivals) >= MAX_LEASES:
+                    raise TooManyLeases
                 expired = [entry.lease.token for entry in rivals]
                 for entry in rivals:
                     self._end(entry, Event.EXPIRE)

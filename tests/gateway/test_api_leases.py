@@ -259,6 +259,8 @@ async def test_cancel_by_path(api: Api) -> None:
 
     await api.token(f"{FQRN}/with space/ü")
     assert await cancel(f"{FQRN}/with%20space", f"{FQRN}/with space") == (200, {"status": "ok"})
+    await api.token(f"{FQRN}/one\ntwo")
+    assert await cancel(f"{FQRN}/one%0Atwo", f"{FQRN}/one\ntwo") == (200, {"status": "ok"})
     assert await left() == [f"{OTHER}/a"]
 
 

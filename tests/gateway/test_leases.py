@@ -10,7 +10,8 @@ from contextlib import closing, suppress
 import pytest
 
 from cvmfs_gw.engine.commit_api import CommitOutcome, UploadStatistics
-from cvmfs_gw.gateway.errors import CommitInProgress, InvalidLease, PathBusy
+from cvmfs_gw.gateway import leases
+from cvmfs_gw.gateway.errors import CommitInProgress, InvalidLease, PathBusy, TooManyLeases
 from cvmfs_gw.gateway.leasedb import LeaseDatabase
 from cvmfs_gw.gateway.leasepath import LeasePath
 from cvmfs_gw.gateway.leases import GRACE_MS, Lease, LeaseBook, new_token
@@ -84,6 +85,17 @@ def test_expired_leases_are_replaced(book: LeaseBook, path: str) -> None:
     assert book.active(1_000) == [new]
     assert query(path, "select Token from Lease") == [(new.token,)]
     assert [book.state(lease.token) for lease in old] == [State.FREE, State.FREE]
+
+
+def test_no_more_than_fit(book: LeaseBook, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "MAX_LEASES", 2)
+    take(book, "a")
+    take(book, "b", lifetime=5_000)
+    with pytest.raises(TooManyLeases):
+        take(book, "c", now=2_000)
+    assert take(book, "a/b", now=2_000)  # in place of one that has expired
+    book.expire(6_000)
+    assert take(book, "c", now=6_000)
 
 
 def test_renew(book: LeaseBook, path: str) -> None:

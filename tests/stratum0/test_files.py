@@ -403,6 +403,11 @@ async def test_names_are_bytes(server: Server) -> None:
     assert (await server.put("a%20b/%C3%BC", b"x"))[0] == 201
     assert await server.names() == ["/a b", "/a b/ü"]
     assert await server.call("GET", "files/a%20b/%C3%BC") == (200, b"x")
+    # also those that an archive may bring
+    assert (await server.put("a%20b/one%0Atwo", b"y"))[0] == 201
+    assert await server.call("GET", "files/a%20b/one%0Atwo") == (200, b"y")
+    assert (await server.call("GET", "entries/a%20b/one%0Atwo"))[1]["entry"]["path"] == "/a b/one\ntwo"
+    assert (await server.call("DELETE", "files/a%20b/one%0Atwo"))[0] == 200
 
 
 async def test_secrets_do_not_reach_the_log(server: Server, caplog: pytest.LogCaptureFixture) -> None:
