@@ -31,6 +31,7 @@ from cvmfs_gw.api.uploads import (
     IF_NONE_MATCH,
     MAX_WAIT_S,
     NAME,
+    WHO,
     Query,
     answer,
     authorized,
@@ -77,6 +78,7 @@ async def put(request: web.Request) -> web.Response:
             checksum=checksum(request),
             length=request.content_length,
             wait_s=query.wait_s(),
+            who=request[WHO],
         )
         done = await uploads(request).put(place, body.chunks(), wanted)
     except Exception:

@@ -22,6 +22,8 @@ from cvmfs_gw.stratum0.service import UploadService
 
 UPLOADS: web.AppKey[UploadService] = web.AppKey("uploads", UploadService)
 
+WHO: Final = web.RequestKey("who", str)
+"""Who asks, once that is known."""
 MAX_WAIT_S: Final = 600
 """The longest time to wait for a leased path, in seconds."""
 _TRUE: Final = frozenset(("", "1", "true", "yes"))
@@ -62,7 +64,7 @@ def place(request: web.Request) -> LeasePath:
 def authorized(request: web.Request, *, change: bool) -> LeasePath:
     """The request's path, if the sender may read or change it; raises :exc:`UploadError`."""
     found = place(request)
-    uploads(request).admission.authorize(asked(request), found, change=change)
+    request[WHO] = uploads(request).admission.authorize(asked(request), found, change=change).who
     return found
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -59,6 +60,8 @@ MAX_UPLOADS: Final = 1000
 """The maximum number of bodies received at once; others are refused with 503. Small ones are held in memory."""
 MAX_LARGE: Final = 32
 """The maximum number of large ones among these. Each has a thread, and a few chunks in memory."""
+SHARE: Final = 0.75
+"""The part of either that one token or key may have, so that slow uploads leave room for others."""
 MARK_S: Final = 20.0
 """The interval at which collectors of other processes are told of uploads in progress, in seconds. They spare what is
 up to two minutes old in any case."""
@@ -83,6 +86,8 @@ class Upload:
     length: int | None = None
     """The length of the body in bytes, if known."""
     wait_s: float = 0.0
+    who: str = ""
+    """Who sends it; see :class:`~cvmfs_gw.stratum0.authorization.Grant`."""
 
 
 class UploadService:
@@ -94,6 +99,7 @@ class UploadService:
         self.admission = Admission(settings_file, gateway.access, gateway.repositories.enabled, clock)
         self._began: dict[int, tuple[str, float]] = {}
         self._large = 0
+        self._of_one: Counter[tuple[str, bool]] = Counter()
         self._marks: dict[str, WorkMark] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._bodies = ThreadPoolExecutor(MAX_LARGE, "gw-body")
@@ -169,7 +175,7 @@ class UploadService:
         if (wanted.length or 0) > limits.max_bytes:
             raise TooLarge(f"more than {limits.max_bytes} bytes")
         small = wanted.length is not None and wanted.length <= SMALL
-        with self._working(fqrn, small=small):
+        with self._working(fqrn, wanted.who, small=small):
             repository = await self._in_thread(self.repository, fqrn)
             others = max(self._large - 1, 0)
 
@@ -307,9 +313,13 @@ class UploadService:
     # --- inside --------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _working(self, fqrn: str, *, small: bool) -> Iterator[None]:
+    def _working(self, fqrn: str, who: str, *, small: bool) -> Iterator[None]:
         if len(self._began) >= MAX_UPLOADS or (self._large >= MAX_LARGE and not small):
             raise TryAgain("too many uploads at the same time")
+        kind = who, small
+        if self._of_one[kind] >= max(SHARE * (MAX_UPLOADS if small else MAX_LARGE), 1):
+            raise TryAgain(f"too many uploads at the same time by {who}")
+        self._of_one[kind] += 1
         mark = object()
         self._began[id(mark)] = (fqrn, time.time())
         self._large += not small
@@ -318,6 +328,9 @@ class UploadService:
         finally:
             self._large -= not small
             del self._began[id(mark)]
+            self._of_one[kind] -= 1
+            if not self._of_one[kind]:
+                del self._of_one[kind]
 
     def _leased(self, fqrn: str, path: str) -> int | None:
         """The remaining life of a conflicting lease, in milliseconds; None if there is none. From any thread."""

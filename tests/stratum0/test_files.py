@@ -346,6 +346,24 @@ async def test_too_many_at_once(server: Server, monkeypatch: pytest.MonkeyPatch)
     assert (await first)[0] == 201
 
 
+async def test_one_token_does_not_take_all_the_room(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cvmfs_gw.stratum0.service.MAX_LARGE", 4)
+    go_on = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"x"
+        await go_on.wait()
+
+    uploads = [asyncio.create_task(server.put(f"builds/{number}", slow(), token=BUILDS)) for number in range(3)]
+    await until(lambda: server.uploads.running == 3)
+    status, reply = await server.put("builds/x", os.urandom(2 << 20), token=BUILDS)
+    assert (status, reply["reason"]) == (503, "too many uploads at the same time by token builds")
+    assert (await server.put("other", os.urandom(2 << 20)))[0] == 201
+    go_on.set()
+    assert [status for status, _ in await asyncio.gather(*uploads)] == [201] * 3
+    assert (await server.put("builds/x", os.urandom(2 << 20), token=BUILDS))[0] == 201
+
+
 async def test_a_leased_path_is_busy(server: Server) -> None:
     key = read_key_file(server.paths.key_file(FQRN, "gw"))
     lease = await server.gateway.leases.acquire(f"{FQRN}/a/b", key, protocol=3, hostname="host")
