@@ -30,6 +30,7 @@ Source: schema version 3 of the reference; version 2 (no ``Hostname``) is taken 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import sqlite3
@@ -41,6 +42,8 @@ from typing import Any, Final
 from cvmfs_gw.engine.commit_api import CommitOutcome, UploadStatistics
 from cvmfs_gw.gateway.errors import ConfigError, LeaseDatabaseError
 from cvmfs_objstore.hashes import ContentHash
+
+log = logging.getLogger(__name__)
 
 SCHEMA_VERSION: Final = 3
 BUSY_TIMEOUT_S: Final = 10.0
@@ -145,7 +148,7 @@ class LeaseDatabase:
             raise ConfigError(f"cannot open the lease database {path}: {error}") from error
         try:
             self._db.text_factory = _decode
-            mode = self._db.execute("pragma journal_mode = wal").fetchone()[0]
+            mode = self._choose_journal()
             self._db.execute(f"pragma synchronous = {'normal' if mode == 'wal' else 'full'}")
             with self._transaction():
                 self._prepare()
@@ -355,6 +358,15 @@ class LeaseDatabase:
 
     def _extend(self, token: str, expires_ms: int) -> None:
         self._db.execute("update Lease set Expiration = ? where Token = ?", (expires_ms, token))
+
+    def _choose_journal(self) -> str:
+        """Have changes written ahead; what is in use then. On a full disk, what was in use before."""
+        try:
+            (mode,) = self._db.execute("pragma journal_mode = wal").fetchone()
+        except sqlite3.OperationalError as error:
+            log.error("the lease database stays as it is: %s", error)
+            (mode,) = self._db.execute("pragma journal_mode").fetchone()
+        return str(mode)
 
     def _prepare(self) -> None:
         """Make the tables of a new file, or bring an old one to the present version."""

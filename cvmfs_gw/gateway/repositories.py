@@ -16,6 +16,7 @@ from cvmfs_gw.gateway.errors import (
     CertificateNotFound,
     GatewayError,
     KeyEndpointDisabled,
+    LeaseDatabaseError,
     PublicKeyNotFound,
     RepositoryBusy,
     StoreFailure,
@@ -81,7 +82,10 @@ class Repositories:
         self._look_at_head = heads or (lambda fqrn: None)
         self.heads = Heads(self._look_at_head)
         self._enabled = dict.fromkeys(access.config.repositories, True)
-        book.record_repositories(self._enabled)
+        try:
+            book.record_repositories(self._enabled)
+        except LeaseDatabaseError as error:  # a full disk; only the reference would read it
+            log.error("%s", error)
 
     def all(self) -> dict[str, RepositoryView]:
         return {name: self.get(name) for name in self._access.config.repositories}

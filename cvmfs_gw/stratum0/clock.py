@@ -14,6 +14,7 @@ the server; until then, :attr:`SteadyClock.step` is the difference between the t
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import time
@@ -51,11 +52,16 @@ class SteadyClock:
         running: Callable[[], float] = running,
         boot: str | None = None,
     ) -> None:
-        """Raises ``OSError`` if the file cannot be written."""
+        """Raises ``OSError`` if the file cannot be written, unless the disk is full."""
         self._path, self._wall, self._running = path, wall, running
         self._boot = boot_id() if boot is None else boot
         self._shift = self._begin()
-        self.save()
+        try:
+            self.save()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            _log.error("%s: %s", path, error.strerror)
 
     def __call__(self) -> float:
         return self._shift + self._running()

@@ -223,3 +223,17 @@ def test_a_probe_writes(database: LeaseDatabase, path: str) -> None:
     database.probe()
     assert os.path.getsize(f"{path}-wal") > before
     assert [found.token for found in database.leases()] == ["TOKEN===="]
+
+
+def test_a_disk_that_is_full_at_the_start(database: LeaseDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No room for the log: what there was goes on being used, and the file can be read."""
+
+    class Full:
+        def execute(self, statement: str) -> sqlite3.Cursor:
+            if "=" in statement:
+                raise sqlite3.OperationalError("database or disk is full")
+            return memory.execute("select 'delete'")
+
+    with closing(sqlite3.connect(":memory:")) as memory, monkeypatch.context() as patch:
+        patch.setattr(database, "_db", Full())
+        assert database._choose_journal() == "delete"

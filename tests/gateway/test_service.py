@@ -11,7 +11,8 @@ from cvmfs_gw.engine.errors import ConfigurationError, EngineError
 from cvmfs_gw.gateway.commits import CommitQueue
 from cvmfs_gw.gateway.committer import CommitBody
 from cvmfs_gw.gateway.config import Config
-from cvmfs_gw.gateway.errors import ConfigError, InvalidLease, StoreFailure
+from cvmfs_gw.gateway.errors import ConfigError, InvalidLease, LeaseDatabaseError, StoreFailure
+from cvmfs_gw.gateway.leasedb import LeaseDatabase
 from cvmfs_gw.gateway.leasepath import LeasePath
 from cvmfs_gw.gateway.leases import LeaseBook
 from cvmfs_gw.gateway.service import OUTCOMES_KEPT_MS, GatewayService
@@ -180,3 +181,26 @@ async def test_what_nobody_reads_in_the_settings_is_logged(
     await service.reload()
     assert f"{paths.access_config}: key: not known here, so without effect; keys?" in caplog.text
     await service.close()
+
+
+async def test_a_disk_that_is_full_at_the_start(
+    paths: SystemPaths,
+    config: Config,
+    clock: Clock,
+    engine: FakeEngine,
+    stores: dict[str, ObjectStore],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The server starts: reading goes on, and what takes room is refused until there is some."""
+
+    def full(*arguments: object) -> None:
+        raise LeaseDatabaseError("the lease database cannot be written: database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LeaseDatabase, "set_repositories", full)
+        service = GatewayService.open(config, paths, engine=engine, stores=stores.__getitem__, clock=clock)
+    try:
+        assert service.repositories.enabled(FQRN)
+        assert await service.leases.acquire(f"{FQRN}/a", KEY, protocol=2, hostname="")
+    finally:
+        await service.close()

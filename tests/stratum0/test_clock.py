@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,21 @@ def test_a_file_that_is_broken_is_none(tmp_path: Path) -> None:
 
 def test_the_machine_runs() -> None:
     assert 0 < running() <= running()
+
+
+@pytest.mark.parametrize(("number", "starts"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EACCES, False)])
+def test_a_disk_that_is_full_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, starts: bool
+) -> None:
+    """The server starts, as reading needs no room; a folder that is not ours is another matter."""
+
+    def refused(*arguments: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("cvmfs_gw.stratum0.clock.replace_file", refused)
+    time = FakeTime()
+    if starts:
+        assert clock(tmp_path, time)() == time.wall_s
+    else:
+        with pytest.raises(OSError, match="Permission"):
+            clock(tmp_path, time)
