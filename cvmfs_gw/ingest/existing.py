@@ -90,7 +90,10 @@ class ExistingBelow:
         # Sources come directory by directory, and most directories of a new tree are not there at all.
         found = self._listings.get(directory)
         if found is None:
-            entry = self.get(directory)
+            parent, _, name = directory.rpartition("/")
+            above = self._listings.get(parent) if directory else None
+            # not by the listings of all directories above: a path may have two thousand
+            entry = self.tree.get(self.target + directory) if above is None else above.get(name)
             there = self.tree.entries(self.target + directory) if entry is not None and entry.is_directory else []
             found = self._listings[directory] = {child.name: child for child in there}
             if len(self._listings) > _LISTINGS:

@@ -33,7 +33,7 @@ from cvmfs_objstore.formats.entry import FLAG_EXTERNAL, FLAG_HIDDEN, Entry, Kind
 from cvmfs_objstore.hashes import Algorithm, ContentHash
 from cvmfs_objstore.memory import MemoryStorage
 from cvmfs_objstore.objects import ObjectStore
-from tests.engine.trees import NOW, plant
+from tests.engine.trees import NOW, new_store, plant
 from tests.engine.trees import Item as Planted
 from tests.ingest.support import OPTIONS
 
@@ -374,3 +374,14 @@ def test_entry_of_a_kept_file(folder: Path) -> None:
         assert node.children["one"].stored.hash == entry.hash
         assert node.children["link"].item.symlink == "one"
         assert node.rest is None
+
+
+def test_as_deep_as_a_path_can_be() -> None:
+    """Asking takes no Python frame for each of the levels."""
+    store = new_store()
+    model = {"": Planted(Kind.DIRECTORY, 1)} | {"/d" * depth: Planted(Kind.DIRECTORY, 1) for depth in (1, 2)}
+    with closing(CatalogTree(store, plant(store, model))) as tree:
+        existing = ExistingBelow(tree, "")
+        assert existing.get("/d" * 2000) is None
+        assert existing.get("/d/d") is not None
+        assert existing.get("/d/d/d") is None
