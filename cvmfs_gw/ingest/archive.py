@@ -11,11 +11,13 @@ import stat
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from cvmfs_gw.ingest.errors import BadArchive
+from cvmfs_gw.ingest.directories import PATH_MAX
+from cvmfs_gw.ingest.errors import BadArchive, SourceTooLarge
 from cvmfs_gw.ingest.inputs import Input, Readable, plain
 from cvmfs_gw.ingest.items import MAX_XATTR, MAX_XATTRS, XATTR_PREFIXES, Content, Item, Whiteout
 from cvmfs_gw.ingest.tarfields import BLOCK
 from cvmfs_gw.ingest.tarheader import Member, members
+from cvmfs_objstore.formats.database import to_bytes
 from cvmfs_objstore.formats.entry import pack_xattrs
 
 AT_ONCE: Final = 1 << 20
@@ -84,6 +86,8 @@ class ArchiveSource:
         is_symlink = stat.S_ISLNK(member.mode)
         if (is_symlink or member.is_link) and not member.link:
             raise BadArchive(f"{path} is a link to nothing")
+        if is_symlink and len(to_bytes(member.link)) > PATH_MAX:
+            raise SourceTooLarge(f"{path} is a link to a path of more than {PATH_MAX} bytes")
         return Item(
             path,
             member.mode | 0o777 if is_symlink else member.mode,

@@ -301,6 +301,7 @@ HOSTILE: Final[dict[str, list[tuple[tarfile.TarInfo, bytes]]]] = {
     "too many attributes": [
         (member("f", pax_headers={f"SCHILY.xattr.user.{number}": "1" for number in range(256)}), b"")
     ],
+    "a link to a long path": [(member("l", tarfile.SYMTYPE, linkname="x" * 4096), b"")],
     "a long name": [(member("n" * 256), b"")],
     "a long path": [(member("/".join(["n" * 250] * 20)), b"")],
 }
