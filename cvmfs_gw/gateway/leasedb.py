@@ -17,6 +17,9 @@ NULL. What only this gateway knows is in tables of its own, which the reference 
 is stored as a blob, which no affinity touches and the reference reads as text; what *it* stored as a number is
 matched with the key ids and repository names that are configured.
 
+**One statement for each change**, as most of the time goes into the calls. Triggers keep ``LeaseUpload`` in step with
+``Lease``; they are this connection's (``temp``), so that the file has nothing of them.
+
 **Journal.** While the file is open, changes go to a write-ahead log beside it, and :meth:`LeaseDatabase.sync` makes
 everything durable that was changed so far: one flush for as many changes as there are, instead of the three or four for
 each of a rollback journal. When it is closed the log is folded in and the file goes back to the mode in which the
@@ -34,7 +37,7 @@ import logging
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -98,6 +101,22 @@ create table if not exists CommitOutcome (
 ) without rowid;
 """
 
+_TRIGGERS: Final = (
+    "create temp view Granted as select *, 0 as GrantedMs from main.Lease",
+    "create temp trigger granted instead of insert on Granted begin"
+    " insert into Lease (Token, Repository, Path, KeyID, Expiration, ProtocolVersion, Hostname) values (new.Token,"
+    " new.Repository, cast(new.Path as text), new.KeyID, new.Expiration, new.ProtocolVersion, new.Hostname);"
+    " insert into LeaseUpload (Token, GrantedMs) values (new.Token, new.GrantedMs);"
+    " end",
+    "create temp trigger ended after delete on main.Lease begin delete from LeaseUpload where Token = old.Token; end",
+)
+_GRANT: Final = (
+    "insert into Granted (Token, Repository, Path, KeyID, Expiration, ProtocolVersion, Hostname, GrantedMs)"
+    " values (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_END: Final = "delete from Lease where Token = ?"
+_EXTEND: Final = "update Lease set Expiration = ? where Token = ?"
+
 # what SQLite's numeric affinity would turn into a number: a decimal literal with white space around it
 _NUMBER: Final = re.compile(r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*")
 
@@ -152,6 +171,8 @@ class LeaseDatabase:
             self._db.execute(f"pragma synchronous = {'normal' if mode == 'wal' else 'full'}")
             with self._transaction():
                 self._prepare()
+            for statement in _TRIGGERS:
+                self._db.execute(statement)
             self._log = os.open(f"{path}-wal", os.O_RDWR | os.O_CLOEXEC) if mode == "wal" else None
             self.sync()
         except (sqlite3.Error, OSError, LeaseDatabaseError) as error:
@@ -198,32 +219,26 @@ class LeaseDatabase:
                 uploads=UploadStatistics(*(counter or 0 for counter in counters)),
             )
 
-    def grant(self, row: LeaseRow, replaced: Iterable[str] = ()) -> None:
+    def grant(self, row: LeaseRow, replaced: Sequence[str] = ()) -> None:
         """Add a lease, and remove those whose place it takes."""
+        path, key_id, hostname = _encode(row.path), _bind(row.key_id), _bind(row.hostname)
+        values = (row.token, row.fqrn, path, key_id, row.expires_ms, row.protocol, hostname, row.granted_ms)
+        if not replaced:
+            self._change(_GRANT, values)
+            return
         with self._transaction():
             self._delete(replaced)
-            self._db.execute(
-                "insert into Lease (Token, Repository, Path, KeyID, Expiration, ProtocolVersion, Hostname)"
-                " values (?, ?, cast(? as text), ?, ?, ?, ?)",
-                (
-                    row.token,
-                    row.fqrn,
-                    _encode(row.path),
-                    _bind(row.key_id),
-                    row.expires_ms,
-                    row.protocol,
-                    _bind(row.hostname),
-                ),
-            )
-            self._db.execute("insert into LeaseUpload (Token, GrantedMs) values (?, ?)", (row.token, row.granted_ms))
+            self._db.execute(_GRANT, values)
 
-    def remove(self, tokens: Iterable[str]) -> None:
+    def remove(self, tokens: Sequence[str]) -> None:
+        if len(tokens) == 1:
+            self._change(_END, tokens)
+            return
         with self._transaction():
             self._delete(tokens)
 
     def extend(self, token: str, expires_ms: int) -> None:
-        with self._transaction():
-            self._extend(token, expires_ms)
+        self._change(_EXTEND, (expires_ms, token))
 
     def record_upload(self, token: str, total: UploadStatistics, granted_ms: int, expires_ms: int) -> None:
         """Store what the lease's packs have brought in all, and when the lease expires now."""
@@ -240,7 +255,7 @@ class LeaseDatabase:
                     total.catalog_bytes_added,
                 ),
             )
-            self._extend(token, expires_ms)
+            self._db.execute(_EXTEND, (expires_ms, token))
 
     # --- commits -----------------------------------------------------------------------------------------------
 
@@ -271,15 +286,14 @@ class LeaseDatabase:
         with self._transaction():
             self._db.execute("update CommitOutcome set FinishedMs = ? where FinishedMs is null", (now,))
             for token, expires in expires_ms.items():
-                self._extend(token, expires)
+                self._db.execute(_EXTEND, (expires, token))
 
     def begin_commit(self, token: str, key_id: str, old_root: ContentHash, new_root: ContentHash, now: int) -> None:
-        with self._transaction():
-            self._db.execute(
-                "insert or replace into CommitOutcome (Token, OldRootHash, NewRootHash, KeyID, StartedMs)"
-                " values (?, ?, ?, ?, ?)",
-                (token, str(old_root), str(new_root), _bind(key_id), now),
-            )
+        self._change(
+            "insert or replace into CommitOutcome (Token, OldRootHash, NewRootHash, KeyID, StartedMs)"
+            " values (?, ?, ?, ?, ?)",
+            (token, str(old_root), str(new_root), _bind(key_id), now),
+        )
 
     def fail_commit(self, token: str, old_root: ContentHash, new_root: ContentHash, expires_ms: int) -> None:
         """Forget that the commit was begun, and store when the lease expires now."""
@@ -288,7 +302,7 @@ class LeaseDatabase:
                 "delete from CommitOutcome where Token = ? and OldRootHash = ? and NewRootHash = ?",
                 (token, str(old_root), str(new_root)),
             )
-            self._extend(token, expires_ms)
+            self._db.execute(_EXTEND, (expires_ms, token))
 
     def finish_commit(
         self, token: str, old_root: ContentHash, new_root: ContentHash, outcome: CommitOutcome, now: int
@@ -314,11 +328,9 @@ class LeaseDatabase:
 
     def forget_commits(self, before_ms: int) -> None:
         """Remove the outcomes of commits that began before *before_ms* and whose lease is gone."""
-        with self._transaction():
-            self._db.execute(
-                "delete from CommitOutcome where StartedMs < ? and Token not in (select Token from Lease)",
-                (before_ms,),
-            )
+        self._change(
+            "delete from CommitOutcome where StartedMs < ? and Token not in (select Token from Lease)", (before_ms,)
+        )
 
     def probe(self) -> None:
         """Change nothing, but write that; raises ``sqlite3.Error``, also if the disk is full."""
@@ -338,6 +350,13 @@ class LeaseDatabase:
 
     # --- inside ------------------------------------------------------------------------------------------------
 
+    def _change(self, statement: str, values: Sequence[object]) -> None:
+        """One statement, which is a transaction by itself."""
+        try:
+            self._db.execute(statement, values)
+        except sqlite3.OperationalError as error:
+            raise _unwritable(error) from error
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         try:
@@ -347,17 +366,12 @@ class LeaseDatabase:
         except BaseException as error:
             if self._db.in_transaction:
                 self._db.execute("rollback")
-            if isinstance(error, sqlite3.OperationalError):  # a full disk, another program's lock
-                raise LeaseDatabaseError(f"the lease database cannot be written: {error}") from error
+            if isinstance(error, sqlite3.OperationalError):
+                raise _unwritable(error) from error
             raise
 
     def _delete(self, tokens: Iterable[str]) -> None:
-        rows = [(token,) for token in tokens]
-        self._db.executemany("delete from Lease where Token = ?", rows)
-        self._db.executemany("delete from LeaseUpload where Token = ?", rows)
-
-    def _extend(self, token: str, expires_ms: int) -> None:
-        self._db.execute("update Lease set Expiration = ? where Token = ?", (expires_ms, token))
+        self._db.executemany(_END, ((token,) for token in tokens))
 
     def _choose_journal(self) -> str:
         """Have changes written ahead; what is in use then. On a full disk, what was in use before."""
@@ -388,6 +402,11 @@ class LeaseDatabase:
         for statement in script.split(";"):
             if statement.strip():
                 self._db.execute(statement)
+
+
+def _unwritable(error: sqlite3.OperationalError) -> LeaseDatabaseError:
+    """A full disk, another program's lock."""
+    return LeaseDatabaseError(f"the lease database cannot be written: {error}")
 
 
 def _decode(data: bytes) -> str:

@@ -117,6 +117,20 @@ def test_rows_live(database: LeaseDatabase) -> None:
     assert list(database.leases()) == []
 
 
+def test_what_the_packs_brought_goes_with_the_lease(database: LeaseDatabase, path: str) -> None:
+    for token in "ABCD":
+        database.grant(row(token))
+    assert query(path, "select Token, GrantedMs from LeaseUpload order by Token") == [(t, 1_000) for t in "ABCD"]
+    database.remove(["A"])
+    database.remove(["B", "C"])
+    database.begin_commit("D", "key", OLD, NEW, 1)
+    assert query(path, "select Token from LeaseUpload") == [("D",)]
+    database.finish_commit("D", OLD, NEW, CommitOutcome(1, NEW), 2)
+    assert query(path, "select Token from LeaseUpload") == []
+    # the reference finds nothing in the file that it would run
+    assert query(path, "select name from sqlite_master where type in ('trigger', 'view')") == []
+
+
 def test_commits(database: LeaseDatabase, path: str) -> None:
     database.grant(row("A"))
     assert database.commit("A", OLD, NEW) is None
@@ -202,6 +216,9 @@ def test_a_failed_change_changes_nothing(database: LeaseDatabase) -> None:
     with pytest.raises(sqlite3.IntegrityError):
         database.grant(row("B", expires_ms=None), replaced=["A"])
     assert [found.token for found in database.leases()] == ["A"]
+    with pytest.raises(sqlite3.IntegrityError):
+        database.grant(row("A", path="/other"))
+    assert list(database.leases()) == [row("A")]
     database.grant(row("B"))
 
 
