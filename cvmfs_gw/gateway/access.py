@@ -27,7 +27,6 @@ Divergence: a key's path is compared by component and without trailing slashes; 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -46,7 +45,7 @@ from cvmfs_gw.gateway.errors import (
     RepositoryNotAllowed,
 )
 from cvmfs_gw.gateway.leasepath import LeasePath
-from cvmfs_gw.gateway.members import UnknownMember, entries, unknown_members
+from cvmfs_gw.gateway.members import UnknownMember, entries, parse_members, unknown_members
 from cvmfs_gw.paths import SystemPaths
 
 KeyPaths = Mapping[str, str]
@@ -110,11 +109,9 @@ class AccessConfig:
     def parse(cls, data: bytes, paths: SystemPaths, read_key: KeyReader) -> AccessConfig:
         """Read the text of a ``repo.json``; raises :exc:`ConfigError`."""
         try:
-            document = json.loads(data)
+            document = parse_members(data)
         except ValueError as error:
-            raise ConfigError(f"not JSON: {error}") from error
-        if not isinstance(document, dict):
-            raise ConfigError("not a JSON object")
+            raise ConfigError(str(error)) from error
         first = _is_version_1(document)
         keys, subpaths = _parse_keys(document.get("keys"), read_key)
         if first:

@@ -16,14 +16,13 @@ defaults. ``enable_key_endpoint`` is known to later releases only; ``strict_obje
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 from cvmfs_gw.gateway.errors import ConfigError
-from cvmfs_gw.gateway.members import UnknownMember, unknown_members
+from cvmfs_gw.gateway.members import UnknownMember, parse_members, unknown_members
 from cvmfs_gw.paths import SystemPaths
 
 MAX_PORT: Final = 65535
@@ -163,16 +162,13 @@ _SWITCH: Final[dict[str, Any]] = {"nargs": "?", "const": True, "type": to_flag, 
 def _read(path: str) -> Mapping[str, Any]:
     try:
         with open(path, "rb") as file:
-            document = json.load(file)
+            return parse_members(file.read())
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
-        raise ConfigError(f"{path}: not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path}: not a JSON object")
-    return document
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def _unknown(file: Mapping[str, Any], where: str) -> Iterator[UnknownMember]:

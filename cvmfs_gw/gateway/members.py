@@ -1,11 +1,15 @@
-"""Members of configuration files that nobody reads.
+"""The members of configuration files, ``user.json`` and ``repo.json``: their names, and those that nobody reads.
 
-Most are misspelt, and what was meant by them silently does not happen. They are told, and never refused, as files that
-are deployed have members that only other versions know. What begins with ``_``, ``#`` or ``//`` is a comment.
+Names count in any case, ``Port`` as ``port``, as the reference takes them; of two that differ in nothing else the last.
+
+Most that nobody reads are misspelt, and what was meant by them silently does not happen. They are told, and never
+refused, as files that are deployed have members that only other versions know. What begins with ``_``, ``#`` or ``//``
+is a comment.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -14,6 +18,17 @@ from typing import Any, Final
 _COMMENT: Final = ("_", "#", "//")
 _LONGEST: Final = 60
 """So many characters of a name are shown."""
+
+
+def parse_members(data: bytes) -> dict[str, Any]:
+    """The object that is the JSON text *data*, with all names of members in lower case. Raises ``ValueError``."""
+    try:
+        document = json.loads(data, object_pairs_hook=lambda pairs: {name.lower(): value for name, value in pairs})
+    except ValueError as error:
+        raise ValueError(f"not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise ValueError("not a JSON object")
+    return document
 
 
 @dataclass(frozen=True, slots=True)

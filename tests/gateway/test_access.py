@@ -66,6 +66,13 @@ def test_version_2() -> None:
     assert config.keys["two"].secret == b"s2"
 
 
+def test_names_count_in_any_case() -> None:
+    keys = [{"Type": "plain_text", "ID": "one", "Secret": "s", "Admin": True}]
+    config = parse({"Version": 2, "repos": [{"Domain": "b.org", "Keys": [{"Id": "one", "Path": "/x"}]}], "Keys": keys})
+    assert config.repositories == {"b.org": {"one": "/x"}}
+    assert config.keys["one"].admin
+
+
 def test_version_1() -> None:
     config = parse(
         {

@@ -74,7 +74,6 @@ def test_what_nobody_reads_is_told(paths: SystemPaths) -> None:
         paths.user_config,
         {
             "max_lease_tme": 1,
-            "Port": 80,
             "novelty": {},
             "_comment": "ours",
             "pprof_port": 6060,
@@ -85,7 +84,6 @@ def test_what_nobody_reads_is_told(paths: SystemPaths) -> None:
     where = paths.user_config
     assert [str(member) for member in Config.load(paths).unknown] == [
         f"{where}: max_lease_tme: not known here, so without effect; max_lease_time?",
-        f"{where}: Port: not known here, so without effect; port?",
         f"{where}: novelty: not known here, so without effect",
         f"{where}: receiver_config.sise: not known here, so without effect; size?",
     ]
@@ -97,6 +95,12 @@ def test_what_nobody_reads_is_told(paths: SystemPaths) -> None:
 def test_another_file(paths: SystemPaths) -> None:
     other = write(paths.user_config + ".other", {"port": 7})
     assert parse_flags(["--user_config_file", other], paths).port == 7
+
+
+def test_names_count_in_any_case(paths: SystemPaths) -> None:
+    write(paths.user_config, '{"Port": 1, "PORT": 2, "Receiver_Config": {"Size": 3}}')
+    config = Config.load(paths)
+    assert (config.port, config.num_receivers, config.unknown) == (2, 3, ())
 
 
 def test_missing_and_broken_files(paths: SystemPaths) -> None:
