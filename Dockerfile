@@ -12,7 +12,7 @@ COPY conformance conformance
 COPY cvmfs_gw cvmfs_gw
 COPY cvmfs_notify cvmfs_notify
 COPY cvmfs_objstore cvmfs_objstore
-RUN python -m venv /opt/cvmfs-gw && /opt/cvmfs-gw/bin/pip install --no-cache-dir .
+RUN python -m venv /opt/cvmfs-gw && /opt/cvmfs-gw/bin/pip install --no-cache-dir '.[s3]'
 
 FROM python:3.12-slim
 # The numbers stay the same for ever, as volumes remember them.

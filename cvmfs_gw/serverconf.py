@@ -60,9 +60,17 @@ class Upstream:
             raise ServerConfError(f"not an upstream storage (kind,temporary folder,location): {text!r}")
         return cls(*parts)
 
+    def __str__(self) -> str:
+        return f"{self.kind},{self.temp_dir},{self.location}"
+
     @property
     def is_local(self) -> bool:
         return self.kind == "local"
+
+    @property
+    def is_gateway(self) -> bool:
+        """Whether somebody else writes the storage."""
+        return self.kind == "gw"
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,9 +28,11 @@ def locked(folder: str, kind: int) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> str:
+    """Return *name* if it is one in a folder; raises :exc:`InvalidPath`."""
     if "/" in name or "\0" in name:
         raise InvalidPath(f"not a name in a folder: {name[:200]!r}")
+    return name
 
 
 def remove(names: Iterable[str], folder: int) -> list[int | None]:
@@ -38,7 +40,7 @@ def remove(names: Iterable[str], folder: int) -> list[int | None]:
     done: list[int | None] = []
     unlink = os.unlink
     for name in names:
-        _check_name(name)
+        check_name(name)
         try:
             unlink(name, dir_fd=folder)
             done.append(0)
@@ -49,7 +51,7 @@ def remove(names: Iterable[str], folder: int) -> list[int | None]:
 
 def remove_if_older(name: str, before: float, folder: int, pretend: bool) -> int | None:
     """Remove a file last modified *before* that time; its size in bytes, or None if it stays or does not exist."""
-    _check_name(name)
+    check_name(name)
     try:
         status = os.stat(name, dir_fd=folder)
         if status.st_mtime >= before or not stat.S_ISREG(status.st_mode):

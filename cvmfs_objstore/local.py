@@ -57,6 +57,7 @@ class LocalStorage:
     def __init__(self, root: str, *, durable: bool = True) -> None:
         self.root = os.path.abspath(root)
         self.durable = durable
+        self.pool = None
         # Kept open: syncfs reports a failed write-back only to descriptors that were open when it failed.
         self._fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._finalizer = weakref.finalize(self, os.close, self._fd)

@@ -6,6 +6,7 @@ import io
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from concurrent.futures import Executor
 from types import TracebackType
 from typing import BinaryIO
 
@@ -18,6 +19,7 @@ class MemoryStorage:
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
+        self.pool: Executor | None = None
         self._lock = threading.Lock()
         self._files: dict[str, tuple[bytes, float]] = {}
 

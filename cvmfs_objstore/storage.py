@@ -31,6 +31,7 @@ file of another length, and sending an object again repairs it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence, Set
+from concurrent.futures import Executor
 from types import TracebackType
 from typing import BinaryIO, Final, Protocol
 
@@ -78,6 +79,10 @@ class Staged(Protocol):
 
 class Storage(Protocol):
     """One repository's files. Raises :exc:`ObjectNotFound` for missing paths and ``OSError`` for I/O errors."""
+
+    @property
+    def pool(self) -> Executor | None:
+        """Threads for puts that go on side by side, as each waits for another host; None where that gains nothing."""
 
     def open(self, path: str) -> BinaryIO:
         """The file's bytes as a seekable stream."""

@@ -72,6 +72,7 @@ FORBIDDEN: Final[dict[str, tuple[str, ...]]] = {
     "cvmfs_gw.gateway": ("aiohttp", "starlette"),
     "cvmfs_gw.stratum0": ("aiohttp", "starlette", *_NETWORK),
     "cvmfs_objstore": (*_ASYNCHRONOUS, *_NETWORK),
+    "cvmfs_objstore.s3http": _ASYNCHRONOUS,
     "cvmfs_objstore.web": (),
     "cvmfs_objstore.formats": (*_ASYNCHRONOUS, *_NETWORK, "time"),
 }

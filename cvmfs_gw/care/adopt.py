@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
@@ -22,15 +22,17 @@ from cvmfs_gw.care.check_objects import Progress
 from cvmfs_gw.care.resign import resign_whitelist
 from cvmfs_gw.care.settings import Setting, kept, read_settings
 from cvmfs_gw.care.snapshot import CONFIGURATION_PATH, CopyReport, Snapshot, copy_snapshot, finish_copy
-from cvmfs_gw.care.targets import FolderTarget, InPlace, LinkTarget
-from cvmfs_gw.engine.configure import RepositoryOptions, configure_repository, is_served
+from cvmfs_gw.care.targets import FolderTarget, InPlace, LinkTarget, StorageTarget
+from cvmfs_gw.engine.configure import RepositoryOptions, configure_repository, is_served, upstream_of
+from cvmfs_gw.engine.create import is_made
 from cvmfs_gw.engine.errors import ConfigurationError, Conflict, MissingObject, SigningError
 from cvmfs_gw.engine.keyfiles import import_keys
 from cvmfs_gw.engine.locking import busy_in
 from cvmfs_gw.engine.names import check_fqrn
-from cvmfs_gw.engine.repository import MANIFEST_PATH, Repository, replace_file
+from cvmfs_gw.engine.repository import Repository, replace_file
+from cvmfs_gw.engine.upstream import open_storage, public_url
 from cvmfs_gw.paths import SystemPaths
-from cvmfs_gw.serverconf import ServerConf, ServerConfError
+from cvmfs_gw.serverconf import ServerConf, ServerConfError, Upstream
 from cvmfs_objstore.errors import FormatError, KeyFileError, ObjectStoreError, SignatureError
 from cvmfs_objstore.formats.catalog import Catalog
 from cvmfs_objstore.formats.chain import verify_chain
@@ -71,6 +73,8 @@ class Adoption:
     way: Way = Way.COPY
     trust: bool = False
     resign: bool = False
+    s3: str = ""
+    """The ``s3.conf`` of the bucket to copy it into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +115,11 @@ def adopt(
     _verify(fqrn, snapshot, objects, source, now)
     if source.way is Way.IN_PLACE:
         _prepare_storage(source.storage)
-        target: FolderTarget | InPlace = InPlace(trust=source.trust)
+        target: StorageTarget | InPlace = InPlace(trust=source.trust)
     elif source.way is Way.LINK:
         target = LinkTarget(location, source.storage, trust=source.trust)
+    elif source.s3:
+        target = StorageTarget(open_storage(fqrn, _upstream(fqrn, paths, source)))
     else:
         target = FolderTarget(location)
     os.makedirs(paths.keys, exist_ok=True)
@@ -128,6 +134,9 @@ def adopt(
         if source.way is Way.IN_PLACE and not _same(location, source.storage):
             _show_at(location, source.storage)
         options = _options(snapshot, objects, source, former, settings, keep=stays)
+        if source.s3:
+            url = source.stratum0 or public_url(fqrn, _upstream(fqrn, paths, source))
+            options = replace(options, s3=source.s3, stratum0=url)
         configure_repository(fqrn, paths, options)
         _fill_spool(spool, snapshot)
         finish_copy(snapshot, target)
@@ -154,11 +163,16 @@ def _configured_for(fqrn: str, paths: SystemPaths, storage: str) -> bool:
     return upstream.is_local and _same(upstream.location, storage)
 
 
+def _upstream(fqrn: str, paths: SystemPaths, source: Adoption) -> Upstream:
+    """Where a copy goes."""
+    return upstream_of(fqrn, paths, RepositoryOptions("", s3=source.s3))
+
+
 def _refuse_existing(fqrn: str, paths: SystemPaths, source: Adoption, *, stays: bool) -> None:
     location = paths.repository_storage(fqrn)
     if source.way is not Way.IN_PLACE:
-        if os.path.exists(os.path.join(location, MANIFEST_PATH)):
-            raise ConfigurationError(f"{fqrn} exists already, in {location}")
+        if is_made(fqrn, upstream := _upstream(fqrn, paths, source)):
+            raise ConfigurationError(f"{fqrn} exists already, in {upstream.location}")
         return
     if is_served(fqrn, paths):
         raise ConfigurationError(f"{fqrn} exists already: the gateway serves it")

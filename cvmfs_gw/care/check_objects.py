@@ -40,6 +40,10 @@ _INFLATED: Final = frozenset((Suffix.CATALOG, Suffix.HISTORY, Suffix.CERTIFICATE
 """Kinds of objects that are always compressed, whatever entries say."""
 
 
+REMOTE_THREADS: Final = 16
+"""Folders that are looked at side by side where the storage is on another host."""
+
+
 class Progress:
     """Follows the progress of checking the objects; this base class does nothing."""
 
@@ -86,7 +90,9 @@ class ObjectCheck:
         """
         already = frozenset(record_of(name) for name in read)
         self._progress.begin(FOLDERS)
-        pool = ThreadPoolExecutor(max(2, os.cpu_count() or 1), "check")
+        # on another host there is more waiting than computing
+        threads = REMOTE_THREADS if self._storage.pool is not None else max(2, os.cpu_count() or 1)
+        pool = ThreadPoolExecutor(threads, "check")
         try:
             folder = partial(self._folder, referenced, already, integrity=integrity, everything=everything)
             for _ in pool.map(folder, range(FOLDERS)):

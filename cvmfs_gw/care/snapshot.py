@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from cvmfs_gw.care.check_objects import Progress
@@ -56,6 +57,15 @@ class CopyReport:
     size: int = 0
     missing: list[str] = field(default_factory=list)
     """Objects that are referred to and not there, or not what they are called."""
+
+    def count(self, outcome: int | str | None) -> None:
+        """Add an object: its size if it was copied, what is wrong with it, or None if it was there already."""
+        self.objects += 1
+        if isinstance(outcome, str):
+            self.missing.append(outcome)
+        elif outcome is not None:
+            self.copied += 1
+            self.size += outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,15 +172,16 @@ def copy_snapshot(
     """
     head, progress = snapshot.head, progress or Progress()
     report = CopyReport(head.fqrn, head.revision)
+    copy, pool = partial(_copy_object, objects, target), target.threads(objects.storage)
+    side_by_side: Callable[..., Iterator[int | str | None]] = map if pool is None else pool.map
     with closing(Marker(objects, folder)) as marker:
         _mark(snapshot, objects, marker, report)
         progress.begin(FOLDERS)
         try:
             for number in range(FOLDERS):
                 copied, size = report.copied, report.size
-                for record in marker.marked.folder(number):
-                    report.objects += 1
-                    _copy_object(name_of_record(record), objects, target, report)
+                for outcome in side_by_side(copy, map(name_of_record, marker.marked.folder(number))):
+                    report.count(outcome)
                 progress.folder_done(report.copied - copied, report.size - size)
         finally:
             progress.end()
@@ -215,19 +226,18 @@ def _mark(snapshot: Snapshot, objects: ObjectStore, marker: Marker, report: Copy
                 report.missing.append(f"of a former revision: {error}")
 
 
-def _copy_object(name: ContentHash, objects: ObjectStore, target: Target, report: CopyReport) -> None:
+def _copy_object(objects: ObjectStore, target: Target, name: ContentHash) -> int | str | None:
+    """Copy an object; returns its size in bytes, what is wrong with it, or None if *target* has it."""
     try:
         size = objects.size(name)
         if target.has(name, size):
-            return
+            return None
         with objects.open(name) as file:
             target.add(name, size, file)
     except ObjectNotFound:
-        report.missing.append(f"{name}: not there")
+        return f"{name}: not there"
     except ObjectCorrupt as error:
-        report.missing.append(str(error))
+        return str(error)
     except OSError as error:
         raise StorageError(f"{name}: {error.strerror}") from error
-    else:
-        report.copied += 1
-        report.size += size
+    return size

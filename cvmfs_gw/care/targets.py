@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import tarfile
+from concurrent.futures import Executor
 from typing import BinaryIO, Protocol
 
 from cvmfs_gw.engine.errors import ConfigurationError
@@ -16,10 +17,14 @@ from cvmfs_objstore.compression import PIECE
 from cvmfs_objstore.errors import ObjectCorrupt, ObjectNotFound
 from cvmfs_objstore.hashes import ContentHash
 from cvmfs_objstore.local import LocalStorage
+from cvmfs_objstore.storage import Storage
 
 
 class Target(Protocol):
     """What a copy is written to. Paths are those of a repository's storage."""
+
+    def threads(self, source: Storage) -> Executor | None:
+        """Where objects of *source* may be added side by side; None: one after the other."""
 
     def has(self, name: ContentHash, size: int) -> bool:
         """Whether the object is there already, with that size."""
@@ -31,27 +36,29 @@ class Target(Protocol):
         """Write a file that changes, after all that was written before."""
 
 
-class FolderTarget:
-    """A copy in a folder, which is made."""
+class StorageTarget:
+    """A copy in another storage."""
 
-    def __init__(self, folder: str) -> None:
-        self._storage = LocalStorage.create(folder)
+    def __init__(self, storage: Storage) -> None:
+        self._target = storage
         self._synced = False
 
     def close(self) -> None:
-        """Let go of the folder."""
-        self._storage.close()
+        """Nothing to let go of."""
+
+    def threads(self, source: Storage) -> Executor | None:
+        return source.pool or self._target.pool
 
     def has(self, name: ContentHash, size: int) -> bool:
         try:
-            return self._storage.size(name.path) == size
+            return self._target.size(name.path) == size
         except ObjectNotFound:
             return False
 
     def add(self, name: ContentHash, size: int, file: BinaryIO) -> None:
         self._synced = False
         hasher = name.algorithm.new()
-        with self._storage.stage() as staged:
+        with self._target.stage() as staged:
             while data := file.read(PIECE):
                 hasher.update(data)
                 staged.write(data)
@@ -60,9 +67,20 @@ class FolderTarget:
 
     def write(self, path: str, data: bytes) -> None:
         if not self._synced:
-            self._storage.sync()  # objects are there before anything names them
+            self._target.sync()  # objects are there before anything names them
             self._synced = True
-        self._storage.write(path, data)
+        self._target.write(path, data)
+
+
+class FolderTarget(StorageTarget):
+    """A copy in a folder, which is made."""
+
+    def __init__(self, folder: str) -> None:
+        self._storage = LocalStorage.create(folder)
+        super().__init__(self._storage)
+
+    def close(self) -> None:
+        self._storage.close()
 
 
 class LinkTarget(FolderTarget):
@@ -101,6 +119,9 @@ class InPlace:
     def close(self) -> None:
         """Nothing to let go of."""
 
+    def threads(self, source: Storage) -> Executor | None:
+        return source.pool
+
     def has(self, name: ContentHash, size: int) -> bool:
         return self._trust
 
@@ -121,6 +142,9 @@ class TarTarget:
     def close(self) -> None:
         """Write the archive's end."""
         self._archive.close()
+
+    def threads(self, source: Storage) -> Executor | None:
+        return None
 
     def has(self, name: ContentHash, size: int) -> bool:
         return False

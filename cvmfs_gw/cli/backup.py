@@ -68,6 +68,7 @@ def add_parser(commands: Subparsers) -> None:
     way = parser.add_mutually_exclusive_group()
     way.add_argument("--link", action="store_true", help="hard links in place of copies")
     way.add_argument("--in-place", action="store_true", help="use the storage where it lies")
+    way.add_argument("--s3", default="", metavar="FILE", help="copy it into the bucket of this s3.conf")
     parser.add_argument(
         "--trust-objects", action="store_true", help="look for objects that are not copied, but do not read them"
     )
@@ -108,6 +109,7 @@ def _import(arguments: argparse.Namespace, paths: SystemPaths) -> int:
         way,
         arguments.trust_objects,
         arguments.resign,
+        arguments.s3,
     )
     adopted = adopt(arguments.fqrn, paths, os.environ, source, time.time(), _progress())
     if arguments.json:

@@ -72,16 +72,16 @@ def run(arguments: argparse.Namespace, paths: SystemPaths) -> int:
 
 
 def _collectable(paths: SystemPaths) -> Iterator[str]:
-    """The repositories that lie on this machine and may be collected."""
+    """The repositories whose storage is this machine's to write, and that may be collected."""
     for path in sorted(glob(paths.server_conf("*"))):
         fqrn = os.path.basename(os.path.dirname(path))
         try:
             configuration = ServerConf.load(path, fqrn)
-            local = configuration.upstream(os.environ).is_local
+            ours = not configuration.upstream(os.environ).is_gateway
         except ServerConfError as error:
             print(f"cvmfs-gw: {fqrn} is left out: {error}", file=sys.stderr)
             continue
-        if local and configuration.garbage_collection and configuration.get("CVMFS_REPOSITORY_TYPE") != "stratum1":
+        if ours and configuration.garbage_collection and configuration.get("CVMFS_REPOSITORY_TYPE") != "stratum1":
             yield fqrn
 
 

@@ -25,8 +25,9 @@ def add_parser(commands: Subparsers) -> None:
         "-w",
         "--stratum0",
         metavar="URL",
-        help="where publishers and clients read it (default: http://localhost:8080/cvmfs/FQRN)",
+        help="where publishers and clients read it (default: http://localhost:8080/cvmfs/FQRN; on S3 below the bucket)",
     )
+    parser.add_argument("--s3", default="", metavar="FILE", help="the s3.conf of a bucket to put it into")
     parser.add_argument(
         "-o", "--owner", default="", metavar="USER", help="owner of the repository, its storage and keys (default: you)"
     )
@@ -50,7 +51,8 @@ def run(arguments: argparse.Namespace, paths: SystemPaths) -> int:
     """Make the repository and say where everything is."""
     fqrn = check_fqrn(arguments.fqrn)
     options = RepositoryOptions(
-        stratum0=arguments.stratum0 or f"http://localhost:8080/cvmfs/{fqrn}",
+        stratum0=arguments.stratum0 or "",
+        s3=arguments.s3,
         owner=arguments.owner,
         algorithm=Algorithm.from_config(arguments.hash_algorithm),
         compression=arguments.compression,
@@ -62,9 +64,11 @@ def run(arguments: argparse.Namespace, paths: SystemPaths) -> int:
         keys=arguments.keys,
         replicable=not arguments.no_replicas,
     )
-    create_repository(fqrn, paths, {}, options, time.time())
+    repository = create_repository(fqrn, paths, {}, options, time.time())
     print(f"Made {fqrn}:")
-    print(f"  storage      {paths.repository_storage(fqrn)}")
+    configuration = repository.configuration()
+    print(f"  storage      {configuration.upstream().location}")
+    print(f"  URL          {configuration.stratum0}")
     print(f"  keys         {paths.key_file(fqrn, '{masterkey,pub,key,crt,gw}')}")
     print(f"  settings     {paths.server_conf(fqrn)}")
     print(f"Publishers need {fqrn}.pub, .crt and .gw; clients .pub. Keep a copy of .masterkey in a safe place.")

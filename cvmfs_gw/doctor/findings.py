@@ -42,6 +42,10 @@ class FindingKind(Enum):
     )
     STORAGE = ("the repository's storage cannot be written", _OWNER)
     STORAGE_SPLIT = ("data/txn lies on another file system than data", "let them be on one: files are renamed")
+    BUCKET = (
+        "the repository's S3 bucket cannot be used",
+        "correct its s3.conf, or see what is wrong with the S3 server",
+    )
     SPOOL = ("the repository's spool folder cannot be written", _OWNER)
     KEY_READABLE = ("others can read a secret key", "chmod 600", Severity.WARNING)
     ROOM = ("there is little room left", "collect garbage (cvmfs-gw gc), or get a larger disk", Severity.WARNING)

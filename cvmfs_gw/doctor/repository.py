@@ -14,7 +14,7 @@ from cvmfs_gw.engine.errors import EngineError
 from cvmfs_gw.engine.locking import busy_with
 from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.paths import SystemPaths
-from cvmfs_gw.serverconf import ServerConf
+from cvmfs_gw.serverconf import ServerConf, Upstream
 from cvmfs_gw.when import parse_time
 from cvmfs_objstore.errors import InvalidHash
 from cvmfs_objstore.local import LocalStorage
@@ -42,6 +42,10 @@ def examine_repository(
         *_room(repository),
         *_keys(fqrn, paths),
     ]
+    if not configuration.upstream(environment).is_local:
+        found += _bucket(repository, configuration.upstream(environment))
+        if any(finding.code == FindingKind.BUCKET.code for finding in found):
+            return found, None  # what is in it cannot be looked at
     if what := busy_with(paths, fqrn):
         found.append(Finding.of(FindingKind.TRANSACTION, fqrn, what))
     faults = Faults()
@@ -81,6 +85,16 @@ def _permissions(repository: Repository) -> Iterator[Finding]:
             return
     if os.stat(data).st_dev != os.stat(staging).st_dev:
         yield Finding.of(FindingKind.STORAGE_SPLIT, f"{fqrn}: {staging}")
+
+
+def _bucket(repository: Repository, upstream: Upstream) -> Iterator[Finding]:
+    path = upstream.location.partition("@")[2]
+    if (mode := os.stat(path).st_mode) & (stat.S_IROTH | stat.S_IWOTH):
+        yield Finding.of(FindingKind.KEY_READABLE, path, f"mode {stat.S_IMODE(mode):03o}")
+    try:
+        repository.storage.names("data/00")  # what a collector needs beside reading and writing
+    except OSError as error:
+        yield Finding.of(FindingKind.BUCKET, repository.fqrn, error.strerror)
 
 
 def _room(repository: Repository) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ import pwd
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final
 
 from cvmfs_gw.engine.errors import ConfigurationError
@@ -19,6 +20,7 @@ from cvmfs_gw.engine.locking import editing
 from cvmfs_gw.engine.publish import DEFAULT_TTL
 from cvmfs_gw.engine.repository import replace_file
 from cvmfs_gw.paths import SystemPaths
+from cvmfs_gw.serverconf import ServerConf, ServerConfError, Upstream
 from cvmfs_objstore.hashes import Algorithm
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_./:,@%+=~-]+", re.ASCII)
@@ -51,6 +53,8 @@ class RepositoryOptions:
     """Leave a ``server.conf`` as it is if there is one."""
     storage: str = ""
     """The storage directory, if not the usual one."""
+    s3: str = ""
+    """The ``s3.conf`` of the bucket that is the storage, in place of a directory."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """Additional assignments for ``server.conf``; they take precedence over the options above."""
 
@@ -62,12 +66,33 @@ def configure_repository(fqrn: str, paths: SystemPaths, options: RepositoryOptio
     """
     write_server_conf(fqrn, paths, options)
     make_gateway_key(fqrn, paths)
-    register_repository(fqrn, paths)
+    register_repository(fqrn, paths, upstream_of(fqrn, paths, options))
 
 
-def register_repository(fqrn: str, paths: SystemPaths) -> None:
-    """Enter the repository in ``info/v1`` and in the gateway's ``repo.json``; raises :exc:`ConfigurationError`."""
-    _list_repository(fqrn, paths)
+def upstream_of(
+    fqrn: str, paths: SystemPaths, options: RepositoryOptions, environment: Mapping[str, str] = MappingProxyType({})
+) -> Upstream:
+    """The storage of a repository that is made with *options*; raises :exc:`ConfigurationError`."""
+    try:
+        if options.keep_configuration and os.path.exists(paths.server_conf(fqrn)):
+            return ServerConf.load(paths.server_conf(fqrn), fqrn).upstream(environment)
+        if setting := options.settings.get("CVMFS_UPSTREAM_STORAGE"):
+            return Upstream.parse(setting)
+    except ServerConfError as error:
+        raise ConfigurationError(str(error)) from error
+    if options.s3:
+        return Upstream("S3", f"{paths.repository_spool(fqrn)}/tmp", f"{fqrn}@{os.path.abspath(options.s3)}")
+    location = options.storage or paths.repository_storage(fqrn)
+    return Upstream("local", f"{location}/data/txn", location)
+
+
+def register_repository(fqrn: str, paths: SystemPaths, upstream: Upstream) -> None:
+    """Enter the repository in the gateway's ``repo.json``, and a local one in ``info/v1``.
+
+    Raises :exc:`ConfigurationError`.
+    """
+    if upstream.is_local:
+        _list_repository(fqrn, paths)
     _grant_access(fqrn, paths)
 
 
@@ -75,7 +100,7 @@ def write_server_conf(fqrn: str, paths: SystemPaths, options: RepositoryOptions)
     """Write ``server.conf``, unless there is one that *options* say to keep."""
     if options.keep_configuration and os.path.exists(paths.server_conf(fqrn)):
         return
-    location, spool = options.storage or paths.repository_storage(fqrn), paths.repository_spool(fqrn)
+    spool = paths.repository_spool(fqrn)
     values = {
         "CVMFS_CREATOR_VERSION": "143",
         "CVMFS_REPOSITORY_NAME": fqrn,
@@ -84,7 +109,7 @@ def write_server_conf(fqrn: str, paths: SystemPaths, options: RepositoryOptions)
         "CVMFS_UNION_DIR": f"/cvmfs/{fqrn}",
         "CVMFS_SPOOL_DIR": spool,
         "CVMFS_STRATUM0": options.stratum0,
-        "CVMFS_UPSTREAM_STORAGE": f"local,{location}/data/txn,{location}",
+        "CVMFS_UPSTREAM_STORAGE": str(upstream_of(fqrn, paths, options)),
         "CVMFS_USE_FILE_CHUNKING": "true",
         "CVMFS_MIN_CHUNK_SIZE": str(4 << 20),
         "CVMFS_AVG_CHUNK_SIZE": str(8 << 20),

@@ -13,17 +13,20 @@ import pwd
 import stat
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final
 
-from cvmfs_gw.engine.configure import RepositoryOptions, register_repository, write_server_conf
-from cvmfs_gw.engine.errors import ConfigurationError
+from cvmfs_gw.engine.configure import RepositoryOptions, register_repository, upstream_of, write_server_conf
+from cvmfs_gw.engine.errors import ConfigurationError, StorageError
 from cvmfs_gw.engine.keyfiles import KEY_MODES, make_keys
 from cvmfs_gw.engine.names import check_fqrn
 from cvmfs_gw.engine.publish import GENERIC_PREFIX, Publication, TagChanges
-from cvmfs_gw.engine.repository import Repository, replace_file
+from cvmfs_gw.engine.repository import MANIFEST_PATH, Repository, replace_file
+from cvmfs_gw.engine.upstream import open_storage, public_url
 from cvmfs_gw.paths import SystemPaths
+from cvmfs_gw.serverconf import Upstream
 from cvmfs_objstore.compression import deflate
 from cvmfs_objstore.formats.catalog import Catalog
 from cvmfs_objstore.formats.entry import FLAG_DIRECTORY, Entry
@@ -57,14 +60,16 @@ def create_repository(
     check_fqrn(fqrn)
     if options.ttl <= 0:
         raise ConfigurationError(f"not a time that clients could wait for, in seconds: {options.ttl}")
-    location = paths.repository_storage(fqrn)
-    if os.path.exists(os.path.join(location, ".cvmfspublished")):
-        raise ConfigurationError(f"{fqrn} exists already, in {location}")
+    upstream = upstream_of(fqrn, paths, options, environment)
+    if is_made(fqrn, upstream):
+        raise ConfigurationError(f"{fqrn} exists already, in {upstream.location}")
+    options = replace(options, stratum0=options.stratum0 or public_url(fqrn, upstream))
     uid, gid = _owner(options.owner)
     spool = paths.repository_spool(fqrn)
     for folder in (paths.keys, spool, os.path.join(spool, "tmp")):
         os.makedirs(folder, exist_ok=True)
-    LocalStorage.create(location).close()
+    if upstream.is_local:
+        LocalStorage.create(upstream.location).close()
     write_server_conf(fqrn, paths, options)
     make_keys(fqrn, paths, options.keys, now)
     repository = Repository(fqrn, paths, environment)
@@ -74,12 +79,12 @@ def create_repository(
     replace_file(os.path.join(spool, "client.local"), b"")
     _publish_empty(repository, options, uid, gid, now)
     if options.owner:
-        _hand_over(fqrn, paths, location, uid, gid)
-    register_repository(fqrn, paths)
+        _hand_over(fqrn, paths, upstream, uid, gid)
+    register_repository(fqrn, paths, upstream)
     return repository
 
 
-def _hand_over(fqrn: str, paths: SystemPaths, location: str, uid: int, gid: int) -> None:
+def _hand_over(fqrn: str, paths: SystemPaths, upstream: Upstream, uid: int, gid: int) -> None:
     """Give storage, spool folder and keys to the owner, who will run the server, if this process may change owners.
 
     Source: ``cvmfs_server mkfs -o``.
@@ -87,7 +92,7 @@ def _hand_over(fqrn: str, paths: SystemPaths, location: str, uid: int, gid: int)
     if os.geteuid() != 0:
         return
     spool = paths.repository_spool(fqrn)
-    for folder in (location, spool):
+    for folder in (upstream.location, spool) if upstream.is_local else (spool,):
         os.chown(folder, uid, gid)
         for parent, folders, files in os.walk(folder):
             for name in (*folders, *files):
@@ -115,12 +120,6 @@ def ensure_repository(
     :exc:`ConfigurationError` if there are no keys: with new ones, no client would trust the repository.
     """
     check_fqrn(fqrn)
-    if os.path.exists(os.path.join(paths.repository_storage(fqrn), ".cvmfspublished")):
-        return False
-    folder = keys or paths.keys
-    for kind in ("masterkey", "key", "crt"):
-        if not os.path.exists(os.path.join(folder, f"{fqrn}.{kind}")):
-            raise ConfigurationError(f"no {fqrn}.{kind} in {folder}: make the keys once, with cvmfs-gw mkfs {fqrn}")
     options = RepositoryOptions(
         stratum0=stratum0,
         garbage_collection=True,
@@ -130,8 +129,24 @@ def ensure_repository(
         keep_configuration=True,
         settings=settings,
     )
+    if is_made(fqrn, upstream_of(fqrn, paths, options)):
+        return False
+    folder = keys or paths.keys
+    for kind in ("masterkey", "key", "crt"):
+        if not os.path.exists(os.path.join(folder, f"{fqrn}.{kind}")):
+            raise ConfigurationError(f"no {fqrn}.{kind} in {folder}: make the keys once, with cvmfs-gw mkfs {fqrn}")
     create_repository(fqrn, paths, {}, options, now)
     return True
+
+
+def is_made(fqrn: str, upstream: Upstream) -> bool:
+    """Whether a repository is in that storage, which need not exist. Raises as :func:`open_storage` does."""
+    if upstream.is_local:
+        return os.path.exists(os.path.join(upstream.location, MANIFEST_PATH))
+    try:
+        return open_storage(fqrn, upstream).exists(MANIFEST_PATH)
+    except OSError as error:
+        raise StorageError(f"{fqrn}: {error.strerror}") from error
 
 
 def _owner(name: str) -> tuple[int, int]:

@@ -11,9 +11,10 @@ from contextlib import AbstractContextManager, suppress
 from typing import Final
 
 from cvmfs_gw.engine.catalogs import CatalogCache, CatalogStore
-from cvmfs_gw.engine.errors import ConfigurationError, MissingReflog, SigningError, StorageError
+from cvmfs_gw.engine.errors import ConfigurationError, MissingReflog, SigningError
 from cvmfs_gw.engine.journal import Journal
 from cvmfs_gw.engine.locking import exclusive
+from cvmfs_gw.engine.upstream import open_storage
 from cvmfs_gw.paths import SystemPaths
 from cvmfs_gw.serverconf import ServerConf, ServerConfError
 from cvmfs_objstore.errors import FormatError, InvalidHash, KeyFileError, ObjectNotFound
@@ -21,7 +22,6 @@ from cvmfs_objstore.formats.keychain import Certificate, RepositoryKey
 from cvmfs_objstore.formats.manifest import Manifest, SignedManifest
 from cvmfs_objstore.formats.reflog import REFLOG_PATH, Reflog
 from cvmfs_objstore.hashes import Algorithm, ContentHash
-from cvmfs_objstore.local import LocalStorage
 from cvmfs_objstore.objects import ObjectStore
 from cvmfs_objstore.storage import Storage
 
@@ -64,12 +64,7 @@ class Repository:
             upstream = self.configuration().upstream(self._environment)
         except ServerConfError as error:
             raise ConfigurationError(str(error)) from error
-        if not upstream.is_local:
-            raise ConfigurationError(f"{self.fqrn}: storage of kind {upstream.kind!r} is not supported")
-        try:
-            return LocalStorage(upstream.location, durable=durable)
-        except OSError as error:
-            raise StorageError(f"{self.fqrn}: cannot open {upstream.location}: {error.strerror}") from error
+        return open_storage(self.fqrn, upstream, durable=durable)
 
     def configuration(self) -> ServerConf:
         """``server.conf`` as it is now; raises :exc:`ConfigurationError`."""

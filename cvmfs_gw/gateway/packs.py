@@ -27,6 +27,7 @@ from cvmfs_objstore.formats.objectpack import (
 )
 from cvmfs_objstore.hashes import ContentHash, Suffix
 from cvmfs_objstore.objects import ObjectStore
+from cvmfs_objstore.puts import Puts
 from cvmfs_objstore.storage import Staged, Storage
 
 
@@ -58,6 +59,7 @@ class PackReceiver:
             raise BadPack(str(error)) from error
         self._storage = store.storage
         self._max_size = max_size
+        self._puts = Puts(store.storage, self._count)
         self._staged: Staged | None = None  # the large object that is being written
         self.catalogs: list[ContentHash] = []
         """The catalogs in the pack, new or not."""
@@ -84,11 +86,14 @@ class PackReceiver:
         return self._added + self._duplicated
 
     def finish(self) -> UploadStatistics:
-        """End the pack; returns what it contained."""
+        """End the pack; returns what it contained, once all of it is stored."""
         try:
             self._parser.finish()
+            self._puts.finish()
         except ObjectPackError as error:
             raise BadPack(str(error)) from error
+        except OSError as error:
+            raise StoreFailure(error.strerror or type(error).__name__) from error
         return UploadStatistics(self._added, self._duplicated, self._catalogs, self._bytes, self._catalog_bytes)
 
     def abort(self) -> None:
@@ -97,12 +102,12 @@ class PackReceiver:
             with contextlib.suppress(OSError):
                 self._staged.discard()
             self._staged = None
+        self._puts.abort()
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Batch):
-            put = self._storage.put
             for name, data in event.verified():
-                self._count(name, len(data), put(name.path, data))
+                self._puts.put(name, data)
         elif isinstance(event, ObjectSlice):
             if self._staged is not None:
                 self._staged.write(event.data)
@@ -112,8 +117,9 @@ class PackReceiver:
         elif isinstance(event, ObjectEnd):
             staged, self._staged = self._staged, None
             if staged is not None:
-                staged.publish(event.item.name.path)
-            self._count(event.item.name, event.item.size, staged is not None)
+                self._puts.publish(event.item.name, event.item.size, staged)
+            else:
+                self._count(event.item.name, event.item.size, False)
         elif isinstance(event, PackHeader) and event.size > self._max_size:
             raise PackTooLarge(f"a pack of {event.size} bytes: at most {self._max_size} are accepted")
 

@@ -29,8 +29,8 @@ REAL: Final = NOW + 30_000_000
 class Past:
     """A repository whose revisions are made one after the other; ``now`` goes on by an hour with each."""
 
-    def __init__(self, root: str, keys: str) -> None:
-        made = new_repository(root, keys, garbage_collection=True, auto_tag=False)
+    def __init__(self, root: str, keys: str, **options: object) -> None:
+        made = new_repository(root, keys, garbage_collection=True, auto_tag=False, **options)  # type: ignore[arg-type]
         self.paths = made.paths
         self.now = NOW
         self.engine = Engine(self.paths, {}, durable=False, clock=lambda: self.now)

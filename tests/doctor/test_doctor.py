@@ -57,6 +57,14 @@ def _no_admin(p: Patient) -> None:
     Path(p.paths.access_config).write_text(json.dumps({"version": 2, "repos": [FQRN], "keys": []}))
 
 
+def _bucket(p: Patient) -> None:
+    conf = p.spool / "s3.conf"
+    values = {"HOST": "127.0.0.1", "PORT": 1, "BUCKET": "b", "ACCESS_KEY": "a", "SECRET_KEY": "s", "MAX_RETRIES": 0}
+    conf.write_text("".join(f"CVMFS_S3_{key}={value}\n" for key, value in values.items()))
+    conf.chmod(0o600)
+    p.configure(f"CVMFS_UPSTREAM_STORAGE=S3,{p.spool}/tmp,{FQRN}@{conf}")
+
+
 def _misspelt_admin(p: Patient) -> None:
     path = Path(p.paths.access_config)
     path.write_text(path.read_text().replace('"admin"', '"administrator"'))
@@ -127,6 +135,7 @@ def _other_key(p: Patient) -> None:
             FindingKind.AUTO_GC.code,
         ),
         (lambda p: os.rmdir(p.storage / "data/00"), FindingKind.STORAGE.code),
+        (_bucket, FindingKind.BUCKET.code),
         (lambda p: os.chmod(p.paths.key_file(FQRN, "key"), 0o644), FindingKind.KEY_READABLE.code),
         (lambda p: (p.spool / "in_transaction.lock").touch(), FindingKind.TRANSACTION.code),
         (lambda p: p.configure("CVMFS_STRATUM0=http://127.0.0.1:1/none"), FindingKind.URL.code),

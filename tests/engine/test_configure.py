@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cvmfs_gw.engine.configure import RepositoryOptions, is_served, register_repository
+from cvmfs_gw.engine.configure import RepositoryOptions, is_served, register_repository, upstream_of
 from cvmfs_gw.engine.create import create_repository
 from cvmfs_gw.engine.errors import ConfigurationError
 from cvmfs_gw.gateway.access import AccessConfig
@@ -74,7 +74,7 @@ def test_repositories_that_are_made_at_once(tmp_path: Path, keys: str) -> None:
     names = [f"r{number}.example.org" for number in range(8)]
 
     def make(fqrn: str) -> None:
-        register_repository(fqrn, paths)
+        register_repository(fqrn, paths, upstream_of(fqrn, paths, RepositoryOptions("")))
 
     with ThreadPoolExecutor(len(names)) as threads:
         list(threads.map(make, names))

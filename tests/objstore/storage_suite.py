@@ -29,6 +29,9 @@ BAD_PATHS = [
 class StorageSuite:
     """The guarantees of :mod:`cvmfs_objstore.storage`, one test each."""
 
+    put_again = 200
+    """How many objects are put again while they are collected."""
+
     @pytest.fixture
     def storage(self) -> Storage:
         raise NotImplementedError("a subclass gives the empty storage to test")
@@ -345,7 +348,7 @@ class StorageSuite:
             while not stop.is_set():
                 storage.collect(folder[0], ["object"], limit, sizes=sizes)
 
-        paths = [f"data/{number:02x}/object" for number in range(200)]
+        paths = [f"data/{number:02x}/object" for number in range(self.put_again)]
         with ThreadPoolExecutor(2) as pool:
             collectors = [pool.submit(collect) for _ in range(2)]
             try:
