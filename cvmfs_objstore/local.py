@@ -23,6 +23,7 @@ import stat
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence, Set
+from functools import partial
 from typing import BinaryIO, Final
 
 from cvmfs_objstore import folders, posix, staging
@@ -58,6 +59,7 @@ class LocalStorage:
         self.root = os.path.abspath(root)
         self.durable = durable
         self.pool = None
+        self.opener = partial(LocalStorage, self.root, durable=False)
         # Kept open: syncfs reports a failed write-back only to descriptors that were open when it failed.
         self._fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._finalizer = weakref.finalize(self, os.close, self._fd)

@@ -19,6 +19,7 @@ class MemoryStorage:
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
+        self.opener = None
         self.pool: Executor | None = None
         self._lock = threading.Lock()
         self._files: dict[str, tuple[bytes, float]] = {}

@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from functools import cache, partial
 from itertools import islice
 from types import TracebackType
 from typing import BinaryIO, Final
@@ -45,7 +46,7 @@ from cvmfs_objstore.storage import YOUNG_S, check_path
 
 WINDOW: Final = 4 << 20
 """Bytes that are read at once."""
-ASKED: Final = 64 << 10
+ASKED: Final = 256 << 10
 """From so many bytes on an object is asked for before it is sent."""
 PART: Final = 16 << 20
 """Bytes of one part of a large object; what is not longer than two goes in one request."""
@@ -68,6 +69,7 @@ class S3Storage:
 
     def __init__(self, settings: S3Settings, prefix: str, folder: str) -> None:
         self.settings, self.prefix, self.folder = settings, prefix, folder
+        self.opener = partial(shared_storage, settings, prefix, folder)
         self._bucket = Bucket(settings)
         self._base = prefix + "/"
         self._conditional = True
@@ -333,6 +335,12 @@ class S3Storage:
             os.makedirs(lock, exist_ok=True)
         with folders.locked(lock, kind):
             yield
+
+
+@cache
+def shared_storage(settings: S3Settings, prefix: str, folder: str) -> S3Storage:
+    """The one storage of that place in this process, so that all who use it share its connections."""
+    return S3Storage(settings, prefix, folder)
 
 
 class StagedUpload:

@@ -30,7 +30,7 @@ file of another length, and sending an object again repairs it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import Executor
 from types import TracebackType
 from typing import BinaryIO, Final, Protocol
@@ -79,6 +79,13 @@ class Staged(Protocol):
 
 class Storage(Protocol):
     """One repository's files. Raises :exc:`ObjectNotFound` for missing paths and ``OSError`` for I/O errors."""
+
+    @property
+    def opener(self) -> Callable[[], Storage] | None:
+        """Opens the same storage in another process, which it can be pickled for; None if there is no such way.
+
+        What is stored there becomes durable by :meth:`sync` here.
+        """
 
     @property
     def pool(self) -> Executor | None:

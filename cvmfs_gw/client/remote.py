@@ -40,6 +40,7 @@ class RemoteStorage:
     """
 
     def __init__(self, url: str, local: New | None = None) -> None:
+        self.opener = None
         self.pool = None  # what is put is put into *local*
         self._url = url.rstrip("/")
         self._there = local

@@ -24,7 +24,6 @@ from cvmfs_gw.gateway.protocol import MAX_PAYLOAD
 from cvmfs_gw.gateway.storers import Storers
 from cvmfs_gw.gateway.uploads import ThreadUpload
 from cvmfs_objstore.hashes import ContentHash
-from cvmfs_objstore.local import LocalStorage
 from cvmfs_objstore.objects import ObjectStore
 from cvmfs_objstore.storage import Storage
 
@@ -213,10 +212,10 @@ class Payloads:
         self.blocks.close()
 
     def _divided(self, storage: Storage, digest: str, header_size: int, uploaded: UploadedObjects) -> Incoming | None:
-        if not isinstance(storage, LocalStorage):
+        if storage.opener is None:
             return None
         self._storers.wake()
-        return self._storers.begin(storage.root, digest, header_size, self._max_size, uploaded)
+        return self._storers.begin(storage.opener, digest, header_size, self._max_size, uploaded)
 
     def _forget(self, token: str, receiver: Incoming) -> None:
         self._metrics.add("payload_bytes_total", receiver.received)

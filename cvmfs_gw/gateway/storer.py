@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
@@ -29,8 +30,8 @@ from cvmfs_gw.gateway.errors import PayloadError, StoreFailure
 from cvmfs_gw.gateway.packs import PackReceiver
 from cvmfs_objstore.formats.objectpack import Share
 from cvmfs_objstore.hashes import ContentHash
-from cvmfs_objstore.local import LocalStorage
 from cvmfs_objstore.objects import ObjectStore
+from cvmfs_objstore.storage import Storage
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +41,10 @@ NICE: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """A pack comes for the local storage *root*. *most* is how many names of objects to report for each block."""
+    """A pack comes for the storage of *opener*. *most* is how many names of objects to report for each block."""
 
     upload: int
-    root: str
+    opener: Callable[[], Storage]
     digest: str
     header_size: int
     max_size: int
@@ -93,6 +94,8 @@ class Finished:
     upload: int
     brought: UploadStatistics
     catalogs: tuple[ContentHash, ...]
+    uploaded: UploadedObjects
+    """Those that were not there yet when the last block had been read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,30 +155,25 @@ class Storer:
         self._threads.discard(threading.current_thread())
 
     def _result(self, begin: Begin, orders: SimpleQueue[Order]) -> Answer:
-        # whoever began the upload synchronises the storage at the commit
-        storage = LocalStorage(begin.root, durable=False)
         uploaded = UploadedObjects(begin.most)
+        receiver = PackReceiver(
+            ObjectStore(begin.opener()),
+            begin.digest,
+            begin.header_size,
+            max_size=begin.max_size,
+            note=lambda name: uploaded.add(name),
+            share=begin.share,
+        )
         try:
-            receiver = PackReceiver(
-                ObjectStore(storage),
-                begin.digest,
-                begin.header_size,
-                max_size=begin.max_size,
-                note=lambda name: uploaded.add(name),
-                share=begin.share,
-            )
-            try:
-                while isinstance(order := orders.get(), Block):
-                    receiver.feed([self._blocks.view(order.number, order.length)])
-                    self._answer(Stored(begin.upload, receiver.objects, uploaded))
-                    uploaded = UploadedObjects(begin.most)
-                if isinstance(order, Abort):
-                    return Refused(begin.upload, StoreFailure("the upload was given up"))
-                return Finished(begin.upload, receiver.finish(), tuple(receiver.catalogs))
-            finally:
-                receiver.abort()
+            while isinstance(order := orders.get(), Block):
+                receiver.feed([self._blocks.view(order.number, order.length)])
+                self._answer(Stored(begin.upload, receiver.objects, uploaded))
+                uploaded = UploadedObjects(begin.most)
+            if isinstance(order, Abort):
+                return Refused(begin.upload, StoreFailure("the upload was given up"))
+            return Finished(begin.upload, receiver.finish(), tuple(receiver.catalogs), uploaded)
         finally:
-            storage.close()
+            receiver.abort()
 
     def _answer(self, answer: Answer) -> None:
         try:

@@ -33,6 +33,7 @@ from cvmfs_gw.gateway.storer import Abort, Answer, Begin, Block, End, Finished, 
 from cvmfs_gw.gateway.uploads import UNFINISHED
 from cvmfs_objstore.formats.objectpack import Share
 from cvmfs_objstore.hashes import ContentHash
+from cvmfs_objstore.storage import Storage
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +68,9 @@ class Storers:
             task.add_done_callback(self._starting.discard)
 
     def begin(
-        self, root: str, digest: str, header_size: int, max_size: int, uploaded: UploadedObjects
+        self, opener: Callable[[], Storage], digest: str, header_size: int, max_size: int, uploaded: UploadedObjects
     ) -> Upload | None:
-        """Take a pack for the local storage *root*, or return None where no process runs.
+        """Take a pack for the storage that *opener* opens, or return None where no process runs.
 
         The names of its objects are added to *uploaded*, as long as there is room.
         """
@@ -82,7 +83,7 @@ class Storers:
         for first, storer in enumerate(idle):
             share = Share(first, len(idle))
             upload.shares.append(_Share(storer, upload))
-            begin = Begin(upload.number, root, digest, header_size, max_size, share, uploaded.room)
+            begin = Begin(upload.number, opener, digest, header_size, max_size, share, uploaded.room)
             storer.begin(upload.shares[-1], begin)
         return upload
 
@@ -169,7 +170,7 @@ class Upload:
 
     def hear(self, answer: Answer) -> None:
         """A share has come further."""
-        if isinstance(answer, Stored):
+        if isinstance(answer, Stored | Finished):
             self._uploaded.update(answer.uploaded)
         self._changed.set()
 

@@ -6,6 +6,7 @@ import random
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from multiprocessing import Pipe
 from pathlib import Path
 from queue import SimpleQueue
@@ -47,9 +48,9 @@ async def storers(blocks: Blocks) -> AsyncIterator[Storers]:
 def begin(
     storers: Storers, store: ObjectStore, header: bytes, max_size: int = 1 << 30, most: int = 10_000
 ) -> tuple[Upload, UploadedObjects]:
-    assert isinstance(store.storage, LocalStorage)
+    assert store.storage.opener is not None
     uploaded = UploadedObjects(most)
-    upload = storers.begin(store.storage.root, digest_of(header), len(header), max_size, uploaded)
+    upload = storers.begin(store.storage.opener, digest_of(header), len(header), max_size, uploaded)
     assert upload is not None
     return upload, uploaded
 
@@ -230,7 +231,7 @@ async def test_where_no_process_can_be_started(blocks: Blocks, monkeypatch: pyte
     storers = Storers(blocks, 2)
     storers.wake()
     await storers.started()
-    assert storers.begin("/", "0" * 40, 1, 1, UploadedObjects()) is None
+    assert storers.begin(partial(LocalStorage, "/"), "0" * 40, 1, 1, UploadedObjects()) is None
     await storers.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import pickle
 import stat
 import subprocess
 import time
@@ -284,3 +285,12 @@ def test_copy_of_a_file_of_another_user(tmp_path: Path, monkeypatch: pytest.Monk
     storage.copy(".cvmfsreflog", ".cvmfsreflog.previous")
     assert storage.read(".cvmfsreflog.previous") == b"one"
     assert os.listdir(tmp_path / "s/data/txn") == []
+
+
+def test_opened_in_another_process(storage: LocalStorage) -> None:
+    """It sees the same, and leaves it to the first to make things durable."""
+    opener = pickle.loads(pickle.dumps(storage.opener))
+    other = opener()
+    other.write("x", b"1")
+    assert storage.read("x") == b"1"
+    assert (storage.durable, other.durable) == (True, False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import os
+import pickle
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -216,3 +217,16 @@ def test_a_server_that_is_gone(tmp_path: Path) -> None:
 
 def test_repr(storage: S3Storage) -> None:
     assert repr(storage) == f"S3Storage({storage.settings.url + storage.prefix!r})"
+
+
+def test_opened_in_another_process(storage: S3Storage) -> None:
+    """Each process has one for all who ask, as they share its connections."""
+    storage.put(OBJECT, b"x")
+    assert "secret_key" not in repr(storage.opener)
+    assert storage.settings.secret_key == "secret"
+    opener = pickle.loads(pickle.dumps(storage.opener))
+    other = opener()
+    assert other is not storage
+    assert other is opener()
+    assert other.read(OBJECT) == b"x"
+    other.close()
