@@ -171,7 +171,7 @@ class GatewayClient:
                 return list(items)
             names = reply.get("missing")
             if not isinstance(names, list) or not all(isinstance(name, str) and name in asked for name in names):
-                raise GatewayUnreachable("the gateway's answer about objects makes no sense")
+                raise GatewayUnreachable("the gateway's answer about objects is invalid")
             found += [asked[name] for name in names]
         return found
 
@@ -221,7 +221,7 @@ class GatewayClient:
             raise
         revision, tag_name, missing = (reply.get(name) for name in ("final_revision", "tag_name", "missing_objects"))
         if not isinstance(revision, int):
-            raise GatewayUnreachable("the gateway's answer to the commit makes no sense", passing=False)
+            raise GatewayUnreachable("the gateway's answer to the commit is invalid", passing=False)
         return CommitReply(revision, str(tag_name or ""), tuple(map(str, missing)) if isinstance(missing, list) else ())
 
     # -- inside

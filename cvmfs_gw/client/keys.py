@@ -25,7 +25,7 @@ def read_key_file(path: str) -> Key:
     except (OSError, UnicodeDecodeError) as error:
         raise ClientError(f"cannot read the gateway key: {error}") from error
     if len(words) != 3 or words[0] != "plain_text":
-        raise ClientError(f"{path} is no gateway key file")
+        raise ClientError(f"{path} is not a gateway key file")
     return Key(words[1], words[2].encode())
 
 

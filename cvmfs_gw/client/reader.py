@@ -176,7 +176,7 @@ class RepositoryReader:
     def parts(self, path: str, entry: Entry) -> list[Part]:
         """The objects of the file *entry* at *path*, in order. Raises :exc:`ClientError` if it has none here."""
         if entry.kind is not Kind.FILE:
-            raise ClientError(f"{path or '/'} is no file")
+            raise ClientError(f"{path or '/'} is not a file")
         if not self.has_content(entry):
             raise ClientError(f"{path}: its content is on an external server, and no URL of one is known")
         with _trusted(path):

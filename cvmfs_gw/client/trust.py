@@ -101,7 +101,7 @@ def fetch_public_key(url: str, fqrn: str) -> bytes:
     try:
         PublicKey.parse_all(text)
     except ObjectStoreError as error:
-        raise UntrustedRepository(f"what the server shows at {place} is no public key") from error
+        raise UntrustedRepository(f"what the server shows at {place} is not a public key") from error
     return text
 
 

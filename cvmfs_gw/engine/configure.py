@@ -166,7 +166,7 @@ def _read_json(path: str) -> dict[str, object]:
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"cannot read {path}: {error}") from error
     if not isinstance(content, dict):
-        raise ConfigurationError(f"{path} holds no JSON object")
+        raise ConfigurationError(f"{path} is not a JSON object")
     return content
 
 

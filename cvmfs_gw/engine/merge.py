@@ -126,5 +126,5 @@ def check_ancestors(tree: CatalogTree, lease_path: str, *, may_be_made: bool) ->
         if entry is None and not may_be_made:
             raise PathViolation(f"{path} is not there, so nothing can be published at {lease_path}")
         if entry is not None and not entry.is_directory:
-            raise PathViolation(f"{path} is no directory, so nothing can be published at {lease_path}")
+            raise PathViolation(f"{path} is not a directory, so nothing can be published at {lease_path}")
         path = parent_path(path)

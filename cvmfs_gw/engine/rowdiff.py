@@ -104,13 +104,13 @@ class CatalogDiff:
             bad = self._result.execute(_BAD_CHUNKS).fetchone()
         except sqlite3.IntegrityError as error:
             self.close()
-            raise MergeError(f"a row of the catalog makes no sense: {error}") from error
+            raise MergeError(f"a row of the catalog is invalid: {error}") from error
         except BaseException:
             self.close()
             raise
         if bad is not None:
             self.close()
-            raise MergeError(f"the catalog's chunks of {bad[0]!r} make no sense")
+            raise MergeError(f"the catalog's chunks of {bad[0]!r} are invalid")
         count = self.files.count()
         self.has_files = count >= many > 0
         """Whether there are any :attr:`files`."""

@@ -206,5 +206,5 @@ def _tag_of(repository: Repository, root: ContentHash) -> Tag:
     data = repository.catalogs.plain(root)
     with Catalog.load(data) as catalog:
         if catalog.mountpoint:
-            raise TagError(f"{root} is no root catalog: it belongs to {catalog.mountpoint}")
+            raise TagError(f"{root} is not a root catalog: it belongs to {catalog.mountpoint}")
         return Tag("", root, catalog.revision, catalog.int_property("last_modified", 0), size=len(data))

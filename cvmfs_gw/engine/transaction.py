@@ -204,7 +204,7 @@ class Transaction:
         if entry is None or not entry.is_directory:
             source = self._ancestors(path)
             if source is None or not source.is_directory:
-                raise MergeError(f"{path or '/'} is no directory")
+                raise MergeError(f"{path or '/'} is not a directory")
             self._put(Put(path, source, base=source))
         elif entry.flags & FLAG_BIND_MOUNTPOINT:
             raise MergeError(f"{path} is a bind mountpoint")

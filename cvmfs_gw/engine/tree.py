@@ -279,7 +279,7 @@ class CatalogTree:
             return
         entry = parent.catalog.get(path)
         if entry is None or not entry.is_directory or entry.flags & FLAG_BIND_MOUNTPOINT:
-            raise MergeError(f"{path} is no directory that can be a nested catalog")
+            raise MergeError(f"{path} is not a directory that can be a nested catalog")
         catalog = Catalog.create(path, entry)
         moved = parent.catalog.move_below(path, catalog)
         child = Node(path, catalog, parent, None)

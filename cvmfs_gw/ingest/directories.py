@@ -98,7 +98,7 @@ class Directories:
         old = siblings.get(name)
         if old is not None and not old.is_gone:
             # also for what lies behind a symbolic link: nobody but the link's owner says where that is
-            raise BadSource(f"{path} is no directory, so nothing can be in it")
+            raise BadSource(f"{path} is not a directory, so nothing can be in it")
         check_name(path, name)
         return self.put(path, siblings, Node(children={}, opaque=old is not None))
 

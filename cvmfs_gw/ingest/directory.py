@@ -65,7 +65,7 @@ class DirectorySource:
         status = os.stat(top)
         yield self._item("", (b"", top, status, self._attributes(top)))
         if not stat.S_ISDIR(status.st_mode):
-            raise NotADirectoryError(f"{os.fsdecode(self._directory)} is no directory")
+            raise NotADirectoryError(f"{os.fsdecode(self._directory)} is not a directory")
         for path, children in _ahead(self._listings(top), ready):
             known = there(path)
             if known is not None:

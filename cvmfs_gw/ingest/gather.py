@@ -224,7 +224,7 @@ class _Reader:
 
     def _join(self, node: Node, target: Node, item: Item) -> None:
         if target.is_directory or target.item is None:
-            raise BadSource(f"{item.path} is a hard link to {item.link}, which is no file")
+            raise BadSource(f"{item.path} is a hard link to {item.link}, which is not a file")
         if target.group is None:
             target.group = object()
         node.item, node.stored, node.group = target.item, target.stored, target.group

@@ -64,7 +64,7 @@ class Layers:
     def _put(self, item: Item, origin: _Origin) -> None:
         if not item.path:
             if not item.is_directory:
-                raise BadImage("the top of a layer is no directory")
+                raise BadImage("the top of a layer is not a directory")
             self._root.item = item
             return
         parent, _, name = item.path.rpartition("/")
@@ -78,7 +78,7 @@ class Layers:
         elif item.link is not None:
             target = self._find(item.link)
             if target is None or target.children is not None:
-                raise BadImage(f"{item.path} is a hard link to {item.link}, which is no file of the image")
+                raise BadImage(f"{item.path} is a hard link to {item.link}, which is not a file of the image")
             siblings[name] = _Node(target.item, target.origin, None)
         else:
             siblings[name] = _Node(item, origin, None)
@@ -89,7 +89,7 @@ class Layers:
         """What is in the directory at *path*, which is made if it is not there."""
         node = self._walk(path, make=True)
         if node is None or node.children is None:
-            raise BadImage(f"{path} is no directory, so nothing can be in it")
+            raise BadImage(f"{path} is not a directory, so nothing can be in it")
         return node.children
 
     def _find(self, path: str) -> _Node | None:

@@ -109,7 +109,7 @@ def scope(tree: CatalogTree, targets: Sequence[str]) -> str:
         return common
     lease = f"{existing}/{common[len(existing) + 1 :].partition('/')[0]}"
     if lease != common and tree.get(lease) is not None:
-        raise BadTarget(f"{lease} is no directory, so nothing can be at {common}")
+        raise BadTarget(f"{lease} is not a directory, so nothing can be at {common}")
     return lease
 
 
@@ -156,7 +156,7 @@ class _Planner:
         opaque = opaque or node.opaque
         if old is not None and not is_directory:
             if node.item is None and not opaque:
-                raise BadTarget(f"{path} is no directory, so nothing can be in it")
+                raise BadTarget(f"{path} is not a directory, so nothing can be in it")
             self._removes.append(Remove(path, base=old))
             old = None
         if old is None:
@@ -217,7 +217,7 @@ class _Planner:
             marked = self._tree.get(f"{path}/{CATALOG_MARKER}") is not None
         elif marker is not None:
             if not marker.is_gone and (marker.item is None or not stat.S_ISREG(marker.item.mode)):
-                raise BadSource(f"{path}/{CATALOG_MARKER} is no file")
+                raise BadSource(f"{path}/{CATALOG_MARKER} is not a file")
             marked = not marker.is_gone
         elif old is not None and not opaque:
             return  # nobody says anything of it

@@ -84,18 +84,18 @@ def _map_before_data(source: Input, data: int) -> tuple[list[int], int]:
                 raise SourceTooLarge("a sparse file of too many parts in the archive")
             expected = 1 + 2 * values[0]
         if len(values) < expected and len(rest) > _LONGEST_LINE:
-            raise BadArchive("a sparse file whose map makes no sense")
+            raise BadArchive("a sparse file with an invalid map")
     return values[1:], taken
 
 
 def _checked(values: list[int], size: int, data: int) -> SparseMap:
     if len(values) % 2 or len(values) > 2 * MAX_SEGMENTS:
-        raise BadArchive("a sparse file whose map makes no sense")
+        raise BadArchive("a sparse file with an invalid map")
     segments = tuple(zip(values[::2], values[1::2], strict=True))
     end = 0
     for offset, length in segments:
         if offset < end or length < 0:
-            raise BadArchive("a sparse file whose map makes no sense")
+            raise BadArchive("a sparse file with an invalid map")
         end = offset + length
     if end > size or sum(length for _, length in segments) != data:
         raise BadArchive("a sparse file whose map does not fit its data")

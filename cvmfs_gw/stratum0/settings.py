@@ -75,7 +75,7 @@ class TokenSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not self.id or len(self.id) > 64 or not self.id.isascii() or not self.id.replace("-", "").isalnum():
             raise ValueError(f"not the id of a token (letters, digits, '-'): {self.id[:80]!r}")
         if len(self.sha256) != 64 or not set(self.sha256) <= set("0123456789abcdef"):
-            raise ValueError(f"token {self.id}: sha256 is no SHA-256 in lower-case hex")
+            raise ValueError(f"token {self.id}: sha256 is not a SHA-256 in lower-case hex")
 
     @property
     def scope(self) -> LeasePath:

@@ -312,7 +312,7 @@ class Catalog(Database):
                     raise ValueError(f"path {path!r}")
                 result[path] = NestedRef(ContentHash.parse(text, Suffix.CATALOG), int(size or 0))
         except (IndexError, TypeError, ValueError) as error:
-            raise DatabaseError(f"catalog: {table} has a row that makes no sense: {error}") from error
+            raise DatabaseError(f"catalog: {table} has an invalid row: {error}") from error
         return result
 
     def set_nested(self, path: str, ref: NestedRef, table: NestingTable = "nested_catalogs") -> None:
@@ -379,7 +379,7 @@ class Catalog(Database):
                 for scope in ("self", "subtree")
             )
         except (TypeError, ValueError) as error:
-            raise DatabaseError("catalog: a counter is no number") from error
+            raise DatabaseError("catalog: a counter is not a number") from error
         return own, below
 
     def set_counters(self, own: Counters, below: Counters) -> None:

@@ -158,7 +158,7 @@ class Database:
         try:
             return int(value)
         except ValueError as error:
-            raise DatabaseError(f"{self.KIND}: property {key} is no number: {value[:40]!r}") from error
+            raise DatabaseError(f"{self.KIND}: property {key} is not a number: {value[:40]!r}") from error
 
     def set_property(self, key: str, value: str | int | None) -> None:
         """Set a property, or with None remove it."""

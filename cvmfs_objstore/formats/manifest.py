@@ -82,7 +82,7 @@ class Manifest:
             if key not in fields:
                 raise ManifestError(f"no line {key}")
         if not _MD5.fullmatch(fields["R"]):
-            raise ManifestError("line R is no MD5")
+            raise ManifestError("line R is not an MD5")
         root = _hash(fields, "C", Suffix.CATALOG)
         if root is None:
             raise ManifestError("line C is empty")
@@ -178,5 +178,5 @@ def _hash(fields: dict[str, str], key: str, suffix: Suffix) -> ContentHash | Non
 def _number(fields: dict[str, str], key: str) -> int:
     text = fields.get(key, "0")
     if not _NUMBER.fullmatch(text):
-        raise ManifestError(f"line {key} is no number")
+        raise ManifestError(f"line {key} is not a number")
     return int(text)

@@ -83,6 +83,6 @@ class Reflog(Database):
             try:
                 ref = ContentHash.parse(text, RefType(number).suffix)
             except (TypeError, ValueError) as error:
-                raise DatabaseError(f"reflog: a row that makes no sense: {error}") from error
+                raise DatabaseError(f"reflog: an invalid row: {error}") from error
             if kind is None or number == kind:
                 yield ref, timestamp

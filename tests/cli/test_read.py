@@ -91,7 +91,7 @@ def test_cat_and_get(past: Past, web: str, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "2", "")
     done = run("cvmfs-gw", "cat", web, "/", *arguments)
     assert done.returncode == 1
-    assert "no file" in done.stderr
+    assert "not a file" in done.stderr
     copy = tmp_path / "copy"
     done = run("cvmfs-gw", "get", web, "/", copy, *arguments)
     assert (done.returncode, done.stdout) == (0, f"{copy}: 2 files, 2 bytes; 0 were there\n")

@@ -371,7 +371,7 @@ def test_damaged_objects(server: Server, folder: Path) -> None:
         path.write_bytes(b"something else")
         with pytest.raises(UntrustedRepository):
             reader.read("/t/hello")
-        with pytest.raises(ClientError, match="is no file"):
+        with pytest.raises(ClientError, match="is not a file"):
             reader.read("/t/bin")
     assert server.revision == 2
 

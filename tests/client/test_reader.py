@@ -214,7 +214,7 @@ def test_keys(server: Server, tmp_path: Path, meta: Cutting) -> None:
     assert Path(path).read_bytes() == server.public_keys
     assert find_public_keys(FQRN, (str(tmp_path / "new"), *folders)) == server.public_keys
     assert len(fingerprint(server.public_keys)) == 64
-    with pytest.raises(UntrustedRepository, match="no public key"):
+    with pytest.raises(UntrustedRepository, match="not a public key"):
         fetch_public_key(f"{meta.url}/cvmfs/{FQRN}", FQRN)
     with pytest.raises(UntrustedRepository, match="HTTP 404"):
         fetch_public_key(server.stratum0.replace("/cvmfs/", "/wrong/cvmfs/"), FQRN)

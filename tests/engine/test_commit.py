@@ -214,7 +214,7 @@ def test_a_long_commit_is_made_in_a_process(world: World, caplog: pytest.LogCapt
 
 def test_a_long_commit_is_refused(world: World) -> None:
     world.engine = long_commits(world)
-    world.refused(PathViolation, "no directory", world.publish(world.base, []), "/b/f/x")
+    world.refused(PathViolation, "not a directory", world.publish(world.base, []), "/b/f/x")
     world.refused(MissingObject, "catalog", ContentHash.of(b"nobody's", suffix=Suffix.CATALOG))
 
 
@@ -374,7 +374,7 @@ def test_ancestor_that_is_a_file(world: World, lease: str, create_ancestors: boo
     new_root = world.publish(world.base, [Remove(file), *puts(new)])
     world.refused(
         PathViolation,
-        f"{file} is no directory|{file}/x is not there",
+        f"{file} is not a directory|{file}/x is not there",
         new_root,
         lease,
         create_ancestors=create_ancestors,

@@ -82,7 +82,7 @@ def test_what_cannot_be(past: Past) -> None:
         add_tag(repository, "x", "", past.now, ContentHash.of(b"none", suffix=Suffix.CATALOG))
     with repository.catalogs.load(repository.head().root_hash) as root:
         nested = root.nested()["/n"].hash
-    with pytest.raises(TagError, match="no root catalog"):
+    with pytest.raises(TagError, match="not a root catalog"):
         add_tag(repository, "x", "", past.now, nested)
     with pytest.raises(TagError, match="neither"):
         find_root(repository, "what")

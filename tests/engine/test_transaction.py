@@ -398,7 +398,7 @@ def test_missing_parents_are_made_as_the_source_had_them() -> None:
 def test_parents_that_nobody_knows(ancestors: Model) -> None:
     for change in (put("/a/b/f", FILE), Nest("/a/b"), Graft("/a/b", None, CATALOG)):
         world = World()
-        with pytest.raises(MergeError, match="is no directory"):
+        with pytest.raises(MergeError, match="is not a directory"):
             world.apply(change, ancestors=ancestors)
 
 

@@ -337,7 +337,7 @@ def test_automatic_catalogs_stay() -> None:
 
 def test_marker_that_is_no_file() -> None:
     world = World()
-    with pytest.raises(BadSource, match="is no file"):
+    with pytest.raises(BadSource, match="is not a file"):
         world.plan(Add(world.gathered({f"/d/{CATALOG_MARKER}": None}), "/t"))
 
 

@@ -221,7 +221,7 @@ def test_properties() -> None:
         assert reflog.property("number") is None
         reflog.set_property("text", "caf\udce9 ä")
         assert reflog.property("text") == "caf\udce9 ä"
-        with pytest.raises(DatabaseError, match="property text is no number"):
+        with pytest.raises(DatabaseError, match="property text is not a number"):
             reflog.int_property("text", 0)
         expected = {"schema": "1.0", "schema_revision": "0", "fqrn": "test.example.org", "text": "caf\udce9 ä"}
         assert reflog.properties() == expected
