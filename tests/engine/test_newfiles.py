@@ -139,6 +139,16 @@ def test_what_others_put_meanwhile(world: World) -> None:
     assert {collision.path for collision in world.collisions} == {f"/a/{NAMES[0]}", f"/a/{NAMES[2]}", "/a/d"}
 
 
+def test_nothing_else_changes_in_a_nested_catalog(world: World) -> None:
+    """It is stored for them alone."""
+    files = {f"/a/{name}": NEW[f"/a/{name}"] for name in NAMES}
+    world.result = plant(world.store, BASE | files)
+    found = read(world.store, world.commit(plant(world.store, BASE, frozenset({"/a"}))))
+    assert world.together == 1
+    assert found.model == BASE | files
+    assert found.mountpoints == {"/a"}
+
+
 def test_into_several_catalogs(world: World) -> None:
     present = plant(world.store, BASE | {"/a/d": DIRECTORY, "/a/d/x": FILE, "/a/d/1": FILE}, frozenset({"/a/d"}))
     found = read(world.store, world.commit(present))

@@ -172,3 +172,16 @@ def test_oldest_lease_in_the_database(tmp_path: Path) -> None:
         assert oldest_lease_in(path, FQRN, 1000, now) == NOW
         assert oldest_lease_in(path, "other.example.org", 1000, now) is None
         assert oldest_lease_in(path, FQRN, 1000, now + 2 * DAY_MS) is None
+
+
+async def test_a_storage_that_fails(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The administrator gets an answer, and nothing is removed."""
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("cvmfs_gw.gateway.garbage.collect", fail)
+    reply = await gateway.gc(num_revisions=1)
+    assert (reply["status"], reply["reason"]) == ("error", "uploader_error")
+    assert "Input/output error" in str(reply["detail"])
+    assert gateway.past.has(b"0")
