@@ -230,3 +230,16 @@ def test_opened_in_another_process(storage: S3Storage) -> None:
     assert other is opener()
     assert other.read(OBJECT) == b"x"
     other.close()
+
+
+def test_clean_without_the_permission(storage: S3Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = Bucket.request
+
+    def forbidding(bucket: Bucket, method: str, *arguments: Any, **more: Any) -> Response:
+        if "uploads" in (more.get("query") or {}):
+            assert 403 in more["accept"]
+            return urllib3.HTTPResponse(status=403)
+        return request(bucket, method, *arguments, **more)
+
+    monkeypatch.setattr(Bucket, "request", forbidding)
+    assert storage.clean() == 0
