@@ -9,7 +9,8 @@
     DELETE      remove it                             ?recursive ?wait=N
 
 A reply to PUT, PATCH and DELETE has the revision with the change, which is published by then. ``If-Match`` and
-``If-None-Match`` are evaluated at the commit; the tag of a file is the ``ETag`` of GET, HEAD and PUT.
+``If-None-Match`` are evaluated at the commit; the tag of a file is the ``ETag`` of GET, HEAD and PUT. PUT with
+``Upload-Complete: ?0`` begins an upload in several requests: see :mod:`cvmfs_gw.api.partial`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
+from cvmfs_gw.api import partial
 from cvmfs_gw.api.bodies import Body
 from cvmfs_gw.api.context import json_body
 from cvmfs_gw.api.describe import COUNT, FLAG, TEXT, Paths, in_header, in_path, json_request, operation
@@ -27,10 +29,14 @@ from cvmfs_gw.api.messages import decode
 from cvmfs_gw.api.uploads import (
     CHECKSUM,
     DATE,
+    DONE,
+    EXPIRES,
     IF_MATCH,
     IF_NONE_MATCH,
+    MAX_DRAIN,
     MAX_WAIT_S,
     NAME,
+    PUT_ANSWER,
     WHO,
     Query,
     answer,
@@ -39,15 +45,15 @@ from cvmfs_gw.api.uploads import (
     condition,
     expect,
     in_query,
+    put_answer,
     uploads,
 )
 from cvmfs_gw.gateway.protocol import MAX_DRAIN_UNSIGNED
 from cvmfs_gw.stratum0.conditions import Condition
-from cvmfs_gw.stratum0.content import Archive, Unpack
+from cvmfs_gw.stratum0.content import Archive, Unpack, Upload
 from cvmfs_gw.stratum0.errors import InvalidRequest, RangeNotSatisfiable
 from cvmfs_gw.stratum0.intake import check_digest
 from cvmfs_gw.stratum0.reading import File
-from cvmfs_gw.stratum0.service import Upload
 from cvmfs_gw.stratum0.settings import MAX_TTL_S
 from cvmfs_objstore.errors import ObjectStoreError
 
@@ -80,13 +86,14 @@ async def put(request: web.Request) -> web.Response:
             wait_s=query.wait_s(),
             who=request[WHO],
         )
+        if not partial.is_complete(request):
+            return await partial.begin(request, place, wanted, body)
         done = await uploads(request).put(place, body.chunks(), wanted)
     except Exception:
         # whoever is still sending would not see the reply
-        await (body.drain(MAX_DRAIN_UNSIGNED) if vouched else body.drain_unsigned(_MAX_DRAIN))
+        await (body.drain(MAX_DRAIN_UNSIGNED) if vouched else body.drain_unsigned(MAX_DRAIN))
         raise
-    plan = done.plan
-    return answer(done, place.path, created=plan.created, expires=plan.expires, entries=plan.entries)
+    return put_answer(done, place.path)
 
 
 async def get(request: web.Request) -> web.StreamResponse:
@@ -145,16 +152,11 @@ async def delete(request: web.Request) -> web.Response:
     return answer(done, place.path)
 
 
-_MAX_DRAIN: Final = 64 << 20
-"""How much of an unauthorized body is read and discarded, in bytes."""
-
 _PATH: Final = in_path("path")
 _WAIT: Final = in_query(
     "wait", {**COUNT, "maximum": MAX_WAIT_S}, "seconds to wait for a path that a publisher has leased"
 )
 _RECURSIVE: Final = in_query("recursive", FLAG, "include the content of a directory")
-_DONE: Final = {"revision": COUNT, "path": TEXT, "published": FLAG}
-_EXPIRES: Final = {"type": ["integer", "null"], "description": "seconds since the epoch"}
 _FILE: Final = {"required": True, "content": {"application/octet-stream": {"schema": {"format": "binary"}}}}
 _PUT: Final = operation(
     "Put a file",
@@ -171,8 +173,9 @@ _PUT: Final = operation(
     IF_NONE_MATCH,
     CHECKSUM,
     DATE,
+    partial.COMPLETE,
     body=_FILE,
-    answer={**_DONE, "created": FLAG, "expires": _EXPIRES, "entries": COUNT},
+    answer=PUT_ANSWER,
     signed="request",
 )
 
@@ -192,10 +195,10 @@ PATHS: Final[Paths] = {
             CHECKSUM,
             DATE,
             body=json_request({"ttl_s": {"type": ["integer", "null"], "maximum": MAX_TTL_S}}, ["ttl_s"]),
-            answer={**_DONE, "expires": _EXPIRES, "entries": COUNT},
+            answer={**DONE, "expires": EXPIRES, "entries": COUNT},
             signed="request",
         ),
-        "delete": operation("Remove", NAME, _PATH, _RECURSIVE, _WAIT, IF_MATCH, DATE, answer=_DONE, signed="request"),
+        "delete": operation("Remove", NAME, _PATH, _RECURSIVE, _WAIT, IF_MATCH, DATE, answer=DONE, signed="request"),
     }
 }
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from aiohttp import ETag, web
 
 from cvmfs_gw.api.context import url_path
-from cvmfs_gw.api.describe import COUNT, TEXT, in_header, in_path
+from cvmfs_gw.api.describe import COUNT, FLAG, TEXT, in_header, in_path
 from cvmfs_gw.api.messages import reply
 from cvmfs_gw.gateway.leasepath import LeasePath
 from cvmfs_gw.stratum0.authorization import Asked
@@ -24,6 +24,8 @@ UPLOADS: web.AppKey[UploadService] = web.AppKey("uploads", UploadService)
 
 WHO: Final = web.RequestKey("who", str)
 """Who asks, once that is known."""
+MAX_DRAIN: Final = 64 << 20
+"""How much of an unauthorized body is read and discarded, in bytes."""
 MAX_WAIT_S: Final = 600
 """The longest time to wait for a leased path, in seconds."""
 _TRUE: Final = frozenset(("", "1", "true", "yes"))
@@ -36,6 +38,10 @@ IF_NONE_MATCH: Final = in_header(
     "If-None-Match", TEXT, "only if the present file has none of these tags; *: only if there is no file"
 )
 DATE: Final = in_header("X-Cvmfs-Date", COUNT, "seconds since the epoch, for a signature")
+
+DONE: Final = {"revision": COUNT, "path": TEXT, "published": FLAG}
+EXPIRES: Final = {"type": ["integer", "null"], "description": "seconds since the epoch"}
+PUT_ANSWER: Final = {**DONE, "created": FLAG, "expires": EXPIRES, "entries": COUNT}
 
 
 def in_query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
@@ -53,12 +59,15 @@ def uploads(request: web.Request) -> UploadService:
 
 def place(request: web.Request) -> LeasePath:
     """The request's path, the whole repository if the route has none; raises :exc:`UploadError`."""
-    path = ""
+    path, service = "", uploads(request)
+    if "upload" in request.match_info:
+        fqrn = service.admission.place(request.match_info["name"], "").fqrn
+        return LeasePath(fqrn, service.partial(fqrn).find(request.match_info["upload"]).path)
     if "path" in request.match_info:
         # as bytes, as names need not be UTF-8
         decoded = url_path(request).decode("utf-8", "surrogateescape")
         path = decoded.split("/", 6)[6] if decoded.count("/") >= 6 else ""
-    return uploads(request).admission.place(request.match_info["name"], path.removesuffix("/") if path != "/" else "")
+    return service.admission.place(request.match_info["name"], path.removesuffix("/") if path != "/" else "")
 
 
 def authorized(request: web.Request, *, change: bool) -> LeasePath:
@@ -161,6 +170,12 @@ def answer(done: Done, path: str, **more: Any) -> web.Response:
     """The reply for something that is published."""
     body = {"status": "ok", "revision": done.head.revision, "path": path or "/", "published": done.published, **more}
     return reply(body, 201 if done.plan.created else 200, {"ETag": f'"{done.plan.tag}"'} if done.plan.tag else None)
+
+
+def put_answer(done: Done, path: str) -> web.Response:
+    """The reply for something that was put; see :data:`PUT_ANSWER`."""
+    plan = done.plan
+    return answer(done, path, created=plan.created, expires=plan.expires, entries=plan.entries)
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

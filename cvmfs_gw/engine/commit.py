@@ -66,6 +66,11 @@ class Engine:
         # Whoever polls a busy path asks the same again and again; what is refused is not remembered.
         self._check_lease = lru_cache(_CHECKED)(self._look_at_ancestors)
 
+    @property
+    def paths(self) -> SystemPaths:
+        """Where repositories and their files are."""
+        return self._paths
+
     def repository(self, fqrn: str) -> Repository:
         """The repository of that name, opened at its first use; raises :exc:`ConfigurationError`."""
         with self._lock:

@@ -18,6 +18,7 @@ from cvmfs_gw.ingest.gather import Devices, Gathered, GatherOptions, gather
 from cvmfs_gw.ingest.image import ImageSource
 from cvmfs_gw.ingest.items import Source
 from cvmfs_gw.serverconf import ServerConf
+from cvmfs_gw.stratum0.conditions import ALWAYS, Condition
 from cvmfs_gw.stratum0.errors import InvalidRequest, PathConflict, TooLarge
 from cvmfs_gw.stratum0.intake import Body
 from cvmfs_gw.stratum0.settings import RepositorySettings
@@ -92,6 +93,25 @@ class Unpack:
         if self.kind is Archive.TAR:
             return ArchiveSource(body)
         return ImageSource(body, platform=self.platform, tag=self.tag)
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """The options of an upload. *ttl_s* None: the repository's default; *wait_s*: patience with a leased path."""
+
+    overwrite: bool = False
+    ttl_s: int | None = None
+    mode: int = 0o644
+    unpack: Unpack | None = None
+    """If set, the body is an archive to be unpacked."""
+    condition: Condition = ALWAYS
+    """The condition on the present content; only for a file."""
+    checksum: str = ""
+    length: int | None = None
+    """The length of the body in bytes, if known."""
+    wait_s: float = 0.0
+    who: str = ""
+    """Who sends it; see :class:`~cvmfs_gw.stratum0.authorization.Grant`."""
 
 
 def store_archive(

@@ -12,6 +12,8 @@
         ├── Exists                         409   error      exists
         ├── PathConflict                   409   error      path conflict
         ├── PathLeased                     409   path_busy  (with time_remaining)
+        ├── OffsetMismatch                 409   error      offset mismatch (with Upload-Offset)
+        ├── Replaced                       409   error      replaced by another request
         ├── PreconditionFailed             412   error      precondition failed (with ETag, if a file is there)
         ├── TooLarge                       413   error      too large
         ├── RangeNotSatisfiable            416   error      range not satisfiable
@@ -104,6 +106,24 @@ class PathLeased(UploadError):
 
     def reply(self) -> dict[str, str]:
         return {**PathBusy(self.remaining_ms).reply(), "detail": self.detail}
+
+
+class OffsetMismatch(UploadError):
+    """A part of an incomplete upload that does not begin where the last one ended, after *offset* bytes."""
+
+    http_status = 409
+    reason = "offset mismatch"
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(f"{offset} bytes have arrived")
+        self.headers = {"Upload-Offset": str(offset)}
+
+
+class Replaced(UploadError):
+    """Another request for the same incomplete upload was made before this one ended."""
+
+    http_status = 409
+    reason = "replaced by another request"
 
 
 class PreconditionFailed(UploadError):

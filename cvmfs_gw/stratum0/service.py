@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Final, TypeVar
 
 from cvmfs_gw.care.work import WorkMark
@@ -36,7 +37,7 @@ from cvmfs_gw.stratum0.admission import Admission
 from cvmfs_gw.stratum0.clock import SteadyClock
 from cvmfs_gw.stratum0.committer import Done, GroupCommitter
 from cvmfs_gw.stratum0.conditions import ALWAYS, Condition
-from cvmfs_gw.stratum0.content import SMALL, Unpack, store_archive, store_file
+from cvmfs_gw.stratum0.content import SMALL, Upload, store_archive, store_file
 from cvmfs_gw.stratum0.errors import (
     InvalidRequest,
     NotCommitted,
@@ -48,6 +49,7 @@ from cvmfs_gw.stratum0.errors import (
 from cvmfs_gw.stratum0.expiry import ExpiryIndex
 from cvmfs_gw.stratum0.intake import Body, BodyPipe, SmallBody, take_in, take_small
 from cvmfs_gw.stratum0.jobs import Delete, Expire, Job, PutFile, SetExpiry
+from cvmfs_gw.stratum0.partial import PartialUploads
 from cvmfs_gw.stratum0.reading import File, Listing, look, open_file
 from cvmfs_gw.stratum0.trees import PutTree
 from cvmfs_gw.stratum0.upkeep import Upkeep
@@ -71,25 +73,6 @@ WATCH_S: Final = 5.0
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """The options of an upload. *ttl_s* None: the repository's default; *wait_s*: patience with a leased path."""
-
-    overwrite: bool = False
-    ttl_s: int | None = None
-    mode: int = 0o644
-    unpack: Unpack | None = None
-    """If set, the body is an archive to be unpacked."""
-    condition: Condition = ALWAYS
-    """The condition on the present content; only for a file."""
-    checksum: str = ""
-    length: int | None = None
-    """The length of the body in bytes, if known."""
-    wait_s: float = 0.0
-    who: str = ""
-    """Who sends it; see :class:`~cvmfs_gw.stratum0.authorization.Grant`."""
-
-
 class UploadService:
     """All methods belong to one event loop. *settings_file* is ``uploads.json``."""
 
@@ -105,6 +88,7 @@ class UploadService:
         self._bodies = ThreadPoolExecutor(MAX_LARGE, "gw-body")
         self._readers = ThreadPoolExecutor(8, "gw-read")
         self._indexes: dict[str, ExpiryIndex] = {}
+        self._partial: dict[str, PartialUploads] = {}
         self._committer = GroupCommitter(engine.repository, self._check, self._published, time.time)
         self._tasks: list[asyncio.Task[None]] = []
         gateway.garbage.others = self.oldest_work
@@ -164,10 +148,7 @@ class UploadService:
     async def put(self, place: LeasePath, chunks: AsyncIterable[bytes | memoryview], wanted: Upload) -> Done:
         """Store a body and make it the file at *place*, or unpack it there; raises :exc:`UploadError`."""
         fqrn, path = place.fqrn, place.path
-        if not path and not wanted.unpack:
-            raise InvalidRequest("a file needs a path")
-        if wanted.unpack and wanted.condition:
-            raise InvalidRequest("a condition is possible only for a single file")
+        _check_upload(place, wanted)
         end = self.admission.end(fqrn, wanted.ttl_s)
         if wanted.wait_s <= 0:
             self._check_leases(fqrn, path)  # at once, not after a long body
@@ -198,6 +179,47 @@ class UploadService:
                 finally:
                     self._gateway.metrics.add("upload_bytes_total", pipe.size)
             return await self.commit(fqrn, job, wait_s=wanted.wait_s)
+
+    def partial(self, fqrn: str) -> PartialUploads:
+        """The incomplete uploads to a repository."""
+        if fqrn not in self._partial:
+            folder = os.path.join(self._engine.paths.repository_spool(fqrn), "partial")
+            self._partial[fqrn] = PartialUploads(folder, self._readers)
+        return self._partial[fqrn]
+
+    async def begin(
+        self, place: LeasePath, chunks: AsyncIterator[bytes | memoryview], wanted: Upload
+    ) -> tuple[str, int]:
+        """Begin an upload in several requests, with its first part; returns its id, and how many bytes have arrived.
+
+        Raises as :meth:`append` does; there is no such upload then.
+        """
+        _check_upload(place, wanted)
+        partial = self.partial(place.fqrn)
+        upload = await self._translated(partial.begin(place.path, replace(wanted, checksum="", length=None)))
+        try:
+            return upload, await self.append(place.fqrn, upload, 0, chunks, wanted.checksum)
+        except BaseException:
+            await partial.remove(upload)
+            raise
+
+    async def append(
+        self, fqrn: str, upload: str, offset: int, chunks: AsyncIterator[bytes | memoryview], checksum: str = ""
+    ) -> int:
+        """Add a part to an upload; returns how many bytes have arrived. Raises as :meth:`PartialUploads.append`."""
+        most = self.admission.settings.repositories[fqrn].max_bytes
+        return await self._translated(self.partial(fqrn).append(upload, offset, chunks, most, checksum))
+
+    async def complete(self, place: LeasePath, upload: str, length: int, who: str) -> Done:
+        """Put what has arrived, *length* bytes, and end the upload if that succeeds; raises :exc:`UploadError`.
+
+        *who* sends it; see :class:`~cvmfs_gw.stratum0.authorization.Grant`.
+        """
+        partial = self.partial(place.fqrn)
+        wanted = replace(partial.find(upload).wanted, length=length, who=who)
+        done = await self.put(place, partial.read(upload, length), wanted)
+        await self._translated(partial.remove(upload))
+        return done
 
     async def delete(
         self, place: LeasePath, *, recursive: bool = False, condition: Condition = ALWAYS, wait_s: float = 0.0
@@ -365,3 +387,10 @@ class UploadService:
             if isinstance(error, ConnectionError):
                 raise
             raise NotCommitted(StorageError(str(error))) from error
+
+
+def _check_upload(place: LeasePath, wanted: Upload) -> None:
+    if not place.path and not wanted.unpack:
+        raise InvalidRequest("a file needs a path")
+    if wanted.unpack and wanted.condition:
+        raise InvalidRequest("a condition is possible only for a single file")

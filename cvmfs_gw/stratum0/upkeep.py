@@ -33,6 +33,8 @@ BLOCKED_S: Final = 10.0
 """How long to leave alone what is due and could not be removed: a publisher works there, or the disk is full."""
 AGAIN_S: Final = 1.0
 """The same if others were removed, so that a stream of ends does not become one of commits."""
+PARTIAL_S: Final = 3600.0
+"""How often incomplete uploads are looked at, in seconds."""
 WHITELIST_S: Final = 3600.0
 """How often whitelists are looked at, in seconds."""
 
@@ -54,6 +56,7 @@ class Upkeep:
         return [
             asyncio.create_task(_for_ever(self._keep_times, self._awake)),
             asyncio.create_task(_for_ever(self._keep_whitelists, never)),
+            asyncio.create_task(_for_ever(self._drop_partial, never)),
         ]
 
     def due(self, fqrn: str, moment: float) -> None:
@@ -109,6 +112,12 @@ class Upkeep:
         service = self._service
         root = (await service.head(fqrn)).root_hash
         return await asyncio.to_thread(lambda: service.index(fqrn).first(root))
+
+    async def _drop_partial(self) -> float:
+        """Remove uploads that nobody goes on with."""
+        for fqrn in self._service.admission.repositories():
+            await self._service.partial(fqrn).clean()
+        return PARTIAL_S
 
     # --- whitelists ----------------------------------------------------------------------------------------------
 

@@ -181,8 +181,9 @@ async def test_the_description_has_every_route(service: GatewayService, api: Api
     for route in make_app(service).router.routes():
         assert route.resource is not None
         path = re.sub(r":\.\*\}", "}", route.resource.canonical)
-        if route.method != "HEAD" and path.startswith(f"{API_ROOT}/"):
+        if path.startswith(f"{API_ROOT}/"):
             routes.add((route.method, path))
+    routes = {(method, path) for method, path in routes if method != "HEAD" or ("GET", path) not in routes}
     assert routes - described == {("GET", f"{API_ROOT}/openapi.json")}
     assert described - routes == set()
     status, served = await api.call("GET", "/openapi.json")
