@@ -98,7 +98,7 @@ async def test_upkeep_removes_what_is_due_by_itself(start: Start) -> None:
 async def test_nothing_dies_while_the_repository_is_disabled(server: Server) -> None:
     await server.put("a/f?ttl_s=100", b"x")
     server.time.advance(101)
-    await server.gateway.repositories.enable(FQRN, False)
+    await server.gateway.repositories.enable(FQRN, False, wait=True)
     await server.uploads.upkeep._keep_times()
     with pytest.raises(TryAgain, match="disabled"):
         await server.uploads.expire(FQRN)
