@@ -19,7 +19,7 @@ from conformance.entry import (
     Chunk,
     Entry,
 )
-from conformance.model import Failed
+from conformance.outcomes import Failed
 
 COUNTERS: Final = (
     "regular",

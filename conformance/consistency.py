@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from conformance.catalog import COUNTERS, Catalog, parent_of
 from conformance.entry import SPECIAL, Entry
-from conformance.model import Failed
+from conformance.outcomes import Failed
 from conformance.repository import Repository
 from conformance.tree import Tree
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from conformance.model import NotApplicable
+from conformance.outcomes import NotApplicable
 
 LARGEST: Final = 4 << 30
 _NAME: Final = "conformance-ballast"

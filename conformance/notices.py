@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime
 from typing import Final
 
-from conformance.model import Failed
+from conformance.outcomes import Failed
 from conformance.probe import Probe, accepted
 from conformance.stream import Notifications, Subscription, activity
 

@@ -13,7 +13,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
-from conformance.model import Failed, NotApplicable
+from conformance.outcomes import Failed, NotApplicable
 
 ALGORITHMS: Final = ("", "-rmd160", "-shake128")
 NO_HASH: Final = "0" * 40

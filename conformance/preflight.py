@@ -9,7 +9,7 @@ import secrets
 from typing import Any, Final
 
 from conformance.gateway import Gateway
-from conformance.model import Failed
+from conformance.outcomes import Failed
 from conformance.repository import Repository
 from conformance.target import Target
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from conformance.gateway import Gateway
-from conformance.model import Failed, NotApplicable
 from conformance.objects import StoredObject, stored
+from conformance.outcomes import Failed, NotApplicable
 from conformance.pack import Pack
 from conformance.repository import Repository
 from conformance.target import Target

@@ -21,7 +21,7 @@ from typing import Any, Final
 from urllib.parse import quote, unquote
 
 from conformance.chaos import reset
-from conformance.model import Failed
+from conformance.outcomes import Failed
 from conformance.session import Exchange, Session, Stream
 from conformance.taps import Events, Frames, Listener
 from conformance.wire import Key, Reply, Url, request

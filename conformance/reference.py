@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from conformance.model import Failed
+from conformance.outcomes import Failed
 from conformance.servers import FQRN, OTHER, access_file, described, room
 from conformance.session import install, load_all
 from conformance.target import Target

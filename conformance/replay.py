@@ -13,8 +13,8 @@ from contextlib import ExitStack
 from typing import Any, Final
 
 from conformance.gateway import AGENT, Gateway
-from conformance.model import Failed, NotApplicable, equal, expect
 from conformance.objects import object_path
+from conformance.outcomes import Failed, NotApplicable, equal, expect
 from conformance.repository import Repository
 from conformance.session import Exchange, Session, Stream
 from conformance.stream import Notifications, Subscription

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Mapping
 
 from conformance.entry import Entry
-from conformance.model import Failed
 from conformance.objects import ALGORITHMS, algorithm_of, hash_name, inflate, object_path
+from conformance.outcomes import Failed
 from conformance.trace import Trace, traced
 from conformance.tree import Tree
 from conformance.trust import Manifest, Whitelist

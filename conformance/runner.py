@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from conformance.gateway import Gateway
-from conformance.model import Case, Deviates, Failed, NotApplicable, Report, Result, Verdict
+from conformance.model import Case, Report, Result, Verdict
+from conformance.outcomes import Deviates, Failed, NotApplicable
 from conformance.probe import Probe, restart
 from conformance.target import Target
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from conformance.model import Failed
+from conformance.outcomes import Failed
 from conformance.session import install
 from conformance.target import Target
 from conformance.wire import Key

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from conformance.gateway import AGENT, API_ROOT
-from conformance.model import Failed
+from conformance.outcomes import Failed
 from conformance.wire import Reply, Url, head, parse_head, request
 
 _PIECE: Final = 1 << 16

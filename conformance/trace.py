@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from conformance.model import Failed
+from conformance.outcomes import Failed
 from conformance.wire import Reply, Url, request
 
 _KEPT: Final = 10

@@ -21,8 +21,8 @@ from conformance.catalog import (
     path_key,
 )
 from conformance.entry import CHUNKED, FILE, Chunk, Entry, directory
-from conformance.model import Failed
 from conformance.objects import NO_HASH, StoredObject, algorithm_of, stored
+from conformance.outcomes import Failed
 
 Fetch = Callable[[str], bytes]
 """Gives the (uncompressed) file of a catalog by its name."""

@@ -14,7 +14,7 @@ from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from conformance.gateway import API_ROOT
-from conformance.model import Failed
+from conformance.outcomes import Failed
 from conformance.wire import Url
 
 TEXT: Final = 1

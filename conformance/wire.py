@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from conformance.model import Failed
+from conformance.outcomes import Failed
 
 _PIECE: Final = 1 << 16
 _MAX_REPLY: Final = 1 << 30

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from conformance.consistency import check
-from conformance.model import Failed, NotApplicable, equal, expect
+from conformance.outcomes import Failed, NotApplicable, equal, expect
 from conformance.probe import Probe, accepted, granted, refused
 from conformance.registry import API, API13, FORMAT, SAFETY, case, each
 from conformance.tree import Tree

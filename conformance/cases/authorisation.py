@@ -7,7 +7,7 @@ import hashlib
 import hmac
 from collections.abc import Callable
 
-from conformance.model import NotApplicable, equal, expect
+from conformance.outcomes import NotApplicable, equal, expect
 from conformance.pack import Pack
 from conformance.probe import Probe, accepted, granted, refused
 from conformance.registry import API, SAFETY, case, each

@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 
 from conformance.consistency import check
-from conformance.model import Deviates, equal, expect
+from conformance.outcomes import Deviates, equal, expect
 from conformance.probe import Probe
 from conformance.registry import API, FORMAT, SAFETY, case
 from conformance.tree import Tree

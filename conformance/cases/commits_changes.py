@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from conformance.consistency import check
 from conformance.entry import HIDDEN, directory, link, special, xattr_blob
-from conformance.model import equal, expect
+from conformance.outcomes import equal, expect
 from conformance.probe import Probe
 from conformance.registry import API, case, each
 from conformance.tree import Tree

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from conformance.consistency import check
 from conformance.entry import directory
-from conformance.model import NotApplicable, equal, expect
+from conformance.outcomes import NotApplicable, equal, expect
 from conformance.probe import Probe
 from conformance.registry import API, case, each, issue
 from conformance.tree import Tree

@@ -6,7 +6,7 @@ from typing import Any
 
 from conformance.consistency import check
 from conformance.entry import directory
-from conformance.model import NotApplicable, equal, expect
+from conformance.outcomes import NotApplicable, equal, expect
 from conformance.pack import Pack
 from conformance.probe import Probe, accepted, refused, turned_down
 from conformance.registry import API, SAFETY, case, each, issue

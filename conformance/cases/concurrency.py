@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from conformance.consistency import check
-from conformance.model import equal, expect
+from conformance.outcomes import equal, expect
 from conformance.pack import Pack
 from conformance.probe import Commit, Probe, accepted, refused
 from conformance.registry import API, SAFETY, case, each, issue

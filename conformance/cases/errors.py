@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from conformance.model import Deviates, NotApplicable, equal, expect
+from conformance.outcomes import Deviates, NotApplicable, equal, expect
 from conformance.pack import Pack
 from conformance.probe import Probe, accepted
 from conformance.registry import API, PUBLISHER, case, each

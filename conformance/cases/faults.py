@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from conformance.chaos import ChaosProxy, Fault, chaos
 from conformance.consistency import check
 from conformance.gateway import Gateway
-from conformance.model import Failed, equal, expect
+from conformance.outcomes import Failed, equal, expect
 from conformance.pack import Pack
 from conformance.probe import Probe, accepted, refused
 from conformance.registry import SAFETY, case, each, issue

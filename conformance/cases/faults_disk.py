@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from conformance.consistency import check
 from conformance.disk import full
-from conformance.model import Failed, equal, expect
+from conformance.outcomes import Failed, equal, expect
 from conformance.pack import Pack
 from conformance.probe import Probe, accepted, turned_down
 from conformance.registry import SAFETY, case, each

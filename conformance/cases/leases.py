@@ -6,7 +6,7 @@ import base64
 import re
 from typing import Final
 
-from conformance.model import Deviates, Failed, NotApplicable, equal, expect
+from conformance.outcomes import Deviates, Failed, NotApplicable, equal, expect
 from conformance.pack import Pack
 from conformance.probe import Probe, accepted, granted, refused
 from conformance.registry import API, PUBLISHER, case, each

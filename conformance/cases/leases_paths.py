@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from conformance.model import equal, expect
+from conformance.outcomes import equal, expect
 from conformance.probe import Probe, accepted, granted, refused, turned_down
 from conformance.registry import API, PUBLISHER, SAFETY, case, each, issue
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from conformance.cases.leases_times import moment
-from conformance.model import NotApplicable, equal, expect
+from conformance.outcomes import NotApplicable, equal, expect
 from conformance.pack import Pack
 from conformance.probe import Probe, accepted, refused, turned_down
 from conformance.registry import API, API13, case, each

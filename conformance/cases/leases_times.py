@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
-from conformance.model import Failed
+from conformance.outcomes import Failed
 
 _FORM = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)(?:\.(\d{1,9}))? ([+-]\d{4}) \S+(?: m=\S+)?")
 _OTHER = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")

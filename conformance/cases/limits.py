@@ -6,8 +6,8 @@ import base64
 from typing import Any
 
 from conformance.consistency import check
-from conformance.model import equal, expect
 from conformance.objects import raw_object
+from conformance.outcomes import equal, expect
 from conformance.pack import Pack
 from conformance.probe import Probe, accepted, granted, turned_down
 from conformance.registry import API, FORMAT, PUBLISHER, SAFETY, case, each

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import contextlib
 
-from conformance.model import equal, expect
 from conformance.notices import OTHER, QUIET_S, WAIT_S, hear, listen, message, news, server, tell
+from conformance.outcomes import equal, expect
 from conformance.probe import Probe
 from conformance.registry import API, SAFETY, case, each
 

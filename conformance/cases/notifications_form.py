@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 
-from conformance.model import equal, expect
 from conformance.notices import QUIET_S, WAIT_S, hear, listen, news, server, tell
+from conformance.outcomes import equal, expect
 from conformance.probe import Probe
 from conformance.registry import CLIENT, case, each
 from conformance.stream import parse_event

@@ -10,8 +10,8 @@ import time
 from typing import Final
 
 from conformance.gateway import AGENT, API_ROOT
-from conformance.model import Failed, equal, expect
 from conformance.notices import news
+from conformance.outcomes import Failed, equal, expect
 from conformance.probe import Probe
 from conformance.registry import case, each
 from conformance.websocket import WebSocketSubscriber

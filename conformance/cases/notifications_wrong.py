@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from conformance.model import equal, expect
 from conformance.notices import OTHER, QUIET_S, hear, listen, news, server, tell
+from conformance.outcomes import equal, expect
 from conformance.probe import Probe, turned_down
 from conformance.registry import API, CLIENT, SAFETY, case, each, issue
 from conformance.stream import activity

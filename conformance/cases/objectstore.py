@@ -10,8 +10,8 @@ from typing import Final
 
 from conformance.consistency import check
 from conformance.entry import FILE
-from conformance.model import NotApplicable, equal, expect
 from conformance.objects import algorithm_of, hash_name
+from conformance.outcomes import NotApplicable, equal, expect
 from conformance.probe import Probe
 from conformance.registry import CLIENT, FORMAT, case, each
 from conformance.trust import fingerprint

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 
-from conformance.model import Deviates, Failed, NotApplicable, equal, expect
 from conformance.objects import object_path
+from conformance.outcomes import Deviates, Failed, NotApplicable, equal, expect
 from conformance.pack import Pack
 from conformance.probe import Probe
 from conformance.registry import CLIENT, SAFETY, case, each

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from conformance.model import equal, expect
 from conformance.objects import NO_HASH, StoredObject, raw_object, stored
+from conformance.outcomes import equal, expect
 from conformance.pack import Pack
 from conformance.probe import Probe, accepted, refused
 from conformance.registry import API, FORMAT, PUBLISHER, SAFETY, case, each

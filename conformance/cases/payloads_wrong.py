@@ -6,7 +6,7 @@ import base64
 from collections.abc import Callable
 from typing import Any
 
-from conformance.model import equal, expect
+from conformance.outcomes import equal, expect
 from conformance.pack import Pack
 from conformance.probe import Probe, accepted, refused, turned_down
 from conformance.registry import API, FORMAT, SAFETY, case, each

@@ -12,7 +12,7 @@ from conformance.machines import content
 from conformance.machines.site import same
 from conformance.machines.snapshot import snapshot
 from conformance.machines.stage import machines
-from conformance.model import equal, expect
+from conformance.outcomes import equal, expect
 from conformance.probe import Probe
 from conformance.registry import PROGRAMS, case
 

@@ -14,7 +14,7 @@ from conformance.machines import content
 from conformance.machines.snapshot import Node, Tree, grafted, loosened, snapshot
 from conformance.machines.stage import machines
 from conformance.machines.trees import empty
-from conformance.model import equal
+from conformance.outcomes import equal
 from conformance.probe import Probe
 from conformance.registry import PROGRAMS, case
 

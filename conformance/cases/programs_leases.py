@@ -8,7 +8,7 @@ from conformance.machines import content
 from conformance.machines.publisher import BUSY
 from conformance.machines.snapshot import grafted, snapshot
 from conformance.machines.stage import machines
-from conformance.model import equal, expect
+from conformance.outcomes import equal, expect
 from conformance.probe import Probe
 from conformance.registry import PROGRAMS, case, issue
 

@@ -13,7 +13,7 @@ from conformance.machines.content import Change
 from conformance.machines.snapshot import Tree, grafted
 from conformance.machines.stage import machines
 from conformance.machines.trees import empty
-from conformance.model import equal, expect
+from conformance.outcomes import equal, expect
 from conformance.probe import Probe
 from conformance.registry import PROGRAMS, case, each
 

@@ -9,7 +9,7 @@ from conformance.consistency import check
 from conformance.gateway import Gateway
 from conformance.machines.published import Published
 from conformance.machines.snapshot import differences
-from conformance.model import Failed, NotApplicable, equal
+from conformance.outcomes import Failed, NotApplicable, equal
 from conformance.probe import Probe
 from conformance.registry import each
 from conformance.replay import Player

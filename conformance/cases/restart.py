@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Final
 
 from conformance.consistency import check
-from conformance.model import Failed, Function, equal, expect
+from conformance.model import Function
 from conformance.notices import hear, news, server, tell
+from conformance.outcomes import Failed, equal, expect
 from conformance.pack import Pack
 from conformance.probe import Probe, accepted
 from conformance.registry import SAFETY, case, issue

@@ -6,7 +6,7 @@ import re
 import time
 from typing import Any, Final
 
-from conformance.model import Failed, NotApplicable, equal, expect
+from conformance.outcomes import Failed, NotApplicable, equal, expect
 from conformance.probe import Commit, Probe, refused
 from conformance.registry import API, API13, FORMAT, case, each
 from conformance.repository import database

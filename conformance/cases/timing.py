@@ -7,8 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from conformance.model import Failed, expect
 from conformance.notices import hear, listen, news, tell
+from conformance.outcomes import Failed, expect
 from conformance.pack import Pack
 from conformance.probe import Probe, accepted
 from conformance.registry import PUBLISHER, case, each, issue

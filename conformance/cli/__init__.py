@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from conformance.model import Failed
+from conformance.outcomes import Failed
 
 MODULES: Final = {
     "run": ("run",),

@@ -14,7 +14,8 @@ from typing import Any
 
 from conformance import options
 from conformance.cli.run import add_common, attempt, finish, prepare
-from conformance.model import Failed, Report
+from conformance.model import Report
+from conformance.outcomes import Failed
 from conformance.reference import missing, reference
 from conformance.report import files
 from conformance.servers import ALONE, may_be_alone, own

@@ -29,7 +29,7 @@ from conformance.machines.revisions import Revisions
 from conformance.machines.site import Site
 from conformance.machines.snapshot import Tree
 from conformance.machines.trees import folders, inside, merged, parent
-from conformance.model import Failed, equal, expect
+from conformance.outcomes import Failed, equal, expect
 from conformance.probe import accepted, granted
 
 

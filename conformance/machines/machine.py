@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from conformance.model import Failed
+from conformance.outcomes import Failed
 
 PROGRAMS: Final = ("cvmfs_server", "cvmfs_swissknife", "cvmfs_publish", "cvmfs2")
 TOOLS: Final = ("bash", "unshare", "nsenter", "setpriv", "mount")

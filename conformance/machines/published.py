@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from conformance.entry import LINK, SPECIAL, Entry, xattrs
 from conformance.machines.snapshot import Node, Tree
-from conformance.model import Failed, expect
+from conformance.outcomes import Failed, expect
 from conformance.repository import Repository
 
 

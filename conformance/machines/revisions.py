@@ -10,7 +10,7 @@ from conformance.machines.published import Published
 from conformance.machines.site import Site, same
 from conformance.machines.snapshot import Tree, differences
 from conformance.machines.trees import empty, marked
-from conformance.model import equal
+from conformance.outcomes import equal
 
 _KEPT: Final = 50
 """How many revisions a publisher's mount may lag behind."""

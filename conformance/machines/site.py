@@ -12,7 +12,7 @@ from conformance.machines.machine import Machine
 from conformance.machines.publisher import Publisher
 from conformance.machines.replica import Replica
 from conformance.machines.snapshot import Tree, differences
-from conformance.model import Failed
+from conformance.outcomes import Failed
 from conformance.repository import Repository
 from conformance.target import Target
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from conformance.machines.machine import missing
 from conformance.machines.site import Site
-from conformance.model import Failed, NotApplicable
+from conformance.outcomes import Failed, NotApplicable
 from conformance.probe import Probe
 
 _missing = functools.cache(missing)

@@ -14,16 +14,19 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from cvmfs_gw.care.resign import WhitelistState
 from cvmfs_gw.engine.errors import EngineError
+from cvmfs_gw.engine.repository import Repository
 from cvmfs_gw.gateway.errors import GatewayError
+from cvmfs_gw.stratum0.admission import Admission
+from cvmfs_gw.stratum0.clock import SteadyClock
+from cvmfs_gw.stratum0.expiry import ExpiryIndex
+from cvmfs_gw.stratum0.partial import PartialUploads
 from cvmfs_gw.stratum0.whitelist import look_after
 from cvmfs_objstore.errors import ObjectStoreError
-
-if TYPE_CHECKING:
-    from cvmfs_gw.stratum0.service import UploadService
+from cvmfs_objstore.formats.manifest import Manifest
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +42,24 @@ WHITELIST_S: Final = 3600.0
 """How often whitelists are looked at, in seconds."""
 
 
+class Kept(Protocol):
+    """The service of uploads, :class:`cvmfs_gw.stratum0.service.UploadService`, as far as upkeep needs it."""
+
+    @property
+    def clock(self) -> SteadyClock: ...
+    @property
+    def admission(self) -> Admission: ...
+    def repository(self, fqrn: str) -> Repository: ...
+    def index(self, fqrn: str) -> ExpiryIndex: ...
+    def partial(self, fqrn: str) -> PartialUploads: ...
+    async def head(self, fqrn: str) -> Manifest: ...
+    async def expire(self, fqrn: str) -> int: ...
+
+
 class Upkeep:
     """Runs in the event loop of *service*."""
 
-    def __init__(self, service: UploadService) -> None:
+    def __init__(self, service: Kept) -> None:
         self._service = service
         self._next: dict[str, float] = {}
         self._looked: dict[str, float] = {}

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from conformance.catalog import path_key
-from conformance.model import Failed
 from conformance.objects import hash_name, object_path, raw_object
+from conformance.outcomes import Failed
 from conformance.pack import Pack
 from conformance.session import SHIPPED, Session
 from conformance.trust import Letter, Manifest, Whitelist, renewed

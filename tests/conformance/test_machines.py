@@ -17,7 +17,7 @@ from conformance.machines.changes import Maker
 from conformance.machines.published import Published
 from conformance.machines.snapshot import Node, Tree, differences, snapshot
 from conformance.machines.trees import empty, inside, marked, merged
-from conformance.model import Failed, NotApplicable
+from conformance.outcomes import Failed, NotApplicable
 from conformance.probe import Probe
 from conformance.servers import own
 from conformance.tree import Tree as CatalogTree

@@ -22,8 +22,9 @@ from conformance.bench.measure import Job, measure, render
 from conformance.chaos import Fault, chaos
 from conformance.cli import main
 from conformance.gateway import Gateway
-from conformance.model import Case, Deviates, Failed, NotApplicable, Report, Verdict, expect
+from conformance.model import Case, Report, Verdict
 from conformance.options import dump, load
+from conformance.outcomes import Deviates, Failed, NotApplicable, expect
 from conformance.pack import Pack
 from conformance.probe import Probe, accepted, restart
 from conformance.recorder import recording
