@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,10 +81,15 @@ def test_publisher_is_killed(world: World, tmp_path: Path) -> None:
     source = random.Random(SEED)
     kept = 0
     with world.serve():
+        _source(tmp_path / "first", KILLS)
+        began = time.monotonic()
+        world.publisher("first", tmp_path / "first").communicate(timeout=DEADLINE)
+        whole_s = time.monotonic() - began
         for number in range(KILLS):
             content = _source(tmp_path / f"source{number}", number)
             publisher = world.publisher(f"tree{number}", tmp_path / f"source{number}")
-            timer = threading.Timer(source.uniform(0.3, 1.5), publisher.kill)
+            # the first one early, so that one at least does not come to its end
+            timer = threading.Timer(whole_s * (source.uniform(0.2, 1.2) if number else 0.1), publisher.kill)
             timer.start()
             publisher.communicate(timeout=DEADLINE)
             timer.cancel()
