@@ -37,6 +37,7 @@ class Changes:
         self._flush = flush
         self._waiting: deque[_Change] = deque()
         self._bell, self._button = socket.socketpair()
+        self._button.setblocking(False)
         self._about_to_ring = False
         self._ended = False
         self._thread: threading.Thread | None = None
@@ -64,7 +65,8 @@ class Changes:
 
     def _ring(self) -> None:
         self._about_to_ring = False
-        with contextlib.suppress(OSError):  # closed meanwhile, when nothing is left
+        # closed, when nothing is left; or full while a flush takes long, and then it rings already
+        with contextlib.suppress(OSError):
             self._button.send(b"\0")
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -89,7 +91,7 @@ class Changes:
         """Wait for pending changes, and end the thread."""
         if self._thread is not None:
             self._ended = True
-            self._button.send(b"\0")
+            self._ring()
             self._thread.join()
             self._thread = None
         self._button.close()

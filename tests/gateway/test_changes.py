@@ -103,3 +103,20 @@ async def test_a_change_is_made_though_nobody_waits_for_it() -> None:
     await asyncio.gather(first, last)
     assert order == [0, 1, 2]
     changes.close()
+
+
+async def test_a_long_flush_holds_up_nobody_who_asks() -> None:
+    """However many ask meanwhile, each at another turn of the event loop."""
+    go_on, made, asked = threading.Event(), list[int](), []
+
+    def flush() -> None:
+        assert go_on.wait(20), "the event loop stands still"
+
+    changes = Changes(flush)
+    for number in range(2000):
+        asked.append(asyncio.ensure_future(changes(made.append, number)))
+        await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.gather(*asked)
+    changes.close()
+    assert made == list(range(2000))
